@@ -1,0 +1,152 @@
+//! The choice of a predictor by its cost on samples. Class: `EncoderOnly`; the result is written to the archive.
+
+use super::interp::{self, Interp};
+use super::lorenzo::{self, Lorenzo};
+use super::none::None;
+use super::Predictor;
+use crate::config::PredictorChoice;
+use crate::encode::huffman::cpu::entropy;
+use crate::encode::huffman::token;
+use crate::quantize::Quantizer;
+use crate::quantize::cpu::Kernels;
+
+/// Samples are this part of a tile, within [`SAMPLE_MIN`] and [`SAMPLE_MAX`] values each.
+const SAMPLE_SHARE: usize = 32;
+const SAMPLE_MIN: usize = 4096;
+const SAMPLE_MAX: usize = 32768;
+
+/// A box cut out of a tile.
+pub struct Sample<T> {
+    /// Values in C order.
+    pub values: Vec<T>,
+    /// Lengths of the axes, as many as the tile has.
+    pub shape: Vec<usize>,
+}
+
+/// Estimated cost of codes: their order-0 entropy, plain bits, and values stored apart.
+pub struct CodeCost {
+    counts: Vec<u32>,
+    n_plain_bits: u64,
+}
+
+impl Default for CodeCost {
+    fn default() -> Self {
+        Self { counts: vec![0; token::N_TOKENS], n_plain_bits: 0 }
+    }
+}
+
+impl CodeCost {
+    /// Adds codes, and a number of values of type `T` stored exactly.
+    pub fn add<T: Kernels>(&mut self, codes: &[i32], n_outliers: usize) {
+        for &code in codes {
+            // Zeros count one by one here, as token 0: their runs come close to the entropy.
+            if code == 0 {
+                self.counts[0] += 1;
+            } else {
+                let t = token::of_value(code);
+                self.counts[usize::from(t.id)] += 1;
+                self.n_plain_bits += u64::from(t.n_extra);
+            }
+        }
+        self.n_plain_bits += n_outliers as u64 * (8 * T::BYTES as u64 + 10);
+    }
+
+    /// In 1/1024 bits.
+    pub fn total(&self) -> u64 {
+        entropy(&self.counts) + self.n_plain_bits * 1024
+    }
+}
+
+/// The predictor to use for a tile. `asked` limits the choice.
+pub fn choose<T: Kernels>(
+    values: &[T],
+    shape: &[usize],
+    base: T,
+    q: &Quantizer<T>,
+    asked: PredictorChoice,
+) -> Box<dyn Predictor<T>> {
+    if asked == PredictorChoice::None || values.len() < 2 {
+        return Box::new(None);
+    }
+    let samples = take_samples(values, shape);
+    let lorenzo = (asked != PredictorChoice::Interp).then(|| choose_lorenzo(&samples, shape, base, q));
+    let interp = (asked != PredictorChoice::Lorenzo).then(|| {
+        let (mut plan, cost) = interp::choose::choose(&samples, shape, base, q);
+        plan.wrap = is_circle(values, shape);
+        (plan, cost)
+    });
+    match (lorenzo, interp) {
+        (Some((lorenzo, a)), Some((_, b))) if a < b => Box::new(lorenzo),
+        (_, Some((interp, _))) => boxed(interp),
+        (Some((lorenzo, _)), _) => Box::new(lorenzo),
+        _ => Box::new(None),
+    }
+}
+
+fn boxed<T: Kernels>(plan: Interp) -> Box<dyn Predictor<T>> {
+    Box::new(plan)
+}
+
+fn choose_lorenzo<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q: &Quantizer<T>) -> (Lorenzo, u64) {
+    let costs = (1..=shape.len().min(lorenzo::MAX_AXES)).map(|axes| {
+        let mut cost = CodeCost::default();
+        for s in samples {
+            let coded = lorenzo::cpu::encode(axes, &s.values, &s.shape, base, q);
+            cost.add::<T>(&coded.codes, coded.outliers.positions.len());
+        }
+        (Lorenzo { axes: axes as u8 }, cost.total())
+    });
+    costs.min_by_key(|c| c.1).unwrap_or((Lorenzo { axes: 1 }, u64::MAX))
+}
+
+/// Two boxes, a quarter and five eighths into each axis.
+fn take_samples<T: Kernels>(values: &[T], shape: &[usize]) -> Vec<Sample<T>> {
+    let target = (values.len() / SAMPLE_SHARE).clamp(SAMPLE_MIN, SAMPLE_MAX);
+    let mut lens = shape.to_vec();
+    while lens.iter().product::<usize>() > target {
+        if let Some(longest) = lens.iter_mut().max() {
+            *longest = longest.div_ceil(2);
+        }
+    }
+    let n_samples = if lens == shape { 1 } else { 2 };
+    let strides = interp::lattice::raster_strides(shape);
+    let row_len = lens[lens.len() - 1];
+    (0..n_samples)
+        .map(|s| {
+            let start: Vec<usize> = shape.iter().zip(&lens).map(|(&n, &l)| (n - l) * [2, 5][s] / 8).collect();
+            let n: usize = lens.iter().product();
+            let mut out = Vec::with_capacity(n);
+            for row in 0..n / row_len {
+                let mut rest = row;
+                let mut at = start[lens.len() - 1];
+                for k in (0..lens.len() - 1).rev() {
+                    at += (start[k] + rest % lens[k]) * strides[k];
+                    rest /= lens[k];
+                }
+                out.extend_from_slice(&values[at..at + row_len]);
+            }
+            Sample { values: out, shape: lens.clone() }
+        })
+        .collect()
+}
+
+/// Whether the last axis closes on itself: the step from its end to its start is like the steps between.
+fn is_circle<T: Kernels>(values: &[T], shape: &[usize]) -> bool {
+    const N_ROWS: usize = 64;
+    let n = shape[shape.len() - 1];
+    if n < 16 {
+        return false;
+    }
+    let n_rows = values.len() / n;
+    let (mut across, mut within) = (0.0, 0.0);
+    for row in (0..n_rows).step_by((n_rows / N_ROWS).max(1)) {
+        let row = &values[row * n..][..n];
+        let step = |a: T, b: T| {
+            let d = (a.to_f64() - b.to_f64()).abs();
+            if d.is_finite() { d } else { 0.0 }
+        };
+        across += step(row[n - 1], row[0]);
+        within += row.windows(2).map(|w| step(w[0], w[1])).sum::<f64>() / (n - 1) as f64;
+    }
+    across <= 2.0 * within && within > 0.0
+}

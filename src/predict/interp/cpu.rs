@@ -1,0 +1,388 @@
+//! Interpolation on the CPU.
+//!
+//! The known lattice is kept compact, so that neighbours on any axis are contiguous rows and the kernels read without gathers;
+//! each pass makes the next lattice from it. Rows are independent of each other: blocks of rows are the tasks.
+
+use super::lattice::{self, Pass};
+use super::{Interp, Order};
+use crate::predict::{Coded, collect_misses};
+use crate::quantize::Quantizer;
+use crate::quantize::cpu::{Kernels, Neighbours};
+use crate::quantize::outlier::Outliers;
+use rayon::prelude::*;
+
+/// Values a task works on: long enough to hide its cost, short enough for the first cache.
+const BLOCK: usize = 1 << 13;
+
+/// A value outside the bound: raster position and bits.
+type Miss = (u32, u64);
+
+/// Values to codes.
+pub fn encode<T: Kernels>(plan: &Interp, values: &[T], shape: &[usize], base: T, q: &Quantizer<T>) -> Coded {
+    let mut codes = vec![0; values.len()];
+    let mut misses = Vec::new();
+    let mut lattice = encode_anchors(plan, values, shape, base, q, &mut codes, &mut misses);
+    let mut rest = &mut codes[lattice.len()..];
+    let passes = lattice::passes(plan, shape);
+    for (i, pass) in passes.iter().enumerate() {
+        let (now, later) = rest.split_at_mut(pass.n_codes());
+        let q = q.narrowed(plan.narrowing(pass.level));
+        let decoded = encode_pass(pass, &lattice, values, &q, now, &mut misses);
+        if i + 1 < passes.len() {
+            lattice = merge(pass, &lattice, &decoded);
+        }
+        rest = later;
+    }
+    Coded { codes, outliers: Outliers::from_unsorted(misses) }
+}
+
+/// Codes to values.
+pub fn decode<T: Kernels>(plan: &Interp, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
+    let n_anchors = lattice::anchor_count(shape, plan.active);
+    let step = q.narrowed(plan.narrowing(plan.levels.len() + 1)).step;
+    let mut lattice = Vec::with_capacity(n_anchors);
+    let mut last = base;
+    for &code in &codes[..n_anchors] {
+        let mut decoded = [base];
+        T::constant_decode(last, step, &[code], &mut decoded);
+        last = decoded[0];
+        lattice.push(last);
+    }
+    let mut rest = &codes[n_anchors..];
+    for pass in lattice::passes(plan, shape) {
+        let (now, later) = rest.split_at(pass.n_codes());
+        let q = q.narrowed(plan.narrowing(pass.level));
+        lattice = decode_pass(&pass, &lattice, q.step, now);
+        rest = later;
+    }
+    lattice
+}
+
+/// Anchors follow each other: each is predicted by the one before.
+pub(super) fn encode_anchors<T: Kernels>(
+    plan: &Interp,
+    values: &[T],
+    shape: &[usize],
+    base: T,
+    q: &Quantizer<T>,
+    codes: &mut [i32],
+    misses: &mut Vec<Miss>,
+) -> Vec<T> {
+    let q = q.narrowed(plan.narrowing(plan.levels.len() + 1));
+    let mut last = base;
+    let mut lattice = Vec::with_capacity(lattice::anchor_count(shape, plan.active));
+    for (position, code) in lattice::anchors(shape, plan.active).zip(codes) {
+        let value = [values[position]];
+        T::constant_encode(last, &q, &value, std::slice::from_mut(code));
+        let mut decoded = [last];
+        T::constant_decode(last, q.step, std::slice::from_ref(code), &mut decoded);
+        collect_misses(&q, &value, |_| decoded[0], |_| position, misses);
+        last = decoded[0];
+        lattice.push(last);
+    }
+    lattice
+}
+
+/// Encodes one pass and returns its decoded values, in the order of the codes.
+pub(super) fn encode_pass<T: Kernels>(
+    pass: &Pass,
+    known: &[T],
+    values: &[T],
+    q: &Quantizer<T>,
+    codes: &mut [i32],
+    misses: &mut Vec<Miss>,
+) -> Vec<T> {
+    let mut decoded = vec![T::default(); codes.len()];
+    let row_len = pass.row_len();
+    let rows_a_block = (BLOCK / row_len).max(1);
+    let weights = pass.order.weights::<T>();
+    let stride = pass.row_stride();
+    let mut found = codes
+        .par_chunks_mut(rows_a_block * row_len)
+        .zip(decoded.par_chunks_mut(rows_a_block * row_len))
+        .enumerate()
+        .map(|(block, (codes, decoded))| {
+            let mut scratch = Scratch::new(pass);
+            let mut gathered = vec![T::default(); row_len];
+            let mut cursor = Cursor::odd(pass, block * rows_a_block);
+            let mut misses = Vec::new();
+            for (codes, decoded) in codes.chunks_exact_mut(row_len).zip(decoded.chunks_exact_mut(row_len)) {
+                let start = cursor.start;
+                let values = if stride == 1 {
+                    &values[start..start + row_len]
+                } else {
+                    let strided = values[start..].iter().step_by(stride);
+                    gathered.iter_mut().zip(strided).for_each(|(g, &v)| *g = v);
+                    &gathered
+                };
+                let around = scratch.neighbours(pass, known, cursor.outer, cursor.on_axis, cursor.mid);
+                if T::interpolate_encode(around, weights, q, values, codes, decoded) {
+                    collect_misses(q, values, |i| decoded[i], |i| start + i * stride, &mut misses);
+                }
+                cursor.advance();
+            }
+            misses
+        })
+        .reduce(Vec::new, |mut all, mut more| {
+            all.append(&mut more);
+            all
+        });
+    misses.append(&mut found);
+    decoded
+}
+
+/// Known and newly decoded values to the next lattice.
+pub(super) fn merge<T: Kernels>(pass: &Pass, known: &[T], decoded: &[T]) -> Vec<T> {
+    let n: usize = pass.after[..pass.n_axes].iter().product();
+    let mut next = vec![T::default(); n];
+    let (n_before, n_after, n_odd) = (pass.before[pass.axis], pass.after[pass.axis], pass.n_odd());
+    let inner = pass.n_inner();
+    if pass.axis + 1 == pass.n_axes {
+        let rows = next.par_chunks_mut(n_after).with_min_len(BLOCK.div_ceil(n_after));
+        rows.enumerate().for_each(|(r, row)| {
+            interleave(row, &known[r * n_before..][..n_before], &decoded[r * n_odd..][..n_odd]);
+        });
+    } else {
+        let planes = next.par_chunks_mut(inner).with_min_len(BLOCK.div_ceil(inner));
+        planes.enumerate().for_each(|(p, plane)| {
+            let (outer, i) = (p / n_after, p % n_after);
+            let from = if i % 2 == 0 { &known[(outer * n_before + i / 2) * inner..] } else { &decoded[(outer * n_odd + i / 2) * inner..] };
+            plane.copy_from_slice(&from[..inner]);
+        });
+    }
+    next
+}
+
+/// Decodes one pass and returns the next lattice.
+fn decode_pass<T: Kernels>(pass: &Pass, known: &[T], step: T, codes: &[i32]) -> Vec<T> {
+    let n: usize = pass.after[..pass.n_axes].iter().product();
+    let mut next = vec![T::default(); n];
+    let weights = pass.order.weights::<T>();
+    let (n_before, n_odd) = (pass.before[pass.axis], pass.n_odd());
+    let row_len = pass.after[pass.n_axes - 1];
+    let rows_a_block = (BLOCK / row_len).max(1);
+    let blocks = next.par_chunks_mut(rows_a_block * row_len).enumerate();
+    if pass.axis + 1 == pass.n_axes {
+        blocks.for_each(|(block, rows)| {
+            let mut scratch = Scratch::new(pass);
+            let mut odd = vec![T::default(); n_odd];
+            for (r, row) in (block * rows_a_block..).zip(rows.chunks_exact_mut(row_len)) {
+                let around = scratch.neighbours(pass, known, r, 0, 0);
+                T::interpolate_decode(around, weights, step, &codes[r * n_odd..][..n_odd], &mut odd);
+                interleave(row, &known[r * n_before..][..n_before], &odd);
+            }
+        });
+    } else {
+        let n_mid = pass.n_inner() / row_len;
+        blocks.for_each(|(block, rows)| {
+            let mut scratch = Scratch::new(pass);
+            let mut cursor = Cursor::all(pass, block * rows_a_block);
+            for row in rows.chunks_exact_mut(row_len) {
+                let (outer, i, mid) = (cursor.outer, cursor.on_axis, cursor.mid);
+                if i % 2 == 0 {
+                    row.copy_from_slice(&known[((outer * n_before + i / 2) * n_mid + mid) * row_len..][..row_len]);
+                } else {
+                    let around = scratch.neighbours(pass, known, outer, i / 2, mid);
+                    let code_row = (outer * n_odd + i / 2) * n_mid + mid;
+                    T::interpolate_decode(around, weights, step, &codes[code_row * row_len..][..row_len], row);
+                }
+                cursor.advance();
+            }
+        });
+    }
+    next
+}
+
+/// `even[0], odd[0], even[1], odd[1], …`
+fn interleave<T: Copy>(row: &mut [T], even: &[T], odd: &[T]) {
+    let mut pairs = row.chunks_exact_mut(2);
+    for ((pair, &e), &o) in (&mut pairs).zip(even).zip(odd) {
+        pair[0] = e;
+        pair[1] = o;
+    }
+    if let [last] = pairs.into_remainder() {
+        *last = even[even.len() - 1];
+    }
+}
+
+/// Walks rows in order without dividing: which combination of the axes before, index on the axis, combination of the axes
+/// between it and the last, and the raster position of the row's first value.
+struct Cursor<'a> {
+    pass: &'a Pass,
+    index: [usize; lattice::MAX_AXES],
+    limit: [usize; lattice::MAX_AXES],
+    row_stride: [usize; lattice::MAX_AXES],
+    n_mid: usize,
+    outer: usize,
+    on_axis: usize,
+    mid: usize,
+    start: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// Over the rows of new values; `row` is the first.
+    fn odd(pass: &'a Pass, row: usize) -> Self {
+        let mut cursor = Self::new(pass, row, pass.n_odd());
+        cursor.row_stride[pass.axis] *= 2;
+        cursor.start = pass.row_start(row);
+        cursor
+    }
+
+    /// Over all rows of the next lattice; positions are not followed.
+    fn all(pass: &'a Pass, row: usize) -> Self {
+        Self::new(pass, row, pass.after[pass.axis])
+    }
+
+    fn new(pass: &'a Pass, row: usize, n_on_axis: usize) -> Self {
+        let last = pass.n_axes - 1;
+        let mut limit = pass.after;
+        limit[pass.axis] = n_on_axis;
+        let mut index = [0; lattice::MAX_AXES];
+        let mut rest = row;
+        for k in (0..last).rev() {
+            index[k] = rest % limit[k];
+            rest /= limit[k];
+        }
+        let combine = |axes: std::ops::Range<usize>| axes.fold(0, |i, k| i * limit[k] + index[k]);
+        let (outer, on_axis, mid, n_mid) = if pass.axis == last {
+            (row, 0, 0, 1)
+        } else {
+            let between = pass.axis + 1..last;
+            let n_mid = limit[between.clone()].iter().product();
+            (combine(0..pass.axis), index[pass.axis], combine(between), n_mid)
+        };
+        Self { pass, index, limit, row_stride: pass.stride, n_mid, outer, on_axis, mid, start: 0 }
+    }
+
+    fn advance(&mut self) {
+        let last = self.pass.n_axes - 1;
+        for k in (0..last).rev() {
+            self.index[k] += 1;
+            self.start += self.row_stride[k];
+            if self.index[k] < self.limit[k] {
+                break;
+            }
+            self.start -= self.row_stride[k] * self.limit[k];
+            self.index[k] = 0;
+        }
+        if self.pass.axis == last {
+            self.outer += 1;
+            return;
+        }
+        self.mid += 1;
+        if self.mid == self.n_mid {
+            self.mid = 0;
+            self.on_axis += 1;
+            if self.on_axis == self.limit[self.pass.axis] {
+                self.on_axis = 0;
+                self.outer += 1;
+            }
+        }
+    }
+}
+
+/// Room for the neighbours beyond the ends of an axis.
+struct Scratch<T> {
+    /// On the last axis: the row with one value before and two after. On others: three rows of such values.
+    buffer: Vec<T>,
+}
+
+impl<T: Kernels> Scratch<T> {
+    fn new(pass: &Pass) -> Self {
+        let len = if pass.axis + 1 == pass.n_axes { pass.before[pass.axis] + 3 } else { 3 * pass.after[pass.n_axes - 1] };
+        Self { buffer: vec![T::default(); len] }
+    }
+
+    /// The neighbours of a row of new values.
+    fn neighbours<'a>(&'a mut self, pass: &Pass, known: &'a [T], outer: usize, j: usize, mid: usize) -> Neighbours<'a, T> {
+        if pass.axis + 1 == pass.n_axes { self.along_row(pass, known, outer) } else { self.across_rows(pass, known, outer, j, mid) }
+    }
+
+    fn along_row<'a>(&'a mut self, pass: &Pass, known: &[T], row: usize) -> Neighbours<'a, T> {
+        let n = pass.before[pass.axis];
+        let n_odd = pass.n_odd();
+        let known = &known[row * n..][..n];
+        self.buffer[1..=n].copy_from_slice(known);
+        if pass.wrap {
+            self.buffer[0] = known[n - 1];
+            self.buffer[n + 1] = known[0];
+            self.buffer[n + 2] = known[1 % n];
+        } else {
+            let order = effective_order(pass.order, n);
+            let at = |i: usize| known[i.min(n - 1)];
+            let back = |i: usize| known[(n - 1).saturating_sub(i)];
+            self.buffer[0] = beyond(order, 1, at(0), at(1), at(2));
+            self.buffer[n + 1] = beyond(order, 1, back(0), back(1), back(2));
+            self.buffer[n + 2] = beyond(order, 2, back(0), back(1), back(2));
+        }
+        let b = &self.buffer;
+        Neighbours { a: &b[..n_odd], b: &b[1..][..n_odd], c: &b[2..][..n_odd], d: &b[3..][..n_odd] }
+    }
+
+    fn across_rows<'a>(&'a mut self, pass: &Pass, known: &'a [T], outer: usize, j: usize, mid: usize) -> Neighbours<'a, T> {
+        let row_len = pass.after[pass.n_axes - 1];
+        let n_mid = pass.n_inner() / row_len;
+        let n = pass.before[pass.axis];
+        let row = |k: usize| &known[((outer * n + k.min(n - 1)) * n_mid + mid) * row_len..][..row_len];
+        let back = |i: usize| row((n - 1).saturating_sub(i));
+        let order = effective_order(pass.order, n);
+        let (before, after) = self.buffer.split_at_mut(row_len);
+        let (after, after_next) = after.split_at_mut(row_len);
+        let fill = |out: &mut [T], step: u8, near: &[T], next: &[T], far: &[T]| {
+            for (((o, &f0), &f1), &f2) in out.iter_mut().zip(near).zip(next).zip(far) {
+                *o = beyond(order, step, f0, f1, f2);
+            }
+        };
+        if j == 0 {
+            fill(before, 1, row(0), row(1), row(2));
+        }
+        if j + 1 >= n {
+            fill(after, 1, back(0), back(1), back(2));
+        }
+        if j + 2 > n {
+            fill(after_next, 2, back(0), back(1), back(2));
+        }
+        Neighbours {
+            a: if j == 0 { before } else { row(j - 1) },
+            b: row(j),
+            c: if j + 1 < n { row(j + 1) } else { after },
+            d: match (j + 2).cmp(&n) {
+                std::cmp::Ordering::Less => row(j + 2),
+                std::cmp::Ordering::Equal => {
+                    fill(after_next, 1, back(0), back(1), back(2));
+                    after_next
+                }
+                std::cmp::Ordering::Greater => after_next,
+            },
+        }
+    }
+}
+
+/// How far extrapolation may go with `n` known values.
+#[derive(Clone, Copy, PartialEq)]
+enum Extrapolation {
+    Constant,
+    Straight,
+    Quadratic,
+}
+
+fn effective_order(order: Order, n: usize) -> Extrapolation {
+    match (order, n) {
+        (_, 1) => Extrapolation::Constant,
+        (Order::Linear, _) | (_, 2) => Extrapolation::Straight,
+        _ => Extrapolation::Quadratic,
+    }
+}
+
+/// The value `step` places (1 or 2) beyond the end, from the last value `f0` and those before it.
+#[inline]
+fn beyond<T: Kernels>(order: Extrapolation, step: u8, f0: T, f1: T, f2: T) -> T {
+    let k = |v: f64| T::from_f64(v);
+    match (order, step) {
+        (Extrapolation::Constant, _) => f0,
+        (Extrapolation::Straight, 1) => k(2.0) * f0 - f1,
+        (Extrapolation::Straight, _) => k(3.0) * f0 - k(2.0) * f1,
+        (Extrapolation::Quadratic, 1) => (k(3.0) * f0 - k(3.0) * f1) + f2,
+        (Extrapolation::Quadratic, _) => (k(6.0) * f0 - k(8.0) * f1) + k(3.0) * f2,
+    }
+}

@@ -1,0 +1,111 @@
+//! Lorenzo prediction on the CPU.
+
+use crate::predict::{Coded, none};
+use crate::quantize::Quantizer;
+use crate::quantize::cpu::Kernels;
+use rayon::prelude::*;
+
+/// Values a task works on at least.
+const BLOCK: usize = 1 << 14;
+
+/// Lengths of a tile seen as (independent blocks, slow, middle, fast): the last `axes` axes, padded with 1.
+fn block_shape(axes: usize, shape: &[usize]) -> (usize, usize, usize) {
+    let at = |back: usize| if back <= axes { shape[shape.len() - back] } else { 1 };
+    (at(3), at(2), at(1))
+}
+
+/// Values to codes.
+pub fn encode<T: Kernels>(axes: usize, values: &[T], shape: &[usize], base: T, q: &Quantizer<T>) -> Coded {
+    let Coded { codes: mut counts, outliers } = none::cpu::encode(values, base, q);
+    let (slow, middle, fast) = block_shape(axes, shape);
+    // A value stored apart must have code 0, that is: the count that its neighbours predict. One after the other, as each may
+    // be the neighbour of the next; only tiles that have such values pay for it.
+    if values.iter().any(|v| v.to_f64().is_nan()) {
+        for (block, values) in counts.chunks_mut(slow * middle * fast).zip(values.chunks(slow * middle * fast)) {
+            for i in 0..values.len() {
+                if values[i].to_f64().is_nan() {
+                    block[i] = 0;
+                    block[i] = difference(block, i, middle, fast).wrapping_neg();
+                }
+            }
+        }
+    }
+    let mut codes = vec![0; counts.len()];
+    let row_blocks = codes.par_chunks_mut(fast).with_min_len(BLOCK.div_ceil(fast)).enumerate();
+    row_blocks.for_each(|(row, out)| {
+        let (y, z) = (row % middle, row / middle % slow);
+        let at = |back: usize| &counts[(row - back) * fast..][..fast];
+        let here = at(0);
+        match (y > 0, z > 0) {
+            (false, false) => row_difference(out, |i| here[i]),
+            (true, false) => {
+                let north = at(1);
+                row_difference(out, |i| here[i].wrapping_sub(north[i]));
+            }
+            (false, true) => {
+                let below = at(middle);
+                row_difference(out, |i| here[i].wrapping_sub(below[i]));
+            }
+            (true, true) => {
+                let (north, below, both) = (at(1), at(middle), at(middle + 1));
+                row_difference(out, |i| {
+                    here[i].wrapping_sub(north[i]).wrapping_sub(below[i]).wrapping_add(both[i])
+                });
+            }
+        }
+    });
+    Coded { codes, outliers }
+}
+
+/// `out[i] = f(i) − f(i−1)`
+#[inline(always)]
+fn row_difference(out: &mut [i32], f: impl Fn(usize) -> i32) {
+    if let Some(first) = out.first_mut() {
+        *first = f(0);
+    }
+    for i in 1..out.len() {
+        out[i] = f(i).wrapping_sub(f(i - 1));
+    }
+}
+
+/// The mixed difference at position `i` of a block.
+fn difference(block: &[i32], i: usize, middle: usize, fast: usize) -> i32 {
+    let (x, y, z) = (i % fast, i / fast % middle, i / (fast * middle));
+    let mut sum = 0i32;
+    for corner in 0..8 {
+        let (dx, dy, dz) = (corner & 1, corner >> 1 & 1, corner >> 2);
+        if dx <= x && dy <= y && dz <= z {
+            let v = block[i - dx - (dy + dz * middle) * fast];
+            sum = if (dx + dy + dz) % 2 == 0 { sum.wrapping_add(v) } else { sum.wrapping_sub(v) };
+        }
+    }
+    sum
+}
+
+/// Codes to values.
+pub fn decode<T: Kernels>(axes: usize, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
+    let (slow, middle, fast) = block_shape(axes, shape);
+    let mut counts = codes.to_vec();
+    counts.par_chunks_mut(fast).with_min_len(BLOCK.div_ceil(fast)).for_each(|row| {
+        let mut sum = 0i32;
+        for v in row {
+            sum = sum.wrapping_add(*v);
+            *v = sum;
+        }
+    });
+    let planes = counts.par_chunks_mut(middle * fast).with_min_len(BLOCK.div_ceil(middle * fast));
+    planes.for_each(|plane| add_previous(plane, fast));
+    let blocks = counts.par_chunks_mut(slow * middle * fast).with_min_len(BLOCK.div_ceil(slow * middle * fast));
+    blocks.for_each(|block| add_previous(block, middle * fast));
+    none::cpu::decode(&counts, base, q)
+}
+
+/// Adds to each part of `len` integers the one before: running sums across parts.
+fn add_previous(data: &mut [i32], len: usize) {
+    for at in (len..data.len()).step_by(len) {
+        let (before, here) = data.split_at_mut(at);
+        for (v, &p) in here[..len].iter_mut().zip(&before[at - len..]) {
+            *v = v.wrapping_add(p);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Rows of values to rows of codes and back: the kernels that every CPU predictor calls.
+//!
+//! Four neighbours `a b | c d` of each value stand in four slices; the prediction is `w1·(b + c) − w0·(a + d)`, in exactly this
+//! order, rounded after each operation. A prediction that is not finite becomes 0, so that no overflow spreads.
+//! Loops have no branches and no calls; the compiler turns them into vector code for each instruction set in the list.
+//! Rust never contracts `a·b + c`, so that every instruction set gives the same bits.
+
+use super::Quantizer;
+use crate::field::Float;
+use multiversion::multiversion;
+
+/// The weights of a four-point interpolation: `inner` for the two nearest values, `outer` (subtracted) for the next two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weights<T> {
+    /// Weight of the sum of the nearest two.
+    pub inner: T,
+    /// Weight of the sum of the next two.
+    pub outer: T,
+}
+
+/// Four rows of neighbours of equal length.
+#[derive(Clone, Copy, Debug)]
+pub struct Neighbours<'a, T> {
+    /// Three places before.
+    pub a: &'a [T],
+    /// One place before.
+    pub b: &'a [T],
+    /// One place after.
+    pub c: &'a [T],
+    /// Three places after.
+    pub d: &'a [T],
+}
+
+/// The row kernels for one element type.
+pub trait Kernels: Float {
+    /// Quantizes `values` against their interpolation: writes `codes` and the `decoded` values. Values that are NaN (marked
+    /// special before) get code 0 and their prediction. Returns whether any value may be outside the bound (or is NaN):
+    /// the caller then looks at each.
+    fn interpolate_encode(
+        n: Neighbours<'_, Self>,
+        w: Weights<Self>,
+        q: &Quantizer<Self>,
+        values: &[Self],
+        codes: &mut [i32],
+        decoded: &mut [Self],
+    ) -> bool;
+
+    /// The decoder's half of [`Kernels::interpolate_encode`].
+    fn interpolate_decode(n: Neighbours<'_, Self>, w: Weights<Self>, step: Self, codes: &[i32], decoded: &mut [Self]);
+
+    /// Quantizes `values` against the constant `base`; otherwise as [`Kernels::interpolate_encode`].
+    fn constant_encode(base: Self, q: &Quantizer<Self>, values: &[Self], codes: &mut [i32]) -> bool;
+
+    /// `base + code · step`.
+    fn constant_decode(base: Self, step: Self, codes: &[i32], decoded: &mut [Self]);
+}
+
+macro_rules! kernels {
+    ($t:ident, $bits:ident, $magic:expr) => {
+        mod $t {
+            use super::*;
+
+            /// 1.5 · 2^mantissa bits: adding it rounds to an integer, half to even, in the low bits of the sum.
+            const MAGIC: $t = $magic;
+
+            /// Nearest integer of `t`, as code and as float; 0 if it is beyond the largest code or NaN.
+            #[inline(always)]
+            fn round(t: $t) -> (i32, $t) {
+                let t = if t.abs() <= $t::MAX_CODE as $t { t } else { 0.0 };
+                let shifted = t + MAGIC;
+                ((shifted.to_bits().wrapping_sub(MAGIC.to_bits())) as i32, shifted - MAGIC)
+            }
+
+            #[inline(always)]
+            fn finite_or_zero(p: $t) -> $t {
+                if p.abs() <= $t::MAX { p } else { 0.0 }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn interpolate_encode<'a>(
+                n: Neighbours<'a, $t>,
+                w: Weights<$t>,
+                q: &Quantizer<$t>,
+                values: &[$t],
+                codes: &mut [i32],
+                decoded: &mut [$t],
+            ) -> bool {
+                let len = values.len();
+                let (a, b, c, d) = (&n.a[..len], &n.b[..len], &n.c[..len], &n.d[..len]);
+                let (codes, decoded) = (&mut codes[..len], &mut decoded[..len]);
+                let (step, inverse, within) = (q.step, q.inverse_step, q.surely_within);
+                let mut miss = 0;
+                for i in 0..len {
+                    let p = finite_or_zero(w.inner * (b[i] + c[i]) - w.outer * (a[i] + d[i]));
+                    let (code, rounded) = round((values[i] - p) * inverse);
+                    let r = p + rounded * step;
+                    codes[i] = code;
+                    decoded[i] = r;
+                    miss |= $bits::from(!((r - values[i]).abs() < within));
+                }
+                miss != 0
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn interpolate_decode<'a>(
+                n: Neighbours<'a, $t>,
+                w: Weights<$t>,
+                step: $t,
+                codes: &[i32],
+                decoded: &mut [$t],
+            ) {
+                let len = decoded.len();
+                let (a, b, c, d, codes) = (&n.a[..len], &n.b[..len], &n.c[..len], &n.d[..len], &codes[..len]);
+                for i in 0..len {
+                    let p = finite_or_zero(w.inner * (b[i] + c[i]) - w.outer * (a[i] + d[i]));
+                    decoded[i] = p + codes[i] as $t * step;
+                }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn constant_encode(base: $t, q: &Quantizer<$t>, values: &[$t], codes: &mut [i32]) -> bool {
+                let codes = &mut codes[..values.len()];
+                let (step, inverse, within) = (q.step, q.inverse_step, q.surely_within);
+                let mut miss = 0;
+                for (code, &x) in codes.iter_mut().zip(values) {
+                    let (k, rounded) = round((x - base) * inverse);
+                    let r = base + rounded * step;
+                    *code = k;
+                    miss |= $bits::from(!((r - x).abs() < within));
+                }
+                miss != 0
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn constant_decode(base: $t, step: $t, codes: &[i32], decoded: &mut [$t]) {
+                for (r, &k) in decoded.iter_mut().zip(codes) {
+                    *r = base + k as $t * step;
+                }
+            }
+        }
+
+        impl Kernels for $t {
+            fn interpolate_encode(
+                n: Neighbours<'_, Self>,
+                w: Weights<Self>,
+                q: &Quantizer<Self>,
+                values: &[Self],
+                codes: &mut [i32],
+                decoded: &mut [Self],
+            ) -> bool {
+                $t::interpolate_encode(n, w, q, values, codes, decoded)
+            }
+            fn interpolate_decode(
+                n: Neighbours<'_, Self>,
+                w: Weights<Self>,
+                step: Self,
+                codes: &[i32],
+                decoded: &mut [Self],
+            ) {
+                $t::interpolate_decode(n, w, step, codes, decoded);
+            }
+            fn constant_encode(base: Self, q: &Quantizer<Self>, values: &[Self], codes: &mut [i32]) -> bool {
+                $t::constant_encode(base, q, values, codes)
+            }
+            fn constant_decode(base: Self, step: Self, codes: &[i32], decoded: &mut [Self]) {
+                $t::constant_decode(base, step, codes, decoded);
+            }
+        }
+    };
+}
+
+kernels!(f32, u32, 12_582_912.0);
+kernels!(f64, u64, 6_755_399_441_055_744.0);
