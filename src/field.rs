@@ -243,6 +243,8 @@ pub trait Float:
     fn values(v: Vec<Self>) -> Values;
     /// Borrows a buffer of this type.
     fn slice(v: &Values) -> Option<&[Self]>;
+    /// Takes a buffer of this type; gives another back.
+    fn into_vec(v: Values) -> Result<Vec<Self>, Values>;
 }
 
 mod sealed {
@@ -274,6 +276,9 @@ impl Float for f32 {
     fn slice(v: &Values) -> Option<&[Self]> {
         if let Values::F32(v) = v { Some(v) } else { None }
     }
+    fn into_vec(v: Values) -> Result<Vec<Self>, Values> {
+        if let Values::F32(v) = v { Ok(v) } else { Err(v) }
+    }
 }
 
 impl Float for f64 {
@@ -298,6 +303,9 @@ impl Float for f64 {
     }
     fn slice(v: &Values) -> Option<&[Self]> {
         if let Values::F64(v) = v { Some(v) } else { None }
+    }
+    fn into_vec(v: Values) -> Result<Vec<Self>, Values> {
+        if let Values::F64(v) = v { Ok(v) } else { Err(v) }
     }
 }
 

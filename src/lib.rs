@@ -1,13 +1,29 @@
 //! Error-bounded lossy compression of scientific fields.
+//!
+//! Every value comes back within the bound you name; NaN, infinities, fill values and −0.0 come back bit for bit. The whole story
+//! is in [`mod@compress`], read top to bottom.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod bound;
+pub mod compress;
 pub mod config;
+pub mod container;
+pub mod decompress;
 pub mod encode;
 pub mod error;
 pub mod field;
+pub mod io;
+pub mod plan;
 pub mod predict;
 pub mod quantize;
+pub mod tile;
 
+pub use bound::Bound;
+pub use compress::{compress, compress_source};
+pub use config::{Config, PredictorChoice};
+pub use container::{Archive, Writer};
+pub use decompress::{decompress, decompress_to};
 pub use error::{Context, Error, Kind, Result};
 pub use field::{DType, Field, Float, Values};
+pub use plan::Plan;

@@ -155,6 +155,24 @@ impl Variable {
         self.attributes.iter().find(|a| a.name == name).map(|a| &a.value)
     }
 
+    /// Bits of the fill value of a floating-point variable: its `_FillValue`, else its `missing_value`, as the variable's type.
+    pub fn fill_bits(&self) -> Option<u64> {
+        let value = self.attribute("_FillValue").or_else(|| self.attribute("missing_value"))?;
+        let first = match value {
+            AttributeValue::F32(v) => v.first().map(|&v| (f64::from(v), u64::from(v.to_bits()))),
+            AttributeValue::F64(v) => v.first().map(|&v| (v, v.to_bits())),
+            _ => None,
+        };
+        let (value, bits) = first?;
+        match (self.dtype, value.is_nan()) {
+            // All NaN are special already.
+            (_, true) => None,
+            (DType::F32, _) => Some(u64::from((value as f32).to_bits())),
+            (DType::F64, _) => Some(if matches!(self.attribute("_FillValue"), Some(AttributeValue::F64(_))) { bits } else { value.to_bits() }),
+            _ => None,
+        }
+    }
+
     /// The path without the leading slash: what a user types and sees.
     pub fn name(&self) -> &str {
         self.path.trim_start_matches('/')
@@ -179,6 +197,24 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// Whether a variable locates others: it is named like its dimension, or another's `coordinates`, `bounds` or `grid_mapping`
+    /// attribute names it.
+    pub fn is_coordinate(&self, variable: usize) -> bool {
+        let v = &self.variables[variable];
+        let leaf = |path: &str| path.rsplit('/').next().unwrap_or_default().to_string();
+        let own = leaf(&v.path);
+        let of_own_dimension =
+            v.dimensions.len() == 1 && v.dimensions.iter().any(|&d| leaf(&self.dimensions[d as usize].path) == own);
+        let names = |a: &Attribute| match &a.value {
+            AttributeValue::Text(t) if ["coordinates", "bounds", "climatology", "grid_mapping"].contains(&a.name.as_str()) => {
+                t.split_whitespace().any(|word| word.trim_end_matches(':') == own)
+            }
+            _ => false,
+        };
+        let attributes = self.variables.iter().flat_map(|v| &v.attributes).chain(self.groups.iter().flat_map(|g| &g.attributes));
+        of_own_dimension || attributes.into_iter().any(names)
+    }
+
     /// A schema of one variable with unnamed dimensions, as `.npy` and raw files have.
     pub fn single(format: Format, name: &str, dtype: DType, shape: &[u64]) -> Self {
         Self {
@@ -256,7 +292,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
         return Ok(Box::new(raw::RawSource::open(path, options)?));
     }
     if path.is_dir() {
-        return Ok(Box::new(zarr::ZarrSource::open(path)?));
+        return zarr::ZarrSource::open(path);
     }
     let mut magic = [0u8; 8];
     let n = {
@@ -297,6 +333,6 @@ pub fn create(path: &Path, schema: &Schema, format: Format, force: bool) -> Resu
         Format::NetCdf3 | Format::NetCdf3Offset64 | Format::NetCdf5 | Format::NetCdf4 => {
             Ok(Box::new(netcdf::NetCdfSink::create(path, schema, format)?))
         }
-        Format::Zarr2 | Format::Zarr3 => Ok(Box::new(zarr::ZarrSink::create(path, schema, format)?)),
+        Format::Zarr2 | Format::Zarr3 => zarr::ZarrSink::create(path, schema, format),
     }
 }

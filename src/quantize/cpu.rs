@@ -51,6 +51,9 @@ pub trait Kernels: Float {
     /// Quantizes `values` against the constant `base`; otherwise as [`Kernels::interpolate_encode`].
     fn constant_encode(base: Self, q: &Quantizer<Self>, values: &[Self], codes: &mut [i32]) -> bool;
 
+    /// Smallest and largest value, and whether any is special (see [`crate::bound::is_special`]); then the two mean nothing.
+    fn scan(values: &[Self], fill: Option<Self>) -> (Self, Self, bool);
+
     /// `base + code · step`.
     fn constant_decode(base: Self, step: Self, codes: &[i32], decoded: &mut [Self]);
 }
@@ -132,6 +135,22 @@ macro_rules! kernels {
             }
 
             #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn scan(values: &[$t], fill: Option<$t>) -> ($t, $t, bool) {
+                // Without a fill value the test for it repeats the one for −0.0.
+                let negative_zero = (-0.0 as $t).to_bits();
+                let fill = fill.map_or(negative_zero, $t::to_bits);
+                let (mut min, mut max, mut special) = ($t::INFINITY, $t::NEG_INFINITY, 0);
+                for &v in values {
+                    min = if v < min { v } else { min };
+                    max = if v > max { v } else { max };
+                    let bits = v.to_bits();
+                    let odd = !(v.abs() <= $t::MAX) | (bits == negative_zero) | (bits == fill);
+                    special |= $bits::from(odd);
+                }
+                (min, max, special != 0)
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
             pub fn constant_decode(base: $t, step: $t, codes: &[i32], decoded: &mut [$t]) {
                 for (r, &k) in decoded.iter_mut().zip(codes) {
                     *r = base + k as $t * step;
@@ -161,6 +180,9 @@ macro_rules! kernels {
             }
             fn constant_encode(base: Self, q: &Quantizer<Self>, values: &[Self], codes: &mut [i32]) -> bool {
                 $t::constant_encode(base, q, values, codes)
+            }
+            fn scan(values: &[Self], fill: Option<Self>) -> (Self, Self, bool) {
+                $t::scan(values, fill)
             }
             fn constant_decode(base: Self, step: Self, codes: &[i32], decoded: &mut [Self]) {
                 $t::constant_decode(base, step, codes, decoded);

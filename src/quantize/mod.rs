@@ -6,7 +6,9 @@
 //! Predictors never see a value but through [`Quantizer`].
 
 pub mod cpu;
+pub mod log;
 pub mod outlier;
+pub mod special;
 
 use crate::field::Float;
 

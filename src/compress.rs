@@ -1,0 +1,414 @@
+//! From values to an archive, told in order. [`crate::decompress`] tells it backwards.
+//!
+//! [`compress`] takes a field in memory, [`compress_source`] a file of many variables. Both cut variables into tiles and call
+//! [`compress_tile`] for each, which is the pipeline itself: special values, quantizer, predictor, codes, check, bytes.
+
+use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
+use crate::config::Config;
+use crate::container::Writer;
+use crate::encode::{bytes, exact, huffman};
+use crate::error::{Context, Error, Kind, Result};
+use crate::field::{Field, Float, Values};
+use crate::io::{Format, Schema, Source};
+use crate::plan::{Plan, Treatment};
+use crate::predict::{self, Coded, Predictor};
+use crate::quantize::Quantizer;
+use crate::quantize::cpu::Kernels;
+use crate::quantize::log;
+use crate::quantize::outlier::Outliers;
+use crate::quantize::special::{Found, Specials};
+use crate::tile::{self, Tiling};
+use rayon::prelude::*;
+use std::io::Write;
+use std::ops::Range;
+
+/// First byte of a tile: how the rest is to be read.
+pub(crate) mod method {
+    /// Values bit for bit.
+    pub const EXACT: u8 = 0;
+    /// Codes of the values themselves.
+    pub const DIRECT: u8 = 1;
+    /// Codes of the logarithms of their magnitudes.
+    pub const LOG: u8 = 2;
+}
+
+/// Compresses a field in memory to an archive in memory, within `config`'s bound. The archive's one variable is called `data`.
+///
+/// ```
+/// use residuum::{Bound, Config, Field};
+/// let values: Vec<f32> = (0..10_000).map(|i| (i as f32 * 0.01).sin()).collect();
+/// let field = Field::new(&values, &[100, 100])?;
+/// let archive = residuum::compress(&field, &Config::new(Bound::abs(1e-3)))?;
+/// let (restored, shape) = residuum::decompress::<f32>(&archive)?;
+/// assert_eq!(shape, [100, 100]);
+/// assert!(values.iter().zip(&restored).all(|(a, b)| (a - b).abs() <= 1e-3));
+/// # Ok::<(), residuum::Error>(())
+/// ```
+///
+/// # Errors
+/// `Usage` if the bound means nothing or can not be represented in the field's type.
+pub fn compress<T: Kernels>(field: &Field<'_, T>, config: &Config) -> Result<Vec<u8>> {
+    let shape: Vec<u64> = field.shape().iter().map(|&n| n as u64).collect();
+    let schema = Schema::single(Format::Raw, "data", T::DTYPE, &shape);
+    let bound = config.bound_of("data");
+    let stats = statistics(field.values(), field.fill());
+    let plan = Plan {
+        variable: 0,
+        treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
+        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE)),
+    };
+    let mut writer = Writer::new(Vec::new(), &schema)?;
+    writer.begin(&plan)?;
+    let mut rest = field.values();
+    for i in 0..plan.tiling.count() {
+        let region = plan.tiling.region(i);
+        let (values, later) = rest.split_at(tile::region_len(&region) as usize);
+        writer.tile(&compress_tile(values, &region, &plan.treatment, config)?)?;
+        rest = later;
+    }
+    writer.finish()
+}
+
+/// What happens while a file is compressed or restored, for progress bars.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Name of the variable at work.
+    pub variable: &'a str,
+    /// Bytes of values done since the last call.
+    pub bytes: u64,
+}
+
+/// Compresses all variables of `source` into an archive written to `out`, tile by tile, in bounded memory.
+///
+/// # Errors
+/// `Usage` for bounds that mean nothing (the message names the variable), `Input` if the source can not be read, `Io` if `out`
+/// refuses.
+pub fn compress_source<W: Write>(
+    source: &mut dyn Source,
+    out: W,
+    config: &Config,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<W> {
+    let schema = source.schema().clone();
+    config.check_names(&schema)?;
+    let mut writer = Writer::new(out, &schema)?;
+    for (i, variable) in schema.variables.iter().enumerate() {
+        let place = || format!("variable {:?}", variable.name());
+        // 1. Resolve the bound: some need the range of all values, that is a first reading.
+        let tiling = Tiling::new(&variable.shape, config.max_tile_values(variable.dtype));
+        let fill = variable.fill_bits();
+        let exact = !variable.dtype.is_float() || config.is_kept_exact(&schema, i);
+        let treatment = if exact {
+            Treatment::Exact
+        } else {
+            let bound = config.bound_of(variable.name());
+            let mut stats = None;
+            if bound.needs_statistics() {
+                let mut all = Stats::default();
+                for t in 0..tiling.count() {
+                    all = all.merged(statistics_of(&source.read(i, &tiling.region(t)).context(place)?, fill));
+                }
+                stats = Some(all);
+            }
+            plan_treatment(bound, stats, variable.dtype, fill).context(place)?
+        };
+        let plan = Plan { variable: i as u32, treatment, tiling };
+        writer.begin(&plan)?;
+        for t in 0..plan.tiling.count() {
+            // 2. One tile after the other; within a tile all threads work.
+            let region = plan.tiling.region(t);
+            let values = source.read(i, &region).context(place)?;
+            if values.len() as u64 != tile::region_len(&region) {
+                return Err(Error::input("the file holds fewer values than it says")).context(place);
+            }
+            let coded = match &values {
+                Values::F32(v) => compress_tile(v, &region, &plan.treatment, config).context(place)?,
+                Values::F64(v) => compress_tile(v, &region, &plan.treatment, config).context(place)?,
+                other => [&[method::EXACT][..], &exact::encode(other)].concat(),
+            };
+            writer.tile(&coded)?;
+            let bytes = tile::region_len(&region) * variable.dtype.size() as u64;
+            progress(Progress { variable: variable.name(), bytes });
+        }
+    }
+    writer.finish()
+}
+
+/// What a bound means for a variable. `stats` must be there if the bound needs them.
+pub fn plan_treatment(bound: Bound, stats: Option<Stats>, dtype: crate::DType, fill: Option<u64>) -> Result<Treatment> {
+    let resolved = bound.resolve(&stats.unwrap_or_default(), dtype)?;
+    Ok(match resolved {
+        Resolved::Exact => Treatment::Exact,
+        resolved => {
+            let stats = stats.filter(|_| bound.needs_statistics());
+            Treatment::Lossy { asked: bound, resolved, fill, stats }
+        }
+    })
+}
+
+fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
+    match values {
+        Values::F32(v) => statistics(v, fill.map(f32_of)),
+        Values::F64(v) => statistics(v, fill.map(f64::from_bits)),
+        _ => Stats::default(),
+    }
+}
+
+fn f32_of(bits: u64) -> f32 {
+    f32::from_bits(bits as u32)
+}
+
+/// Statistics of the values that are not special.
+pub fn statistics<T: Kernels>(values: &[T], fill: Option<T>) -> Stats {
+    const BLOCK: usize = 1 << 15;
+    let of_block = |values: &[T]| {
+        let (min, max, any_special) = T::scan(values, fill);
+        if !any_special {
+            return Stats { min: min.to_f64(), max: max.to_f64(), n: values.len() as u64 };
+        }
+        values.iter().filter(|&&v| !is_special(v, fill)).fold(Stats::default(), |s, v| {
+            s.merged(Stats { min: v.to_f64(), max: v.to_f64(), n: 1 })
+        })
+    };
+    values.par_chunks(BLOCK).map(of_block).reduce(Stats::default, Stats::merged)
+}
+
+/// Compresses one tile: a box `region` of a variable. The pipeline.
+///
+/// # Errors
+/// `BoundViolated` if `config` asks for a check and it fails, which is a bug.
+pub fn compress_tile<T: Kernels>(
+    values: &[T],
+    region: &[Range<u64>],
+    treatment: &Treatment,
+    config: &Config,
+) -> Result<Vec<u8>> {
+    let Treatment::Lossy { resolved, fill, .. } = treatment else {
+        return Ok(store_exactly(values));
+    };
+    // Inside the pool, so that each parallel step starts at once.
+    rayon::scope(|_| {
+        let tile = Tile { values, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
+        let coded = match *resolved {
+            Resolved::Exact => return Ok(store_exactly(values)),
+            Resolved::Absolute(bound) => tile.direct(bound, resolved)?,
+            Resolved::PointWise(relative) => tile.logarithmic(relative, resolved)?,
+            Resolved::MeanSquare { absolute, max_mse } => tile.mean_square(absolute, max_mse)?,
+        };
+        // No tile is larger than its exact storage; looked at only where codes save little.
+        let raw = std::mem::size_of_val(values);
+        match coded {
+            Some(coded) if coded.len() * 2 <= raw => Ok(coded),
+            Some(coded) => Ok(Some(store_exactly(values)).filter(|e| e.len() < coded.len()).unwrap_or(coded)),
+            None => Ok(store_exactly(values)),
+        }
+    })
+}
+
+fn store_exactly<T: Kernels>(values: &[T]) -> Vec<u8> {
+    let mut out = exact::encode(&T::values(values.to_vec()));
+    out.insert(0, method::EXACT);
+    out
+}
+
+/// A tile on its way to bytes.
+struct Tile<'a, T> {
+    values: &'a [T],
+    shape: Vec<usize>,
+    fill: Option<T>,
+    config: &'a Config,
+}
+
+/// Codes of a tile with all that a decoder needs to read them.
+struct Encoded<T> {
+    predictor: Box<dyn Predictor<T>>,
+    base: T,
+    quantizer: Quantizer<T>,
+    coded: Coded,
+}
+
+impl<T: Kernels> Tile<'_, T> {
+    /// Codes within an absolute bound; `None` if codes make no sense for these values.
+    fn direct(&self, bound: f64, resolved: &Resolved) -> Result<Option<Vec<u8>>> {
+        // 1. Set special values apart.
+        let stats = statistics(self.values, self.fill);
+        let found = if stats.n == self.values.len() as u64 { None } else { Specials::find(self.values, self.fill, false) };
+        let work = found.as_ref().map(|f| mark(self.values, &f.marks));
+        let work = work.as_deref().unwrap_or(self.values);
+        // 2.–4. Quantizer, predictor, codes.
+        let Some(mut encoded) = self.encode(work, &stats, bound) else { return Ok(None) };
+        // 5. Check. Always where a decoded value might pass for the fill value.
+        let near_fill = self.fill.is_some_and(|f| (stats.min - bound..=stats.max + bound).contains(&f.to_f64()));
+        if self.config.verify || near_fill {
+            let decoded = self.decode(&encoded, found.as_ref());
+            self.keep_off_fill(&decoded, &mut encoded.coded.outliers);
+            self.check(decoded, &encoded.coded.outliers, resolved)?;
+        }
+        // 6. Bytes.
+        Ok(Some(self.to_bytes(method::DIRECT, &encoded, found, &[])))
+    }
+
+    /// Codes whose mean square error is bounded too: the bound is tightened until it holds.
+    fn mean_square(&self, absolute: f64, max_mse: f64) -> Result<Option<Vec<u8>>> {
+        const ATTEMPTS: usize = 6;
+        let mut bound = absolute;
+        for _ in 0..ATTEMPTS {
+            let Some(coded) = self.direct(bound, &Resolved::Absolute(absolute))? else { return Ok(None) };
+            let region: Vec<_> = self.shape.iter().map(|&n| 0..n as u64).collect();
+            let treatment = Treatment::Lossy {
+                asked: Bound::abs(absolute),
+                resolved: Resolved::Absolute(absolute),
+                fill: self.fill.map(Float::to_bits),
+                stats: None,
+            };
+            let restored = crate::decompress::decompress_tile(&coded, T::DTYPE, &treatment, &region)?;
+            let mut comparison = Comparison::default();
+            comparison.add(self.values, T::slice(&restored).unwrap_or_default(), &treatment_bound(absolute), self.fill);
+            let mse = comparison.rmse().powi(2);
+            if mse <= max_mse {
+                return Ok(Some(coded));
+            }
+            bound *= 0.98 * (max_mse / mse).sqrt();
+        }
+        Ok(None)
+    }
+
+    /// Codes of logarithms, within a bound relative to each value.
+    fn logarithmic(&self, relative: f64, resolved: &Resolved) -> Result<Option<Vec<u8>>> {
+        let bound = log::bound::<T>(relative);
+        if bound.is_nan() || bound <= 0.0 {
+            return Ok(None);
+        }
+        // 1. Set special values and zeros apart.
+        let found = Specials::find(self.values, self.fill, true);
+        let logs = log::forward(self.values, found.as_ref().map_or(&[], |f| &f.marks));
+        let stats = statistics(&logs, None);
+        // 2.–4. As for other values, on the logarithms; what misses there is looked at here, in the values themselves.
+        let tile = Tile { values: &logs, shape: self.shape.clone(), fill: None, config: self.config };
+        let Some(mut encoded) = tile.encode(&logs, &stats, bound) else { return Ok(None) };
+        encoded.coded.outliers = Outliers::default();
+        let decoded_logs = tile.decode(&encoded, None);
+        let signs = log::signs_to_bytes(self.values);
+        let mut decoded: Vec<T> = decoded_logs.iter().map(|&y| log::inverse(y)).collect();
+        log::apply_signs(&signs, &mut decoded)?;
+        if let Some(found) = &found {
+            found.specials.apply(&mut decoded);
+        }
+        let misses = self.values.iter().zip(&decoded).enumerate().filter(|&(i, (&x, &y))| {
+            let marked = found.as_ref().is_some_and(|f| f.marks[i]);
+            let (v, w) = (x.to_f64(), y.to_f64());
+            if marked { x.to_bits() != y.to_bits() } else { !((w - v).abs() <= relative * v.abs()) || is_special(y, self.fill) }
+        });
+        let outliers = Outliers::from_unsorted(misses.map(|(i, (x, _))| (i as u32, x.to_bits())).collect());
+        // 5. Check.
+        if self.config.verify {
+            self.check(decoded, &outliers, resolved)?;
+        }
+        // 6. Bytes.
+        let specials = found.map(|f| Found { outliers: Outliers::default(), ..f });
+        Ok(Some(tile.with_lists(method::LOG, &encoded, specials, &signs, outliers.to_bytes::<T>())))
+    }
+
+    fn encode(&self, work: &[T], stats: &Stats, bound: f64) -> Option<Encoded<T>> {
+        // 2. Fix the quantizer: bins around the middle of the range.
+        let middle = if stats.n == 0 { 0.0 } else { stats.min / 2.0 + stats.max / 2.0 };
+        let base = T::from_f64(middle);
+        let quantizer = Quantizer::new(bound, stats.max_magnitude());
+        if !quantizer.is_usable() {
+            return None;
+        }
+        // 3. Choose the predictor.
+        let predictor = predict::choose::choose(work, &self.shape, base, &quantizer, self.config.predictor);
+        // 4. Predict and quantize.
+        let coded = predictor.encode(work, &self.shape, base, &quantizer);
+        Some(Encoded { predictor, base, quantizer, coded })
+    }
+
+    /// What the decoder will make of the codes, but for the values stored apart one by one.
+    fn decode(&self, encoded: &Encoded<T>, found: Option<&Found>) -> Vec<T> {
+        let Encoded { predictor, base, quantizer, coded } = encoded;
+        let mut decoded = predictor.decode(&coded.codes, &self.shape, *base, quantizer);
+        if let Some(found) = found {
+            found.specials.apply(&mut decoded);
+            found.outliers.apply(&mut decoded);
+        }
+        decoded
+    }
+
+    /// Stores exactly what would decode to the fill value, or to −0.0, without being it.
+    fn keep_off_fill(&self, decoded: &[T], outliers: &mut Outliers) {
+        let collides = |(x, y): (&T, &T)| x.to_bits() != y.to_bits() && is_special(*y, self.fill);
+        let mut pairs: Vec<(u32, u64)> = outliers.positions.iter().copied().zip(outliers.bits.iter().copied()).collect();
+        let known = pairs.len();
+        for (i, pair) in self.values.iter().zip(decoded).enumerate() {
+            if collides(pair) && outliers.positions.binary_search(&(i as u32)).is_err() {
+                pairs.push((i as u32, pair.0.to_bits()));
+            }
+        }
+        if pairs.len() > known {
+            *outliers = Outliers::from_unsorted(pairs);
+        }
+    }
+
+    fn check(&self, mut decoded: Vec<T>, outliers: &Outliers, resolved: &Resolved) -> Result<()> {
+        outliers.apply(&mut decoded);
+        let mut comparison = Comparison::default();
+        comparison.add(self.values, &decoded, resolved, self.fill);
+        if comparison.violations == 0 {
+            return Ok(());
+        }
+        let n = comparison.violations;
+        Err(Error::new(Kind::BoundViolated, format!("{n} values left their bound; this is a bug, please report it")))
+    }
+
+    fn to_bytes(&self, method: u8, encoded: &Encoded<T>, found: Option<Found>, signs: &[u8]) -> Vec<u8> {
+        let mut outliers = encoded.coded.outliers.clone();
+        if let Some(found) = &found {
+            let pairs = |o: &Outliers| o.positions.iter().copied().zip(o.bits.iter().copied()).collect::<Vec<_>>();
+            outliers = Outliers::from_unsorted([pairs(&outliers), pairs(&found.outliers)].concat());
+        }
+        self.with_lists(method, encoded, found, signs, outliers.to_bytes::<T>())
+    }
+
+    /// Method, base, step, predictor, lists of values stored apart, codes. Layout in `container/format.md`.
+    fn with_lists(
+        &self,
+        method: u8,
+        encoded: &Encoded<T>,
+        found: Option<Found>,
+        signs: &[u8],
+        outliers: Vec<u8>,
+    ) -> Vec<u8> {
+        let Encoded { predictor, base, quantizer, coded } = encoded;
+        let mut out = vec![method];
+        out.extend_from_slice(&base.to_bits().to_le_bytes()[..T::BYTES]);
+        out.extend_from_slice(&quantizer.step.to_bits().to_le_bytes()[..T::BYTES]);
+        out.push(predictor.id());
+        predictor.write(&mut out);
+        let specials = found.as_ref().map(|f| f.specials.to_bytes()).unwrap_or_default();
+        bytes::put_bytes(&mut out, &specials);
+        if method == method::LOG {
+            bytes::put_bytes(&mut out, signs);
+        }
+        bytes::put_bytes(&mut out, &outliers);
+        // Codes of values stored in runs say nothing: the decoder puts zeros there.
+        match found.filter(|f| !f.specials.is_empty()) {
+            None => out.extend(huffman::cpu::encode(&coded.codes)),
+            Some(found) => {
+                let marks = predictor.in_coding_order(&found.specials.marks(self.values.len()), &self.shape);
+                let kept: Vec<i32> = coded.codes.iter().zip(marks).filter(|(_, m)| !m).map(|(&c, _)| c).collect();
+                out.extend(huffman::cpu::encode(&kept));
+            }
+        }
+        out
+    }
+}
+
+fn treatment_bound(absolute: f64) -> Resolved {
+    Resolved::Absolute(absolute)
+}
+
+/// A working copy with NaN in marked places.
+fn mark<T: Kernels>(values: &[T], marks: &[bool]) -> Vec<T> {
+    values.iter().zip(marks).map(|(&v, &m)| if m { T::NAN } else { v }).collect()
+}

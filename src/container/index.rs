@@ -1,0 +1,65 @@
+//! The index: where each section lies, so that any tile is one seek away.
+
+use crate::encode::bytes::{self, Reader};
+use crate::error::{Error, Result};
+
+/// Where a variable's sections lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VariableEntry {
+    /// Offset of the plan.
+    pub plan: u64,
+    /// `(offset, length in the file)` of each tile.
+    pub tiles: Vec<(u64, u64)>,
+}
+
+/// Where all sections lie: the schema first, then each variable's plan and tiles.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    /// Length in the file of the schema, which is the first section.
+    pub schema_len: u64,
+    /// In the order of writing, with the plan's length.
+    pub variables: Vec<(u64, VariableEntry)>,
+}
+
+impl Index {
+    /// Serialized: lengths only, as sections follow each other.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        bytes::put_varint(&mut out, self.schema_len);
+        bytes::put_varint(&mut out, self.variables.len() as u64);
+        for (plan_len, v) in &self.variables {
+            bytes::put_varint(&mut out, *plan_len);
+            bytes::put_varint(&mut out, v.tiles.len() as u64);
+            v.tiles.iter().for_each(|t| bytes::put_varint(&mut out, t.1));
+        }
+        out
+    }
+
+    /// Reads what [`Index::to_bytes`] wrote, for sections that start at `start` and end at `end`.
+    ///
+    /// # Errors
+    /// `Corrupt` if the lengths do not add up.
+    pub fn from_bytes(data: &[u8], start: u64, end: u64) -> Result<Self> {
+        let bad = || Error::corrupt("index is damaged");
+        let mut reader = Reader::new(data);
+        let mut at = start;
+        let mut next = |len: u64| {
+            let here = at;
+            at = at.checked_add(len).filter(|&a| a <= end).ok_or_else(bad)?;
+            Ok::<u64, Error>(here)
+        };
+        let schema_len = reader.varint()?;
+        next(schema_len)?;
+        let mut variables = Vec::new();
+        for _ in 0..reader.varint()? {
+            let plan_len = reader.varint()?;
+            let mut entry = VariableEntry { plan: next(plan_len)?, tiles: Vec::new() };
+            for _ in 0..reader.varint()? {
+                let len = reader.varint()?;
+                entry.tiles.push((next(len)?, len));
+            }
+            variables.push((plan_len, entry));
+        }
+        if at == end && reader.is_empty() { Ok(Self { schema_len, variables }) } else { Err(bad()) }
+    }
+}

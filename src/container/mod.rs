@@ -1,0 +1,372 @@
+//! The archive file: sections with checksums, an index at the end, random access. Normative text in `format.md`.
+//!
+//! [`Writer`] writes front to back to anything that takes bytes, one tile at a time; [`Archive`] reads any tile by one seek.
+//! An archive whose writer died has no index; [`Archive::recover`] reads it up to its last whole section.
+
+mod checksum;
+mod index;
+pub mod limits;
+mod section;
+
+pub use section::VERSION;
+
+use crate::encode::bytes;
+use crate::error::{Context, Error, Result};
+use crate::field::Values;
+use crate::io::Schema;
+use crate::plan::Plan;
+use crate::tile::{self, Tiling};
+use index::{Index, VariableEntry};
+use section::{FOOTER_BYTES, HEADER_BYTES, kind};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+
+/// Writes an archive, front to back.
+pub struct Writer<W: Write> {
+    out: W,
+    at: u64,
+    index: Index,
+    tiles_left: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Starts an archive of what `schema` describes.
+    ///
+    /// # Errors
+    /// `Io` if `out` refuses, `Usage` if the schema is beyond the format's caps.
+    pub fn new(mut out: W, schema: &Schema) -> Result<Self> {
+        let plain = minicbor::to_vec(schema).map_err(|e| Error::usage(format!("schema can not be stored: {e}")))?;
+        if plain.len() > limits::MAX_SCHEMA_BYTES {
+            return Err(Error::usage("names and attributes of more than 64 MiB"));
+        }
+        let mut payload = Vec::new();
+        bytes::put_packed(&mut payload, &plain);
+        section::write_header(&mut out)?;
+        let schema_len = section::write(&mut out, kind::SCHEMA, &payload)?;
+        let index = Index { schema_len, variables: vec![] };
+        Ok(Self { out, at: HEADER_BYTES + schema_len, index, tiles_left: 0 })
+    }
+
+    /// Starts the next variable.
+    ///
+    /// # Errors
+    /// `Usage` if the variable before lacks tiles, `Io` if the output refuses.
+    pub fn begin(&mut self, plan: &Plan) -> Result<()> {
+        self.end_variable()?;
+        let payload = minicbor::to_vec(plan).map_err(|e| Error::usage(format!("plan can not be stored: {e}")))?;
+        let len = section::write(&mut self.out, kind::PLAN, &payload)?;
+        self.index.variables.push((len, VariableEntry { plan: self.at, tiles: vec![] }));
+        self.at += len;
+        self.tiles_left = plan.tiling.count();
+        Ok(())
+    }
+
+    /// Writes the next tile of the variable: what [`crate::compress::compress_tile`] made.
+    ///
+    /// # Errors
+    /// `Usage` if the variable has all its tiles, `Io` if the output refuses.
+    pub fn tile(&mut self, coded: &[u8]) -> Result<()> {
+        let Some((_, entry)) = self.index.variables.last_mut().filter(|_| self.tiles_left > 0) else {
+            return Err(Error::usage("a tile too many"));
+        };
+        let len = section::write(&mut self.out, kind::TILE, coded)?;
+        entry.tiles.push((self.at, len));
+        self.at += len;
+        self.tiles_left -= 1;
+        Ok(())
+    }
+
+    fn end_variable(&self) -> Result<()> {
+        if self.tiles_left > 0 {
+            return Err(Error::usage(format!("{} tiles of a variable are missing", self.tiles_left)));
+        }
+        Ok(())
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether nothing but the header was written. Never true: a writer starts with the header.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Writes the index and returns the output.
+    ///
+    /// # Errors
+    /// `Usage` if tiles are missing, `Io` if the output refuses.
+    pub fn finish(mut self) -> Result<W> {
+        self.end_variable()?;
+        let len = section::write(&mut self.out, kind::INDEX, &self.index.to_bytes())?;
+        let mut footer = [self.at.to_le_bytes(), len.to_le_bytes()].concat();
+        footer.extend(checksum::of_section(kind::INDEX, &footer).to_le_bytes());
+        footer.extend(section::END_MAGIC);
+        self.out.write_all(&footer)?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+/// A variable of an open archive.
+#[derive(Clone, Debug)]
+pub struct StoredVariable {
+    /// What was decided for it.
+    pub plan: Plan,
+    /// Bytes that it takes in the file, plan and tiles.
+    pub stored_bytes: u64,
+    tiles: Vec<(u64, u64)>,
+}
+
+impl StoredVariable {
+    /// Tiles that are there; fewer than the plan's only in a recovered archive.
+    pub fn n_tiles(&self) -> u64 {
+        self.tiles.len() as u64
+    }
+}
+
+/// An archive open for reading. No byte of it is trusted.
+pub struct Archive<R> {
+    input: R,
+    schema: Schema,
+    /// By the schema's order; `None` if a recovered archive ends before.
+    variables: Vec<Option<StoredVariable>>,
+    file_len: u64,
+}
+
+impl<R: Read + Seek> Archive<R> {
+    /// Opens a complete archive.
+    ///
+    /// # Errors
+    /// `Input` if it is no archive, `Corrupt` if it is damaged or incomplete, `Unsupported` if a later version wrote it.
+    pub fn open(mut input: R) -> Result<Self> {
+        let file_len = input.seek(SeekFrom::End(0))?;
+        input.rewind()?;
+        section::read_header(&mut input)?;
+        let incomplete = || {
+            Error::corrupt("archive is incomplete: it ends without an index; `residuum decompress --recover` reads what is there")
+        };
+        let footer_at = file_len.checked_sub(FOOTER_BYTES).filter(|&a| a >= HEADER_BYTES).ok_or_else(incomplete)?;
+        input.seek(SeekFrom::Start(footer_at))?;
+        let mut footer = [0; FOOTER_BYTES as usize];
+        input.read_exact(&mut footer)?;
+        if footer[24..] != section::END_MAGIC {
+            return Err(incomplete());
+        }
+        let word = |i: usize| u64::from_le_bytes(footer[8 * i..8 * i + 8].try_into().unwrap_or_default());
+        let (index_at, index_len) = (word(0), word(1));
+        let fits = index_at >= HEADER_BYTES && index_at.checked_add(index_len) == Some(footer_at);
+        if checksum::of_section(kind::INDEX, &footer[..16]) != word(2) || !fits {
+            return Err(Error::corrupt("end of the archive is damaged"));
+        }
+        input.seek(SeekFrom::Start(index_at))?;
+        let (k, payload, _) = section::read(&mut input, limits::MAX_INDEX_BYTES)?;
+        if k != kind::INDEX {
+            return Err(Error::corrupt("index is damaged"));
+        }
+        let index = Index::from_bytes(&payload, HEADER_BYTES, index_at)?;
+        input.seek(SeekFrom::Start(HEADER_BYTES))?;
+        let schema = read_schema(&mut input)?;
+        let mut archive = Self::new(input, schema, file_len);
+        for (plan_len, entry) in index.variables {
+            archive.input.seek(SeekFrom::Start(entry.plan))?;
+            let (k, payload, len) = section::read(&mut archive.input, limits::MAX_PLAN_BYTES)?;
+            if k != kind::PLAN || len != plan_len {
+                return Err(Error::corrupt("index does not match the sections"));
+            }
+            let n_tiles = entry.tiles.len() as u64;
+            let stored = archive.add(&payload, plan_len, entry.tiles)?;
+            if stored.plan.tiling.count() != n_tiles {
+                return Err(Error::corrupt("variable lacks tiles"));
+            }
+        }
+        if archive.variables.iter().any(Option::is_none) {
+            return Err(Error::corrupt("variable is missing"));
+        }
+        Ok(archive)
+    }
+
+    /// Opens what there is of an archive, section by section up to the first that is not whole; ignores the index.
+    ///
+    /// # Errors
+    /// As [`Archive::open`] if not even the schema is whole.
+    pub fn recover(mut input: R) -> Result<Self> {
+        let file_len = input.seek(SeekFrom::End(0))?;
+        input.rewind()?;
+        section::read_header(&mut input)?;
+        let schema = read_schema(&mut input)?;
+        let mut archive = Self::new(input, schema, file_len);
+        let mut at = archive.input.stream_position()?;
+        let mut current: Option<(Vec<u8>, u64, Vec<(u64, u64)>)> = None;
+        while let Ok((k, payload, len)) = section::read(&mut archive.input, limits::MAX_TILE_BYTES) {
+            match (k, &mut current) {
+                (kind::PLAN, _) => {
+                    if let Some((plan, plan_len, tiles)) = current.replace((payload, len, vec![])) {
+                        archive.add(&plan, plan_len, tiles)?;
+                    }
+                }
+                (kind::TILE, Some((.., tiles))) => tiles.push((at, len)),
+                _ => break,
+            }
+            at += len;
+        }
+        if let Some((plan, plan_len, tiles)) = current {
+            archive.add(&plan, plan_len, tiles)?;
+        }
+        Ok(archive)
+    }
+
+    fn new(input: R, schema: Schema, file_len: u64) -> Self {
+        let variables = schema.variables.iter().map(|_| None).collect();
+        Self { input, schema, variables, file_len }
+    }
+
+    fn add(&mut self, plan: &[u8], plan_len: u64, tiles: Vec<(u64, u64)>) -> Result<&StoredVariable> {
+        let plan: Plan = minicbor::decode(plan).map_err(|e| Error::corrupt(format!("plan is damaged: {e}")))?;
+        plan.check(limits::MAX_TILE_VALUES)?;
+        let i = plan.variable as usize;
+        let shape = self.schema.variables.get(i).map(|v| &v.shape);
+        if shape != Some(&plan.tiling.shape) || tiles.len() as u64 > plan.tiling.count() {
+            return Err(Error::corrupt("plan does not match the schema"));
+        }
+        let stored_bytes = plan_len + tiles.iter().map(|t| t.1).sum::<u64>();
+        match &mut self.variables[i] {
+            slot @ None => Ok(slot.insert(StoredVariable { plan, stored_bytes, tiles })),
+            Some(_) => Err(Error::corrupt("variable is there twice")),
+        }
+    }
+
+    /// What the archive holds.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Length of the archive in bytes.
+    pub fn file_len(&self) -> u64 {
+        self.file_len
+    }
+
+    /// Plan and size of a variable (an index into the schema).
+    ///
+    /// # Errors
+    /// `Usage` if there is no such variable, `Corrupt` if a recovered archive ends before it.
+    pub fn variable(&self, variable: usize) -> Result<&StoredVariable> {
+        match self.variables.get(variable) {
+            Some(Some(v)) => Ok(v),
+            Some(None) => Err(Error::corrupt("the archive ends before this variable")),
+            None => Err(Error::usage("no such variable")),
+        }
+    }
+
+    /// Index of the variable with this path or name.
+    ///
+    /// # Errors
+    /// `Usage`, with the names that there are.
+    pub fn find(&self, name: &str) -> Result<usize> {
+        let wanted = name.trim_start_matches('/');
+        self.schema.variables.iter().position(|v| v.name() == wanted).ok_or_else(|| {
+            let names: Vec<_> = self.schema.variables.iter().map(crate::io::Variable::name).collect();
+            Error::usage(format!("no variable {name:?}; there are: {}", names.join(", ")))
+        })
+    }
+
+    /// The coded bytes of a tile, checksum verified.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is damaged or not there.
+    pub fn coded_tile(&mut self, variable: usize, tile: u64) -> Result<Vec<u8>> {
+        let stored = self.variable(variable)?;
+        let &(offset, len) = usize::try_from(tile).ok().and_then(|t| stored.tiles.get(t)).ok_or_else(|| {
+            Error::corrupt(format!("the archive ends before tile {tile}"))
+        })?;
+        self.input.seek(SeekFrom::Start(offset))?;
+        let (k, payload, read) = section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES))?;
+        if k != kind::TILE || read != len {
+            return Err(Error::corrupt("index does not match the sections"));
+        }
+        Ok(payload)
+    }
+
+    /// The box and the values of a tile.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is damaged, `Unsupported` if it needs a later version.
+    pub fn tile(&mut self, variable: usize, tile: u64) -> Result<(Vec<Range<u64>>, Values)> {
+        let coded = self.coded_tile(variable, tile)?;
+        let dtype = self.schema.variables[variable].dtype;
+        let plan = &self.variable(variable)?.plan;
+        let region = plan.tiling.region(tile);
+        let values = crate::decompress::decompress_tile(&coded, dtype, &plan.treatment, &region)
+            .context(|| format!("tile {tile}"))?;
+        Ok((region, values))
+    }
+
+    /// The values of a variable in a box (one range an axis), in C order. Only tiles that the box touches are read.
+    ///
+    /// # Errors
+    /// `Usage` if the box leaves the variable or has more than a few billion values, else as [`Archive::tile`].
+    pub fn read(&mut self, variable: usize, region: &[Range<u64>]) -> Result<Values> {
+        let shape = &self.variable(variable)?.plan.tiling.shape;
+        let fits = region.len() == shape.len() && region.iter().zip(shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
+        if !fits {
+            return Err(Error::usage(format!("box {region:?} does not fit the shape {shape:?}")));
+        }
+        let tiling: Tiling = self.variable(variable)?.plan.tiling.clone();
+        let dtype = self.schema.variables[variable].dtype;
+        let n = usize::try_from(tile::region_len(region)).map_err(|_| Error::usage("box is too large"))?;
+        if n == 0 {
+            return Ok(Values::zeros(dtype, 0));
+        }
+        let touched: Vec<u64> = tiling.touching(region).collect();
+        // Before the room for the result: tiles that are not there can not make us ask for it.
+        if touched.iter().any(|&t| t >= self.variables[variable].as_ref().map_or(0, StoredVariable::n_tiles)) {
+            return Err(Error::corrupt("the archive ends before this box"));
+        }
+        let mut out = Values::zeros(dtype, n);
+        for t in touched {
+            let (from, values) = self.tile(variable, t)?;
+            copy_values(&values, &from, &mut out, region)?;
+        }
+        Ok(out)
+    }
+
+    /// All values of a variable.
+    ///
+    /// # Errors
+    /// As [`Archive::read`].
+    pub fn read_all(&mut self, variable: usize) -> Result<Values> {
+        let region: Vec<_> = self.variable(variable)?.plan.tiling.shape.iter().map(|&n| 0..n).collect();
+        self.read(variable, &region)
+    }
+}
+
+fn copy_values(from: &Values, from_region: &[Range<u64>], to: &mut Values, to_region: &[Range<u64>]) -> Result<()> {
+    macro_rules! copy {
+        ($($variant:ident),*) => {
+            match (from, to) {
+                $((Values::$variant(f), Values::$variant(t)) => tile::copy_overlap(f, from_region, t, to_region),)*
+                _ => return Err(Error::corrupt("tile of another type")),
+            }
+        };
+    }
+    copy!(F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, Char, Text);
+    Ok(())
+}
+
+fn read_schema(input: &mut impl Read) -> Result<Schema> {
+    let (k, payload, _) = section::read(input, limits::MAX_SCHEMA_BYTES as u64)?;
+    if k != kind::SCHEMA {
+        return Err(Error::corrupt("schema is missing"));
+    }
+    let plain = bytes::Reader::new(&payload).packed(limits::MAX_SCHEMA_BYTES)?;
+    let schema: Schema = minicbor::decode(&plain).map_err(|e| Error::corrupt(format!("schema is damaged: {e}")))?;
+    let total = |shape: &[u64]| shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+    let sound = schema.variables.iter().all(|v| {
+        v.shape.len() <= 64
+            && total(&v.shape).is_some()
+            && v.dimensions.iter().all(|&d| (d as usize) < schema.dimensions.len())
+            && (v.dimensions.is_empty() || v.dimensions.len() == v.shape.len())
+    });
+    if sound { Ok(schema) } else { Err(Error::corrupt("schema is damaged")) }
+}

@@ -1,0 +1,105 @@
+//! Sections: the units of an archive file. Layout in `format.md`.
+
+use super::checksum;
+use crate::encode::bytes;
+use crate::error::{Error, Result};
+use std::io::{Read, Write};
+
+/// What starts every archive. The first byte is no text, and the line ends show whether a transfer changed them.
+pub const MAGIC: [u8; 8] = *b"\x93RSD\r\n\x1a\n";
+/// What ends every complete archive.
+pub const END_MAGIC: [u8; 8] = *b"RSD.end\n";
+/// Version of the format that this code writes; it reads all up to it.
+pub const VERSION: u16 = 1;
+/// Bytes before the first section.
+pub const HEADER_BYTES: u64 = 12;
+/// Bytes after the last: offset of the index, its length, checksum of both, end magic.
+pub const FOOTER_BYTES: u64 = 32;
+
+/// Kinds of section.
+pub mod kind {
+    /// What the file holds: [`crate::io::Schema`].
+    pub const SCHEMA: u8 = 1;
+    /// What was decided for a variable: [`crate::Plan`]. Its tiles follow.
+    pub const PLAN: u8 = 2;
+    /// Values of a tile.
+    pub const TILE: u8 = 3;
+    /// Where everything lies.
+    pub const INDEX: u8 = 4;
+}
+
+/// Writes the header.
+pub fn write_header(out: &mut impl Write) -> Result<()> {
+    out.write_all(&MAGIC)?;
+    out.write_all(&VERSION.to_le_bytes())?;
+    out.write_all(&[0; 2])?;
+    Ok(())
+}
+
+/// Reads and checks the header.
+///
+/// # Errors
+/// `Input` if it is no archive, `Unsupported` if it is of a later version.
+pub fn read_header(input: &mut impl Read) -> Result<()> {
+    let mut header = [0; HEADER_BYTES as usize];
+    input.read_exact(&mut header).map_err(|_| Error::input("not a residuum archive: too short"))?;
+    if header[..8] != MAGIC {
+        return Err(Error::input("not a residuum archive (its first bytes differ)"));
+    }
+    let version = u16::from_le_bytes([header[8], header[9]]);
+    if version == 0 || header[10..] != [0; 2] {
+        return Err(Error::corrupt("header is damaged"));
+    }
+    if version > VERSION {
+        return Err(Error::unsupported(format!(
+            "archive of format version {version}; this residuum reads up to {VERSION}: install a newer one"
+        )));
+    }
+    Ok(())
+}
+
+/// Writes a section and returns its length in the file.
+pub fn write(out: &mut impl Write, kind: u8, payload: &[u8]) -> Result<u64> {
+    let mut head = vec![kind];
+    bytes::put_varint(&mut head, payload.len() as u64);
+    head.extend(checksum::of_section(kind, payload).to_le_bytes());
+    out.write_all(&head)?;
+    out.write_all(payload)?;
+    Ok((head.len() + payload.len()) as u64)
+}
+
+/// Reads the next section of at most `max_payload` bytes: its kind, payload and length in the file.
+///
+/// # Errors
+/// `Corrupt` if it is cut, too long or its checksum differs.
+pub fn read(input: &mut impl Read, max_payload: u64) -> Result<(u8, Vec<u8>, u64)> {
+    let cut = |_| Error::corrupt("section is cut short");
+    let mut byte = || {
+        let mut b = [0];
+        input.read_exact(&mut b).map(|()| b[0]).map_err(cut)
+    };
+    let kind = byte()?;
+    let mut head = vec![];
+    loop {
+        head.push(byte()?);
+        if head[head.len() - 1] & 0x80 == 0 || head.len() == 10 {
+            break;
+        }
+    }
+    let len = bytes::Reader::new(&head).varint()?;
+    if len > max_payload {
+        return Err(Error::corrupt(format!("section of {len} bytes where at most {max_payload} are allowed")));
+    }
+    let mut sum = [0; 8];
+    input.read_exact(&mut sum).map_err(cut)?;
+    // Grows as bytes arrive, so that a false length costs nothing.
+    let mut payload = Vec::new();
+    input.take(len).read_to_end(&mut payload)?;
+    if payload.len() as u64 != len {
+        return Err(Error::corrupt("section is cut short"));
+    }
+    if checksum::of_section(kind, &payload) != u64::from_le_bytes(sum) {
+        return Err(Error::corrupt("checksum of a section differs: the file is damaged"));
+    }
+    Ok((kind, payload, 1 + head.len() as u64 + 8 + len))
+}

@@ -1,0 +1,150 @@
+//! From an archive to values: [`crate::compress`] told backwards.
+
+use crate::container::Archive;
+use crate::encode::bytes::Reader;
+use crate::encode::{exact, huffman};
+use crate::error::{Context, Error, Result};
+use crate::field::{DType, Float, Values};
+use crate::io::Sink;
+use crate::plan::Treatment;
+use crate::predict;
+use crate::quantize::Quantizer;
+use crate::quantize::cpu::Kernels;
+use crate::quantize::log;
+use crate::quantize::outlier::Outliers;
+use crate::quantize::special::Specials;
+use crate::{compress::method, compress::Progress, tile};
+use rayon::prelude::*;
+use std::io::{Cursor, Read, Seek};
+use std::ops::Range;
+
+/// Restores the first variable of an archive in memory, with its shape. The inverse of [`crate::compress`](crate::compress()).
+///
+/// # Errors
+/// `Corrupt` if the archive is damaged, `Unsupported` if a later version wrote it, `Usage` if its values are not of type `T`.
+pub fn decompress<T: Float>(archive: &[u8]) -> Result<(Vec<T>, Vec<usize>)> {
+    let mut archive = Archive::open(Cursor::new(archive))?;
+    let values = archive.read_all(0)?;
+    let shape = archive.variable(0)?.plan.tiling.shape.iter().map(|&n| n as usize).collect();
+    T::into_vec(values)
+        .map(|v| (v, shape))
+        .map_err(|other| Error::usage(format!("the archive holds {}, not {}", other.dtype(), T::DTYPE)))
+}
+
+/// Restores `variables` (indices into the archive's schema, each with the box wanted) into `sink`, tile by tile.
+///
+/// # Errors
+/// As [`Archive::tile`], and whatever the sink reports; messages name the variable.
+pub fn decompress_to<R: Read + Seek>(
+    archive: &mut Archive<R>,
+    variables: &[(usize, Vec<Range<u64>>)],
+    sink: &mut dyn Sink,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<()> {
+    for (out, (variable, wanted)) in variables.iter().enumerate() {
+        let name = archive.schema().variables[*variable].name().to_string();
+        let place = || format!("variable {name:?}");
+        let stored = archive.variable(*variable).context(place)?;
+        let tiling = stored.plan.tiling.clone();
+        for t in tiling.touching(wanted) {
+            let have = tiling.region(t);
+            let part: Vec<Range<u64>> =
+                have.iter().zip(wanted).map(|(h, w)| h.start.max(w.start)..h.end.min(w.end)).collect();
+            let values = if part == have {
+                archive.tile(*variable, t).context(place)?.1
+            } else {
+                archive.read(*variable, &part).context(place)?
+            };
+            let place_in_sink: Vec<Range<u64>> =
+                part.iter().zip(wanted).map(|(p, w)| p.start - w.start..p.end - w.start).collect();
+            sink.write(out, &place_in_sink, &values).context(place)?;
+            let bytes = tile::region_len(&part) * values.dtype().size() as u64;
+            progress(Progress { variable: &name, bytes });
+        }
+    }
+    Ok(())
+}
+
+/// Restores one tile: the box `region` of a variable of type `dtype`.
+///
+/// # Errors
+/// `Corrupt` if the bytes are damaged, `Unsupported` if they need a later version.
+pub fn decompress_tile(coded: &[u8], dtype: DType, treatment: &Treatment, region: &[Range<u64>]) -> Result<Values> {
+    let n = tile::region_len(region) as usize;
+    let mut reader = Reader::new(coded);
+    let method = reader.byte()?;
+    if method == method::EXACT {
+        return exact::decode(reader.rest(), dtype, n);
+    }
+    if !matches!(treatment, Treatment::Lossy { .. }) {
+        return Err(Error::corrupt("exact variable with a lossy tile"));
+    }
+    let shape = tile::coding_shape(region);
+    let values = rayon::scope(|_| match (method, dtype) {
+        (method::DIRECT, DType::F32) => direct::<f32>(reader, &shape, n).map(Values::F32),
+        (method::DIRECT, DType::F64) => direct::<f64>(reader, &shape, n).map(Values::F64),
+        (method::LOG, DType::F32) => logarithmic::<f32>(reader, &shape, n).map(Values::F32),
+        (method::LOG, DType::F64) => logarithmic::<f64>(reader, &shape, n).map(Values::F64),
+        _ => Err(Error::unsupported(format!("tile method {method} of {dtype}; a newer residuum may read it"))),
+    })?;
+    Ok(values)
+}
+
+/// Codes of the values themselves.
+fn direct<T: Kernels>(mut reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
+    let head = Head::<T>::read(&mut reader, shape, n)?;
+    let outliers = Outliers::from_bytes::<T>(reader.bytes()?, n)?;
+    let mut values = head.decode(reader.rest(), shape, n)?;
+    // What was stored apart comes last: no prediction depends on it.
+    head.specials.apply(&mut values);
+    outliers.apply(&mut values);
+    Ok(values)
+}
+
+/// Codes of logarithms.
+fn logarithmic<T: Kernels>(mut reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
+    let head = Head::<f64>::read(&mut reader, shape, n)?;
+    let signs = reader.bytes()?;
+    let outliers = Outliers::from_bytes::<T>(reader.bytes()?, n)?;
+    let logs = head.decode(reader.rest(), shape, n)?;
+    let mut values: Vec<T> = logs.par_iter().with_min_len(1 << 12).map(|&y| log::inverse(y)).collect();
+    log::apply_signs(signs, &mut values)?;
+    head.specials.apply(&mut values);
+    outliers.apply(&mut values);
+    Ok(values)
+}
+
+/// What a tile starts with.
+struct Head<T> {
+    base: T,
+    quantizer: Quantizer<T>,
+    predictor: Box<dyn predict::Predictor<T>>,
+    specials: Specials,
+}
+
+impl<T: Kernels> Head<T> {
+    fn read(reader: &mut Reader<'_>, shape: &[usize], n: usize) -> Result<Self> {
+        let mut float = || {
+            let mut bits = [0; 8];
+            bits[..T::BYTES].copy_from_slice(reader.take(T::BYTES)?);
+            Ok::<T, Error>(T::from_bits(u64::from_le_bytes(bits)))
+        };
+        let (base, step) = (float()?, float()?);
+        let predictor = predict::read(reader, shape)?;
+        let specials = Specials::from_bytes(reader.bytes()?, n)?;
+        // The decoder needs the step only; what the bound was, the check of a reader knows.
+        Ok(Self { base, quantizer: Quantizer::with_step(0.0, step), predictor, specials })
+    }
+
+    fn decode(&self, coded: &[u8], shape: &[usize], n: usize) -> Result<Vec<T>> {
+        let codes = if self.specials.is_empty() {
+            huffman::cpu::decode(coded, n)?
+        } else {
+            let kept = huffman::cpu::decode(coded, n - self.specials.len())?;
+            let marks = self.predictor.in_coding_order(&self.specials.marks(n), shape);
+            let mut kept = kept.into_iter();
+            marks.into_iter().map(|special| if special { 0 } else { kept.next().unwrap_or(0) }).collect()
+        };
+        Ok(self.predictor.decode(&codes, shape, self.base, &self.quantizer))
+    }
+}

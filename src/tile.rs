@@ -1,0 +1,162 @@
+//! Tiles: independent units of coding.
+//!
+//! A tile is a run of whole sub-arrays along one axis, so that the tiles of a variable follow each other in C order and a
+//! stream of values is a stream of tiles. As much of the trailing axes as fits stays together, where prediction gains most.
+
+use crate::error::{Error, Result};
+use crate::field::MAX_FIELD_DIMS;
+use minicbor::{Decode, Encode};
+use std::ops::Range;
+
+/// How a variable is cut into tiles.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Tiling {
+    /// Lengths of the variable's axes, slowest first; empty for a scalar.
+    #[n(0)]
+    pub shape: Vec<u64>,
+    /// The axis that is cut; axes before it have length 1 in a tile, axes after it their whole length.
+    #[n(1)]
+    pub axis: u32,
+    /// Length of a tile along the axis; the last tile of each run may be shorter.
+    #[n(2)]
+    pub len: u64,
+}
+
+impl Tiling {
+    /// Tiles of at most `max_values` values (at least 1), of as equal a size as can be.
+    pub fn new(shape: &[u64], max_values: u64) -> Self {
+        let mut inner = 1u64;
+        for axis in (0..shape.len()).rev() {
+            let n = shape[axis];
+            if n.saturating_mul(inner) > max_values && n > 0 {
+                let most = (max_values / inner).max(1);
+                return Self { shape: shape.to_vec(), axis: axis as u32, len: n.div_ceil(n.div_ceil(most)) };
+            }
+            inner = inner.saturating_mul(n);
+        }
+        Self { shape: shape.to_vec(), axis: 0, len: shape.first().copied().unwrap_or(1) }
+    }
+
+    /// Refuses a tiling, read from an archive, that is impossible or whose tiles exceed `max_values`.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn check(&self, max_values: u64) -> Result<()> {
+        let axis = self.axis as usize;
+        let total = self.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+        let tile = self.shape.iter().skip(axis + 1).try_fold(self.len, |n, &d| n.checked_mul(d));
+        let in_shape = axis < self.shape.len().max(1) && (self.len > 0 || self.shape.contains(&0));
+        match (total, tile) {
+            (Some(_), Some(tile)) if in_shape && tile <= max_values => Ok(()),
+            _ => Err(Error::corrupt("tiles of impossible shape")),
+        }
+    }
+
+    /// Number of tiles; 0 if there are no values.
+    pub fn count(&self) -> u64 {
+        if self.shape.contains(&0) {
+            return 0;
+        }
+        let axis = self.axis as usize;
+        let along = self.shape.get(axis).map_or(1, |n| n.div_ceil(self.len));
+        self.shape.iter().take(axis).product::<u64>() * along
+    }
+
+    /// The box of tile `index`, one range an axis.
+    pub fn region(&self, index: u64) -> Vec<Range<u64>> {
+        let axis = self.axis as usize;
+        let Some(&n) = self.shape.get(axis) else { return vec![] };
+        let along = n.div_ceil(self.len);
+        let start = index % along * self.len;
+        let mut rest = index / along;
+        let mut region: Vec<Range<u64>> = self.shape.iter().map(|&n| 0..n).collect();
+        region[axis] = start..(start + self.len).min(n);
+        for k in (0..axis).rev() {
+            let i = rest % self.shape[k];
+            region[k] = i..i + 1;
+            rest /= self.shape[k];
+        }
+        region
+    }
+
+    /// Tiles that touch `region`, in order.
+    pub fn touching<'a>(&'a self, region: &'a [Range<u64>]) -> impl Iterator<Item = u64> + 'a {
+        (0..self.count()).filter(move |&i| {
+            self.region(i).iter().zip(region).all(|(a, b)| a.start < b.end && b.start < a.end)
+        })
+    }
+}
+
+/// The axes that a predictor sees of a box: those longer than 1, the slowest merged if there are more than five.
+pub fn coding_shape(region: &[Range<u64>]) -> Vec<usize> {
+    let mut shape: Vec<usize> = region.iter().map(|r| (r.end - r.start) as usize).filter(|&n| n != 1).collect();
+    while shape.len() > MAX_FIELD_DIMS {
+        let slowest = shape.remove(0);
+        shape[0] *= slowest;
+    }
+    if shape.is_empty() { vec![1] } else { shape }
+}
+
+/// Number of values in a box.
+pub fn region_len(region: &[Range<u64>]) -> u64 {
+    region.iter().map(|r| r.end - r.start).product()
+}
+
+/// Copies the values that two boxes share from a buffer of one (`from_region`) to a buffer of the other.
+pub fn copy_overlap<T: Clone>(from: &[T], from_region: &[Range<u64>], to: &mut [T], to_region: &[Range<u64>]) {
+    let shared: Vec<Range<u64>> =
+        from_region.iter().zip(to_region).map(|(a, b)| a.start.max(b.start)..a.end.min(b.end)).collect();
+    if shared.iter().any(|r| r.start >= r.end) {
+        return;
+    }
+    let Some((last, outer)) = shared.split_last() else {
+        to.clone_from_slice(from);
+        return;
+    };
+    let len = (last.end - last.start) as usize;
+    let offset = |region: &[Range<u64>], at: &[u64]| {
+        region.iter().zip(at).fold(0, |o, (r, &i)| o * (r.end - r.start) + (i - r.start)) as usize
+    };
+    let mut at: Vec<u64> = shared.iter().map(|r| r.start).collect();
+    loop {
+        let (f, t) = (offset(from_region, &at), offset(to_region, &at));
+        to[t..t + len].clone_from_slice(&from[f..f + len]);
+        let mut axis = outer.len();
+        loop {
+            if axis == 0 {
+                return;
+            }
+            axis -= 1;
+            at[axis] += 1;
+            if at[axis] < outer[axis].end {
+                break;
+            }
+            at[axis] = outer[axis].start;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_a_variable_in_order() {
+        for (shape, max) in [(vec![7, 5, 3], 15), (vec![7, 5, 3], 4), (vec![7, 5, 3], 1000), (vec![9], 2), (vec![4, 0], 3)] {
+            let tiling = Tiling::new(&shape, max);
+            tiling.check(max).unwrap();
+            let n: u64 = (0..tiling.count()).map(|i| region_len(&tiling.region(i))).sum();
+            assert_eq!(n, shape.iter().product::<u64>());
+            let all: Vec<u64> = (0..n).collect();
+            let whole: Vec<_> = shape.iter().map(|&n| 0..n).collect();
+            let mut seen = Vec::new();
+            for i in 0..tiling.count() {
+                let region = tiling.region(i);
+                let mut part = vec![0; region_len(&region) as usize];
+                copy_overlap(&all, &whole, &mut part, &region);
+                seen.extend(part);
+            }
+            assert_eq!(seen, all);
+        }
+    }
+}
