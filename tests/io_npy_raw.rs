@@ -1,4 +1,5 @@
 //! Raw and `.npy` files: round trips of every type and shape, boxes in any cut, damaged headers.
+#![allow(clippy::single_range_in_vec_init)] // boxes of one dimension are meant
 
 use residuum::io::{self, Format, OpenOptions, Schema, Sink, Source};
 use residuum::{DType, Error, Kind, Values};

@@ -292,7 +292,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
         return Ok(Box::new(raw::RawSource::open(path, options)?));
     }
     if path.is_dir() {
-        return zarr::ZarrSource::open(path);
+        return Ok(Box::new(zarr::ZarrSource::open(path)?));
     }
     let mut magic = [0u8; 8];
     let n = {
@@ -333,6 +333,6 @@ pub fn create(path: &Path, schema: &Schema, format: Format, force: bool) -> Resu
         Format::NetCdf3 | Format::NetCdf3Offset64 | Format::NetCdf5 | Format::NetCdf4 => {
             Ok(Box::new(netcdf::NetCdfSink::create(path, schema, format)?))
         }
-        Format::Zarr2 | Format::Zarr3 => zarr::ZarrSink::create(path, schema, format),
+        Format::Zarr2 | Format::Zarr3 => Ok(Box::new(zarr::ZarrSink::create(path, schema, format)?)),
     }
 }

@@ -212,7 +212,7 @@ fn header_bytes(dtype: DType, shape: &[u64]) -> Result<Vec<u8>> {
     dims.truncate(dims.len().saturating_sub(if shape.len() == 1 { 1 } else { 2 }));
     let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({dims}), }}");
     let prefix = MAGIC.len() + 4;
-    while (prefix + text.len() + 1) % ALIGN_BYTES != 0 {
+    while !(prefix + text.len() + 1).is_multiple_of(ALIGN_BYTES) {
         text.push(' ');
     }
     text.push('\n');

@@ -1,0 +1,186 @@
+//! Size and speed against SZ3 3.3.2 on the same fields in the same run. Prints Markdown; `just bench` puts it into `BENCHMARKS.md`.
+//!
+//! `RESIDUUM_FIELDS=DIR` names a folder of f32 `.npy` files (default `../shared/data/fields`); `RESIDUUM_REPEATS` how often each
+//! timing is taken (default 5, the best counts). SZ3's size is the best of three ways to hand it the field: every 2-D slice by itself,
+//! whole (up to four axes, slower ones merged), and whole per leading index. Its speed is that of the whole field, its fastest way.
+
+use residuum::bound::{Comparison, Resolved};
+use residuum::io::{self, OpenOptions};
+use residuum::{Bound, Config, Field, Values};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+const BOUNDS: [f64; 3] = [1e-2, 1e-3, 1e-4];
+
+/// Sizes, times and quality of one compressor on one field.
+#[derive(Clone, Copy, Default)]
+struct Outcome {
+    bytes: usize,
+    compress_s: f64,
+    decompress_s: f64,
+    psnr: f64,
+    max_error_over_bound: f64,
+}
+
+fn main() {
+    if std::env::args().any(|a| a == "--test" || a == "--list") {
+        return; // `cargo test --benches` only wants to know that it starts.
+    }
+    let folder = std::env::var_os("RESIDUUM_FIELDS").map_or_else(|| PathBuf::from("../shared/data/fields"), PathBuf::from);
+    let repeats = std::env::var("RESIDUUM_REPEATS").ok().and_then(|r| r.parse().ok()).unwrap_or(5);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|e| panic!("{}: {e}; RESIDUUM_FIELDS names the folder of .npy files", folder.display()))
+        .map(|e| e.expect("folder entry").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "npy"))
+        .collect();
+    files.sort();
+
+    println!("| field | rel | residuum | SZ3 | size / SZ3 | bits/value | PSNR (SZ3) | max error / bound | compress MB/s (SZ3) | decompress MB/s (SZ3) | 2 threads |");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    let mut totals = [(0usize, 0usize); BOUNDS.len()];
+    let mut worst = (0.0f64, String::new());
+    let mut logs: Vec<[f64; 4]> = Vec::new();
+    for file in &files {
+        let (shape, values) = load(file);
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().split("__").next().unwrap_or_default().to_string();
+        for (b, rel) in BOUNDS.into_iter().enumerate() {
+            let ours = residuum_on(&values, &shape, rel, 1, repeats);
+            let two = residuum_on(&values, &shape, rel, 2, repeats);
+            assert_eq!(ours.bytes, two.bytes, "{name}: the archive depends on the number of threads");
+            let sz3 = sz3_on(&values, &shape, rel, repeats);
+            let mb = values.len() as f64 * 4e-6;
+            let quotient = ours.bytes as f64 / sz3.bytes as f64;
+            totals[b].0 += ours.bytes;
+            totals[b].1 += sz3.bytes;
+            if quotient > worst.0 {
+                worst = (quotient, format!("{name} at {rel:e}"));
+            }
+            if mb >= 1.0 {
+                logs.push([
+                    sz3.compress_s / ours.compress_s,
+                    sz3.decompress_s / ours.decompress_s,
+                    ours.compress_s / two.compress_s,
+                    ours.decompress_s / two.decompress_s,
+                ]);
+            }
+            println!(
+                "| {name} | {rel:e} | {} | {} | {quotient:.3} | {:.3} | {:.1} ({:.1}) | {:.4} | {:.0} ({:.0}) | {:.0} ({:.0}) | {:.2} × {:.2} × |",
+                ours.bytes,
+                sz3.bytes,
+                ours.bytes as f64 * 8.0 / values.len() as f64,
+                ours.psnr,
+                sz3.psnr,
+                ours.max_error_over_bound,
+                mb / ours.compress_s,
+                mb / sz3.compress_s,
+                mb / ours.decompress_s,
+                mb / sz3.decompress_s,
+                ours.compress_s / two.compress_s,
+                ours.decompress_s / two.decompress_s,
+            );
+        }
+    }
+    let mean = |k: usize| (logs.iter().map(|l| l[k].ln()).sum::<f64>() / logs.len() as f64).exp();
+    println!();
+    println!("| over all fields | 1e-2 | 1e-3 | 1e-4 |\n|---|---|---|---|");
+    let row = |what: &str, f: &dyn Fn((usize, usize)) -> f64| {
+        println!("| {what} | {} |", totals.map(|t| format!("{:.3}", f(t))).join(" | "));
+    };
+    row("size / SZ3's best", &|(a, b)| a as f64 / b as f64);
+    println!();
+    println!("Worst field: {:.3} ({}).", worst.0, worst.1);
+    println!(
+        "Speed, fields of 1 MB and more, geometric means: compress {:.2} × SZ3, decompress {:.2} × SZ3 (one thread each); two threads against one: compress {:.2} ×, decompress {:.2} ×.",
+        mean(0),
+        mean(1),
+        mean(2),
+        mean(3)
+    );
+}
+
+fn load(path: &Path) -> (Vec<usize>, Vec<f32>) {
+    let mut source = io::open(path, &OpenOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let shape = source.schema().variables[0].shape.clone();
+    let whole: Vec<_> = shape.iter().map(|&n| 0..n).collect();
+    match source.read(0, &whole) {
+        Ok(Values::F32(v)) => (shape.iter().map(|&n| n as usize).collect(), v),
+        Ok(other) => panic!("{}: holds {}, not f32", path.display(), other.dtype()),
+        Err(e) => panic!("{}: {e}", path.display()),
+    }
+}
+
+fn range(values: &[f32]) -> f64 {
+    let finite = values.iter().filter(|v| v.is_finite());
+    let (lo, hi) = finite.fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+    f64::from(hi) - f64::from(lo)
+}
+
+fn quality(values: &[f32], restored: &[f32], absolute: f64) -> (f64, f64) {
+    let mut c = Comparison::default();
+    c.add(values, restored, &Resolved::Absolute(absolute), None);
+    (c.psnr(), c.max_error_over_bound)
+}
+
+fn best_time<R>(repeats: usize, mut f: impl FnMut() -> R) -> (f64, R) {
+    let mut run = || {
+        let start = Instant::now();
+        let result = f();
+        (start.elapsed().as_secs_f64(), result)
+    };
+    let mut best = run();
+    for _ in 1..repeats {
+        let next = run();
+        best = (best.0.min(next.0), next.1);
+    }
+    best
+}
+
+fn residuum_on(values: &[f32], shape: &[usize], rel: f64, threads: usize, repeats: usize) -> Outcome {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("thread pool");
+    let field = Field::new(values, shape).expect("field");
+    let config = Config::new(Bound::rel(rel));
+    let (compress_s, archive) = pool.install(|| best_time(repeats, || residuum::compress(&field, &config).expect("compress")));
+    let (decompress_s, restored) =
+        pool.install(|| best_time(repeats, || residuum::decompress::<f32>(&archive).expect("decompress").0));
+    let (psnr, max_error_over_bound) = quality(values, &restored, rel * range(values));
+    assert!(max_error_over_bound <= 1.0, "bound violated");
+    Outcome { bytes: archive.len(), compress_s, decompress_s, psnr, max_error_over_bound }
+}
+
+fn sz3_on(values: &[f32], shape: &[usize], rel: f64, repeats: usize) -> Outcome {
+    let axes: Vec<usize> = shape.iter().copied().filter(|&n| n > 1).collect();
+    let merged = |keep: usize| {
+        let split = axes.len().saturating_sub(keep);
+        let mut merged = axes[split..].to_vec();
+        if split > 0 {
+            merged[0] *= axes[..split].iter().product::<usize>();
+        }
+        merged
+    };
+    let absolute = rel * range(values);
+    let whole = sz3_part(values, &merged(4), absolute, repeats);
+    let mut best = whole;
+    for inner in 2..axes.len().min(5) {
+        let part = &axes[axes.len() - inner..];
+        let parts = values.chunks(part.iter().product()).map(|v| sz3_part(v, part, absolute, 1));
+        let bytes = parts.map(|o| o.bytes).sum();
+        if bytes < best.bytes {
+            best.bytes = bytes;
+        }
+    }
+    best
+}
+
+fn sz3_part(values: &[f32], axes: &[usize], absolute: f64, repeats: usize) -> Outcome {
+    let mut builder = sz3::DimensionedData::build(&values);
+    for &n in axes {
+        builder = builder.dim(n).expect("dimension");
+    }
+    let data = builder.finish().expect("dimensions");
+    let config = sz3::Config::new(sz3::ErrorBound::Absolute(absolute))
+        .compression_algorithm(sz3::CompressionAlgorithm::interpolation_lorenzo());
+    let (compress_s, archive) = best_time(repeats, || sz3::compress_with_config(&data, &config).expect("SZ3 compress"));
+    let (decompress_s, restored) = best_time(repeats, || sz3::decompress::<f32, _>(&*archive).expect("SZ3 decompress").1);
+    let (psnr, max_error_over_bound) = quality(values, restored.data(), absolute);
+    Outcome { bytes: archive.len(), compress_s, decompress_s, psnr, max_error_over_bound }
+}
