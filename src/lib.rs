@@ -27,3 +27,8 @@ pub use decompress::{decompress, decompress_to};
 pub use error::{Context, Error, Kind, Result};
 pub use field::{DType, Field, Float, Values};
 pub use plan::Plan;
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
