@@ -159,16 +159,18 @@ impl Variable {
     pub fn fill_bits(&self) -> Option<u64> {
         let value = self.attribute("_FillValue").or_else(|| self.attribute("missing_value"))?;
         let first = match value {
-            AttributeValue::F32(v) => v.first().map(|&v| (f64::from(v), u64::from(v.to_bits()))),
-            AttributeValue::F64(v) => v.first().map(|&v| (v, v.to_bits())),
+            AttributeValue::F32(v) => v.first().map(|&v| f64::from(v)),
+            AttributeValue::F64(v) => v.first().copied(),
+            AttributeValue::I64(v) => v.first().map(|&v| v as f64),
+            AttributeValue::I32(v) => v.first().map(|&v| f64::from(v)),
+            AttributeValue::I16(v) => v.first().map(|&v| f64::from(v)),
             _ => None,
         };
-        let (value, bits) = first?;
-        match (self.dtype, value.is_nan()) {
-            // All NaN are special already.
-            (_, true) => None,
-            (DType::F32, _) => Some(u64::from((value as f32).to_bits())),
-            (DType::F64, _) => Some(if matches!(self.attribute("_FillValue"), Some(AttributeValue::F64(_))) { bits } else { value.to_bits() }),
+        // All NaN are special already.
+        let value = first.filter(|v| !v.is_nan())?;
+        match self.dtype {
+            DType::F32 => Some(u64::from((value as f32).to_bits())),
+            DType::F64 => Some(value.to_bits()),
             _ => None,
         }
     }

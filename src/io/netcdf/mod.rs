@@ -5,8 +5,8 @@
 //! NetCDF-4 is read with `hdf5-reader`; it is written by [`hdf5`], since the crates that write HDF5 build the file in
 //! memory and do not keep the order of variables.
 //!
-//! What comes back differently: values are stored in this machine-independent order only, little-endian in NetCDF-4;
-//! a restored NetCDF-4 file is not compressed; the classic model flag of `NETCDF4_CLASSIC` is not kept.
+//! What a restored NetCDF-4 file does not keep: compression (chunk lengths are kept), big-endian storage, and the mark
+//! of the classic model (`NETCDF4_CLASSIC`). An attribute text of more than 63 KiB becomes an `NC_STRING`.
 
 mod classic;
 mod hdf5;

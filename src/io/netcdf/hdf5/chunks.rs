@@ -195,7 +195,7 @@ impl Storage {
 
     /// Chunks that reach past the end of an unlimited dimension show that part when the array grows.
     fn fill_edges(&self, file: &mut File, fill: &[u8]) -> Result<()> {
-        let past_end = |d: usize| self.unlimited[d] && self.shape[d] % self.chunk[d] != 0;
+        let past_end = |d: usize| self.unlimited[d] && !self.shape[d].is_multiple_of(self.chunk[d]);
         if !self.indexed || fill.iter().all(|&b| b == 0) || !(0..self.shape.len()).any(past_end) {
             return Ok(());
         }

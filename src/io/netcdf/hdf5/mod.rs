@@ -8,6 +8,7 @@ mod attributes;
 mod chunks;
 mod encode;
 mod heap;
+mod order;
 mod plan;
 pub mod read;
 mod scales;

@@ -8,7 +8,7 @@ use super::{NOT_A_COORDINATE, RESERVED_OF_ARRAYS, RESERVED_OF_GROUPS};
 use crate::error::{Context, Error, Result};
 use crate::field::{DType, Values};
 use hdf5_reader::{
-    Dataset, Datatype, FileStorage, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem, StringSize,
+    Dataset, Datatype, FileStorage, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem, Storage, StringSize,
 };
 use std::ops::Range;
 use std::path::Path;
@@ -37,8 +37,14 @@ impl Reader {
     fn open_with_cache(path: &Path, cache_bytes: usize) -> Result<Self> {
         // Plain reads, not a memory map: mapped pages count as resident memory until someone else needs it.
         let storage = Arc::new(FileStorage::open(path).map_err(error)?);
+        let bytes = storage.len();
         let options = OpenOptions::default().with_chunk_cache_bytes(cache_bytes).with_max_chunk_bytes(MAX_CHUNK_BYTES);
         let file = Hdf5File::from_storage_with_options(storage, options).map_err(error)?;
+        // Headers come first, so that a truncated file looks whole until its last values are read.
+        let end = file.superblock().eof_address;
+        if bytes < end {
+            return Err(Error::input(format!("the file is truncated: it has {bytes} bytes of {end}")));
+        }
         let mut found = Found::default();
         walk(&file.root_group().map_err(error)?, "/", &mut found)?;
         let mut groups = vec![];
@@ -101,7 +107,7 @@ fn variable(array: Array, path: String, shape: Vec<u64>, dimensions: Vec<u32>) -
     if dtype == DType::Text && array.offset_size != 8 {
         return Err(Error::unsupported("texts in a file with short addresses are not supported"));
     }
-    let attributes = attributes::attributes(dataset.attributes(), &RESERVED_OF_ARRAYS)?;
+    let attributes = attributes::attributes(array.attributes, &RESERVED_OF_ARRAYS)?;
     let chunks = dataset.chunks().map(|c| c.into_iter().map(u64::from).collect());
     let dataset = dataset.with_padded_shape(&shape).map_err(error)?;
     Ok((Variable { path, dtype, shape, dimensions, attributes, chunks }, dataset))

@@ -4,6 +4,7 @@ use super::super::super::Dimension;
 use super::super::{join_path, split_path};
 use super::NO_VARIABLE;
 use super::attributes::error;
+use super::order::as_made;
 use crate::error::{Error, Result};
 use hdf5_reader::Dataset;
 use std::collections::{HashMap, HashSet};
@@ -18,6 +19,8 @@ pub struct Array {
     /// Its name in the group, as stored.
     pub name: String,
     pub dataset: Dataset,
+    /// Its attributes, in the order in which they were made.
+    pub attributes: Vec<hdf5_reader::Attribute>,
     /// Bytes of an address in the file.
     pub offset_size: u8,
 }
@@ -154,11 +157,12 @@ pub fn walk(group: &hdf5_reader::group::Group, path: &str, found: &mut Found) ->
     if !found.seen.insert(group.address()) {
         return Ok(());
     }
-    let attributes = group.attributes().map_err(error)?;
+    let attributes = as_made(group.attributes().map_err(error)?, group.storage(), group.address());
     found.groups.push((path.to_string(), attributes));
     let (groups, datasets) = group.members().map_err(error)?;
     for dataset in datasets {
         found.arrays.push(Array {
+            attributes: as_made(dataset.attributes(), group.storage(), dataset.address()),
             group: path.to_string(),
             name: split_path(dataset.name()).1.to_string(),
             dataset,
