@@ -97,6 +97,8 @@ pub fn compress_source<W: Write>(
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
         let tiling = Tiling::new(&variable.shape, config.max_tile_values(variable.dtype));
         let fill = variable.fill_bits();
+        // The values, where a first reading has them all.
+        let mut only = None;
         let exact = !variable.dtype.is_float() || config.is_kept_exact(&schema, i);
         let treatment = if exact {
             Treatment::Exact
@@ -106,7 +108,9 @@ pub fn compress_source<W: Write>(
             if bound.needs_statistics() {
                 let mut all = Stats::default();
                 for t in 0..tiling.count() {
-                    all = all.merged(statistics_of(&source.read(i, &tiling.region(t)).context(place)?, fill));
+                    let values = source.read(i, &tiling.region(t)).context(place)?;
+                    all = all.merged(statistics_of(&values, fill));
+                    only = (tiling.count() == 1).then_some(values);
                 }
                 stats = Some(all);
             }
@@ -117,7 +121,7 @@ pub fn compress_source<W: Write>(
         for t in 0..plan.tiling.count() {
             // 2. One tile after the other; within a tile all threads work.
             let region = plan.tiling.region(t);
-            let values = source.read(i, &region).context(place)?;
+            let values = only.take().map_or_else(|| source.read(i, &region), Ok).context(place)?;
             if values.len() as u64 != tile::region_len(&region) {
                 return Err(Error::input("the file holds fewer values than it says")).context(place);
             }
@@ -255,15 +259,12 @@ impl<T: Kernels> Tile<'_, T> {
         for _ in 0..ATTEMPTS {
             let Some(coded) = self.direct(bound, &Resolved::Absolute(absolute))? else { return Ok(None) };
             let region: Vec<_> = self.shape.iter().map(|&n| 0..n as u64).collect();
-            let treatment = Treatment::Lossy {
-                asked: Bound::abs(absolute),
-                resolved: Resolved::Absolute(absolute),
-                fill: self.fill.map(Float::to_bits),
-                stats: None,
-            };
+            let resolved = Resolved::Absolute(absolute);
+            let fill = self.fill.map(Float::to_bits);
+            let treatment = Treatment::Lossy { asked: Bound::abs(absolute), resolved, fill, stats: None };
             let restored = crate::decompress::decompress_tile(&coded, T::DTYPE, &treatment, &region)?;
             let mut comparison = Comparison::default();
-            comparison.add(self.values, T::slice(&restored).unwrap_or_default(), &treatment_bound(absolute), self.fill);
+            comparison.add(self.values, T::slice(&restored).unwrap_or_default(), &resolved, self.fill);
             let mse = comparison.rmse().powi(2);
             if mse <= max_mse {
                 return Ok(Some(coded));
@@ -297,7 +298,9 @@ impl<T: Kernels> Tile<'_, T> {
         let misses = self.values.iter().zip(&decoded).enumerate().filter(|&(i, (&x, &y))| {
             let marked = found.as_ref().is_some_and(|f| f.marks[i]);
             let (v, w) = (x.to_f64(), y.to_f64());
-            if marked { x.to_bits() != y.to_bits() } else { !((w - v).abs() <= relative * v.abs()) || is_special(y, self.fill) }
+            // Not `>`: a NaN among the errors is a miss too.
+            let within = (w - v).abs() <= relative * v.abs() && !is_special(y, self.fill);
+            if marked { x.to_bits() != y.to_bits() } else { !within }
         });
         let outliers = Outliers::from_unsorted(misses.map(|(i, (x, _))| (i as u32, x.to_bits())).collect());
         // 5. Check.
@@ -402,10 +405,6 @@ impl<T: Kernels> Tile<'_, T> {
         }
         out
     }
-}
-
-fn treatment_bound(absolute: f64) -> Resolved {
-    Resolved::Absolute(absolute)
 }
 
 /// A working copy with NaN in marked places.

@@ -146,11 +146,12 @@ impl Config {
         Ok(())
     }
 
-    /// Whether a floating-point variable is kept bit for bit without a bound of its own: coordinates and their bounds, scalars.
+    /// Whether a floating-point variable is kept bit for bit: scalars, variables with several fill values, and, unless they have a bound
+    /// of their own, coordinates and their bounds.
     pub fn is_kept_exact(&self, schema: &Schema, variable: usize) -> bool {
         let v = &schema.variables[variable];
         let has_own_bound = self.bounds.keys().any(|name| name.trim_start_matches('/') == v.name());
-        v.shape.is_empty() || (!has_own_bound && schema.is_coordinate(variable))
+        v.shape.is_empty() || v.has_several_fill_values() || (!has_own_bound && schema.is_coordinate(variable))
     }
 
     /// Values in a tile at most.

@@ -46,10 +46,9 @@ pub fn decompress_to<R: Read + Seek>(
         let place = || format!("variable {name:?}");
         let stored = archive.variable(*variable).context(place)?;
         let tiling = stored.plan.tiling.clone();
-        for t in tiling.touching(wanted) {
+        for t in tiling.touching(stored.n_tiles(), wanted).collect::<Vec<_>>() {
             let have = tiling.region(t);
-            let part: Vec<Range<u64>> =
-                have.iter().zip(wanted).map(|(h, w)| h.start.max(w.start)..h.end.min(w.end)).collect();
+            let part = tile::overlap(&have, wanted);
             let values = if part == have {
                 archive.tile(*variable, t).context(place)?.1
             } else {

@@ -189,7 +189,7 @@ impl Values {
     /// # Errors
     /// `Corrupt` if the bytes are not a whole number of elements or `dtype` is text.
     pub fn from_le_bytes(dtype: DType, bytes: &[u8]) -> Result<Self> {
-        if dtype == DType::Text || bytes.len() % dtype.size() != 0 {
+        if dtype == DType::Text || !bytes.len().is_multiple_of(dtype.size()) {
             return Err(Error::corrupt(format!("{} bytes are not a whole number of {dtype} values", bytes.len())));
         }
         let mut values = Values::zeros(dtype, bytes.len() / dtype.size());

@@ -79,11 +79,10 @@ impl Tiling {
         region
     }
 
-    /// Tiles that touch `region`, in order.
-    pub fn touching<'a>(&'a self, region: &'a [Range<u64>]) -> impl Iterator<Item = u64> + 'a {
-        (0..self.count()).filter(move |&i| {
-            self.region(i).iter().zip(region).all(|(a, b)| a.start < b.end && b.start < a.end)
-        })
+    /// Those of the first `n_tiles` tiles that touch `region`, in order. (A damaged plan may promise more than could ever be counted.)
+    pub fn touching<'a>(&'a self, n_tiles: u64, region: &'a [Range<u64>]) -> impl Iterator<Item = u64> + 'a {
+        (0..n_tiles.min(self.count()))
+            .filter(move |&i| self.region(i).iter().zip(region).all(|(a, b)| a.start < b.end && b.start < a.end))
     }
 }
 
@@ -102,10 +101,18 @@ pub fn region_len(region: &[Range<u64>]) -> u64 {
     region.iter().map(|r| r.end - r.start).product()
 }
 
+/// What two boxes share; empty ranges if they do not touch.
+pub fn overlap(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
+    let shared = |(a, b): (&Range<u64>, &Range<u64>)| {
+        let start = a.start.max(b.start);
+        start..a.end.min(b.end).max(start)
+    };
+    a.iter().zip(b).map(shared).collect()
+}
+
 /// Copies the values that two boxes share from a buffer of one (`from_region`) to a buffer of the other.
 pub fn copy_overlap<T: Clone>(from: &[T], from_region: &[Range<u64>], to: &mut [T], to_region: &[Range<u64>]) {
-    let shared: Vec<Range<u64>> =
-        from_region.iter().zip(to_region).map(|(a, b)| a.start.max(b.start)..a.end.min(b.end)).collect();
+    let shared = overlap(from_region, to_region);
     if shared.iter().any(|r| r.start >= r.end) {
         return;
     }

@@ -116,8 +116,11 @@ pub struct StoredVariable {
     pub plan: Plan,
     /// Bytes that it takes in the file, plan and tiles.
     pub stored_bytes: u64,
-    tiles: Vec<(u64, u64)>,
+    tiles: Places,
 }
+
+/// `(offset, length in the file)` of sections.
+type Places = Vec<(u64, u64)>;
 
 impl StoredVariable {
     /// Tiles that are there; fewer than the plan's only in a recovered archive.
@@ -198,7 +201,8 @@ impl<R: Read + Seek> Archive<R> {
         let schema = read_schema(&mut input)?;
         let mut archive = Self::new(input, schema, file_len);
         let mut at = archive.input.stream_position()?;
-        let mut current: Option<(Vec<u8>, u64, Vec<(u64, u64)>)> = None;
+        // Payload and length of the last plan, and the tiles since.
+        let mut current: Option<(Vec<u8>, u64, Places)> = None;
         while let Ok((k, payload, len)) = section::read(&mut archive.input, limits::MAX_TILE_BYTES) {
             match (k, &mut current) {
                 (kind::PLAN, _) => {
@@ -222,7 +226,7 @@ impl<R: Read + Seek> Archive<R> {
         Self { input, schema, variables, file_len }
     }
 
-    fn add(&mut self, plan: &[u8], plan_len: u64, tiles: Vec<(u64, u64)>) -> Result<&StoredVariable> {
+    fn add(&mut self, plan: &[u8], plan_len: u64, tiles: Places) -> Result<&StoredVariable> {
         let plan: Plan = minicbor::decode(plan).map_err(|e| Error::corrupt(format!("plan is damaged: {e}")))?;
         plan.check(limits::MAX_TILE_VALUES)?;
         let i = plan.variable as usize;
@@ -318,9 +322,10 @@ impl<R: Read + Seek> Archive<R> {
         if n == 0 {
             return Ok(Values::zeros(dtype, 0));
         }
-        let touched: Vec<u64> = tiling.touching(region).collect();
+        let touched: Vec<u64> = tiling.touching(self.variable(variable)?.n_tiles(), region).collect();
         // Before the room for the result: tiles that are not there can not make us ask for it.
-        if touched.iter().any(|&t| t >= self.variables[variable].as_ref().map_or(0, StoredVariable::n_tiles)) {
+        let covered: u64 = touched.iter().map(|&t| tile::region_len(&tile::overlap(&tiling.region(t), region))).sum();
+        if covered != n as u64 {
             return Err(Error::corrupt("the archive ends before this box"));
         }
         let mut out = Values::zeros(dtype, n);

@@ -157,7 +157,22 @@ impl Variable {
 
     /// Bits of the fill value of a floating-point variable: its `_FillValue`, else its `missing_value`, as the variable's type.
     pub fn fill_bits(&self) -> Option<u64> {
-        let value = self.attribute("_FillValue").or_else(|| self.attribute("missing_value"))?;
+        self.fill_bits_of("_FillValue").or_else(|| self.fill_bits_of("missing_value"))
+    }
+
+    /// Whether `_FillValue` and `missing_value` name two different values, or there are several of them.
+    pub fn has_several_fill_values(&self) -> bool {
+        let (a, b) = (self.fill_bits_of("_FillValue"), self.fill_bits_of("missing_value"));
+        let several = |v: Option<&AttributeValue>| match v {
+            Some(AttributeValue::F32(v)) => v.len() > 1,
+            Some(AttributeValue::F64(v)) => v.len() > 1,
+            _ => false,
+        };
+        (a.is_some() && b.is_some() && a != b) || several(self.attribute("missing_value"))
+    }
+
+    fn fill_bits_of(&self, name: &str) -> Option<u64> {
+        let value = self.attribute(name)?;
         let first = match value {
             AttributeValue::F32(v) => v.first().map(|&v| f64::from(v)),
             AttributeValue::F64(v) => v.first().copied(),

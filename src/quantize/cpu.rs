@@ -5,6 +5,9 @@
 //! Loops have no branches and no calls; the compiler turns them into vector code for each instruction set in the list.
 //! Rust never contracts `a·b + c`, so that every instruction set gives the same bits.
 
+// `!(a < b)` is meant: it is true for NaN.
+#![allow(clippy::neg_cmp_op_on_partial_ord)]
+
 use super::Quantizer;
 use crate::field::Float;
 use multiversion::multiversion;

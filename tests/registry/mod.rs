@@ -44,6 +44,7 @@ impl Random {
 }
 
 /// Shapes that are hard: empty, one element, primes, lengths around powers of two, all numbers of axes.
+#[allow(dead_code)] // not every test file uses all
 pub const SHAPES: &[&[usize]] = &[
     &[0],
     &[3, 0],
@@ -64,6 +65,7 @@ pub const SHAPES: &[&[usize]] = &[
 ];
 
 /// Kinds of content, in f64; `fill` stands for missing values in some.
+#[allow(dead_code)]
 pub const CONTENTS: &[&str] = &[
     "smooth", "noise", "constant", "zeros", "steps", "nan patch", "all nan", "infinities", "denormals", "huge range",
     "negative zeros", "fill", "spikes", "mixed signs", "near fill",

@@ -71,6 +71,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init)] // boxes of one axis
     fn runs_cover_the_box_in_order() {
         assert_eq!(runs(&[], &[]), [(0, 1)]);
         assert_eq!(runs(&[5], &[1..4]), [(1, 3)]);
