@@ -21,6 +21,8 @@ pub fn prepare(schema: &Schema, format: Format) -> Result<Schema> {
     for v in &mut schema.variables {
         let name = v.name().to_string();
         check_variable(v, &schema.dimensions).context(|| format!("variable {name:?}"))?;
+        // What only a Zarr store has a place for.
+        v.attributes.retain(|a| !a.name.starts_with("_zarr_"));
         for a in &mut v.attributes {
             if a.name == "_FillValue" {
                 a.value = fill_of_type(&a.value, v.dtype);
