@@ -84,33 +84,56 @@ pub fn decompress_tile(coded: &[u8], dtype: DType, treatment: &Treatment, region
         (method::DIRECT, DType::F64) => direct::<f64>(reader, &shape, n).map(Values::F64),
         (method::LOG, DType::F32) => logarithmic::<f32>(reader, &shape, n).map(Values::F32),
         (method::LOG, DType::F64) => logarithmic::<f64>(reader, &shape, n).map(Values::F64),
-        _ => Err(Error::unsupported(format!("tile method {method} of {dtype}; a newer residuum may read it"))),
+        _ => Err(unknown_method(method, dtype)),
     })?;
     Ok(values)
 }
 
 /// Codes of the values themselves.
-fn direct<T: Kernels>(mut reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
-    let head = Head::<T>::read(&mut reader, shape, n)?;
-    let outliers = Outliers::from_bytes::<T>(reader.bytes()?, n)?;
-    let mut values = head.decode(reader.rest(), shape, n)?;
+fn direct<T: Kernels>(reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
+    let parts = Parts::<T, T>::read(reader, false, shape, n)?;
+    let mut values = parts.head.decode(parts.codes, shape, n)?;
     // What was stored apart comes last: no prediction depends on it.
-    head.specials.apply(&mut values);
-    outliers.apply(&mut values);
+    parts.head.specials.apply(&mut values);
+    parts.outliers.apply(&mut values);
     Ok(values)
 }
 
 /// Codes of logarithms.
-fn logarithmic<T: Kernels>(mut reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
-    let head = Head::<f64>::read(&mut reader, shape, n)?;
-    let signs = reader.bytes()?;
-    let outliers = Outliers::from_bytes::<T>(reader.bytes()?, n)?;
-    let logs = head.decode(reader.rest(), shape, n)?;
+fn logarithmic<T: Kernels>(reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
+    let parts = Parts::<f64, T>::read(reader, true, shape, n)?;
+    let logs = parts.head.decode(parts.codes, shape, n)?;
     let mut values: Vec<T> = logs.par_iter().with_min_len(1 << 12).map(|&y| log::inverse(y)).collect();
-    log::apply_signs(signs, &mut values)?;
-    head.specials.apply(&mut values);
-    outliers.apply(&mut values);
+    log::apply_signs(parts.signs, &mut values)?;
+    parts.head.specials.apply(&mut values);
+    parts.outliers.apply(&mut values);
     Ok(values)
+}
+
+/// A coded tile taken apart: codes of type `C` (values or logarithms) for values of type `T`.
+struct Parts<'a, C, T> {
+    head: Head<C>,
+    signs: &'a [u8],
+    outliers: Outliers,
+    codes: &'a [u8],
+    bytes: TileBytes,
+    values: std::marker::PhantomData<T>,
+}
+
+impl<'a, C: Kernels, T: Kernels> Parts<'a, C, T> {
+    fn read(mut reader: Reader<'a>, with_signs: bool, shape: &[usize], n: usize) -> Result<Self> {
+        // The method was read before.
+        let total = reader.rest().len() + 1;
+        let (head, specials_len) = Head::<C>::read(&mut reader, shape, n)?;
+        let signs = if with_signs { reader.bytes()? } else { &[] };
+        let listed = reader.bytes()?;
+        let outliers = Outliers::from_bytes::<T>(listed, n)?;
+        let codes = reader.rest();
+        let mut bytes =
+            TileBytes { head: 0, specials: specials_len, signs: signs.len(), outliers: listed.len(), codes: codes.len() };
+        bytes.head = total - bytes.total();
+        Ok(Self { head, signs, outliers, codes, bytes, values: std::marker::PhantomData })
+    }
 }
 
 /// What a tile starts with.
@@ -122,7 +145,8 @@ struct Head<T> {
 }
 
 impl<T: Kernels> Head<T> {
-    fn read(reader: &mut Reader<'_>, shape: &[usize], n: usize) -> Result<Self> {
+    /// Also gives the bytes that the list of special values takes.
+    fn read(reader: &mut Reader<'_>, shape: &[usize], n: usize) -> Result<(Self, usize)> {
         let mut float = || {
             let mut bits = [0; 8];
             bits[..T::BYTES].copy_from_slice(reader.take(T::BYTES)?);
@@ -130,9 +154,10 @@ impl<T: Kernels> Head<T> {
         };
         let (base, step) = (float()?, float()?);
         let predictor = predict::read(reader, shape)?;
-        let specials = Specials::from_bytes(reader.bytes()?, n)?;
+        let listed = reader.bytes()?;
+        let specials = Specials::from_bytes(listed, n)?;
         // The decoder needs the step only; what the bound was, the check of a reader knows.
-        Ok(Self { base, quantizer: Quantizer::with_step(0.0, step), predictor, specials })
+        Ok((Self { base, quantizer: Quantizer::with_step(0.0, step), predictor, specials }, listed.len()))
     }
 
     fn decode(&self, coded: &[u8], shape: &[usize], n: usize) -> Result<Vec<T>> {
@@ -145,5 +170,98 @@ impl<T: Kernels> Head<T> {
             marks.into_iter().map(|special| if special { 0 } else { kept.next().unwrap_or(0) }).collect()
         };
         Ok(self.predictor.decode(&codes, shape, self.base, &self.quantizer))
+    }
+}
+
+/// What a coded tile consists of, for `inspect`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TileReport {
+    /// `exact`, `direct` (codes of values) or `log` (codes of logarithms).
+    pub method: &'static str,
+    /// The predictor with its decisions in a word or two; empty for exact tiles.
+    pub predictor: String,
+    /// The value that codes count from; 0 for exact tiles.
+    pub base: f64,
+    /// Width of a bin; 0 for exact tiles.
+    pub step: f64,
+    /// Values in the tile.
+    pub n_values: u64,
+    /// Values stored in runs: NaN, fill values and the like.
+    pub n_special: u64,
+    /// Values stored one by one because no code brings them back.
+    pub n_outliers: u64,
+    /// Where the bytes go.
+    pub bytes: TileBytes,
+}
+
+/// Bytes of a coded tile by purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TileBytes {
+    /// Method, base, step, predictor, lengths.
+    pub head: usize,
+    /// Runs of special values.
+    pub specials: usize,
+    /// Signs, where logarithms are coded.
+    pub signs: usize,
+    /// Values stored one by one.
+    pub outliers: usize,
+    /// Huffman books and streams; all values of exact tiles.
+    pub codes: usize,
+}
+
+impl TileBytes {
+    /// All together.
+    pub fn total(&self) -> usize {
+        self.head + self.specials + self.signs + self.outliers + self.codes
+    }
+}
+
+/// Takes a coded tile apart without decoding its values.
+///
+/// # Errors
+/// As [`decompress_tile`].
+pub fn inspect_tile(coded: &[u8], dtype: DType, region: &[Range<u64>]) -> Result<TileReport> {
+    let n = tile::region_len(region) as usize;
+    let mut reader = Reader::new(coded);
+    let method = reader.byte()?;
+    if method == method::EXACT {
+        let bytes = TileBytes { head: 1, codes: reader.rest().len(), ..TileBytes::default() };
+        return Ok(TileReport {
+            method: "exact",
+            predictor: String::new(),
+            base: 0.0,
+            step: 0.0,
+            n_values: n as u64,
+            n_special: 0,
+            n_outliers: 0,
+            bytes,
+        });
+    }
+    let shape = tile::coding_shape(region);
+    match (method, dtype) {
+        (method::DIRECT, DType::F32) => Ok(Parts::<f32, f32>::read(reader, false, &shape, n)?.report("direct", n)),
+        (method::DIRECT, DType::F64) => Ok(Parts::<f64, f64>::read(reader, false, &shape, n)?.report("direct", n)),
+        (method::LOG, DType::F32) => Ok(Parts::<f64, f32>::read(reader, true, &shape, n)?.report("log", n)),
+        (method::LOG, DType::F64) => Ok(Parts::<f64, f64>::read(reader, true, &shape, n)?.report("log", n)),
+        _ => Err(unknown_method(method, dtype)),
+    }
+}
+
+fn unknown_method(method: u8, dtype: DType) -> Error {
+    Error::unsupported(format!("tile method {method} of {dtype}; a newer residuum may read it"))
+}
+
+impl<C: Kernels, T: Kernels> Parts<'_, C, T> {
+    fn report(&self, method: &'static str, n: usize) -> TileReport {
+        TileReport {
+            method,
+            predictor: self.head.predictor.describe(),
+            base: self.head.base.to_f64(),
+            step: self.head.quantizer.step.to_f64(),
+            n_values: n as u64,
+            n_special: self.head.specials.len() as u64,
+            n_outliers: self.outliers.positions.len() as u64,
+            bytes: self.bytes,
+        }
     }
 }

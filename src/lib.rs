@@ -6,6 +6,8 @@
 #![warn(missing_docs)]
 
 pub mod bound;
+#[doc(hidden)]
+pub mod cli;
 pub mod compress;
 pub mod config;
 pub mod container;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `residuum` command; everything is in [`residuum::cli`].
+
+fn main() -> std::process::ExitCode {
+    residuum::cli::main()
+}

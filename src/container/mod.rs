@@ -132,6 +132,7 @@ impl StoredVariable {
 /// An archive open for reading. No byte of it is trusted.
 pub struct Archive<R> {
     input: R,
+    version: u16,
     schema: Schema,
     /// By the schema's order; `None` if a recovered archive ends before.
     variables: Vec<Option<StoredVariable>>,
@@ -146,7 +147,7 @@ impl<R: Read + Seek> Archive<R> {
     pub fn open(mut input: R) -> Result<Self> {
         let file_len = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
-        section::read_header(&mut input)?;
+        let version = section::read_header(&mut input)?;
         let incomplete = || {
             Error::corrupt("archive is incomplete: it ends without an index; `residuum decompress --recover` reads what is there")
         };
@@ -171,7 +172,7 @@ impl<R: Read + Seek> Archive<R> {
         let index = Index::from_bytes(&payload, HEADER_BYTES, index_at)?;
         input.seek(SeekFrom::Start(HEADER_BYTES))?;
         let schema = read_schema(&mut input)?;
-        let mut archive = Self::new(input, schema, file_len);
+        let mut archive = Self::new(input, version, schema, file_len);
         for (plan_len, entry) in index.variables {
             archive.input.seek(SeekFrom::Start(entry.plan))?;
             let (k, payload, len) = section::read(&mut archive.input, limits::MAX_PLAN_BYTES)?;
@@ -197,9 +198,9 @@ impl<R: Read + Seek> Archive<R> {
     pub fn recover(mut input: R) -> Result<Self> {
         let file_len = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
-        section::read_header(&mut input)?;
+        let version = section::read_header(&mut input)?;
         let schema = read_schema(&mut input)?;
-        let mut archive = Self::new(input, schema, file_len);
+        let mut archive = Self::new(input, version, schema, file_len);
         let mut at = archive.input.stream_position()?;
         // Payload and length of the last plan, and the tiles since.
         let mut current: Option<(Vec<u8>, u64, Places)> = None;
@@ -221,9 +222,9 @@ impl<R: Read + Seek> Archive<R> {
         Ok(archive)
     }
 
-    fn new(input: R, schema: Schema, file_len: u64) -> Self {
+    fn new(input: R, version: u16, schema: Schema, file_len: u64) -> Self {
         let variables = schema.variables.iter().map(|_| None).collect();
-        Self { input, schema, variables, file_len }
+        Self { input, version, schema, variables, file_len }
     }
 
     fn add(&mut self, plan: &[u8], plan_len: u64, tiles: Places) -> Result<&StoredVariable> {
@@ -244,6 +245,11 @@ impl<R: Read + Seek> Archive<R> {
     /// What the archive holds.
     pub fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// Version of the format that the archive was written in.
+    pub fn version(&self) -> u16 {
+        self.version
     }
 
     /// Length of the archive in bytes.

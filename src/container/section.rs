@@ -36,11 +36,11 @@ pub fn write_header(out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Reads and checks the header.
+/// Reads and checks the header; gives the version.
 ///
 /// # Errors
 /// `Input` if it is no archive, `Unsupported` if it is of a later version.
-pub fn read_header(input: &mut impl Read) -> Result<()> {
+pub fn read_header(input: &mut impl Read) -> Result<u16> {
     let mut header = [0; HEADER_BYTES as usize];
     input.read_exact(&mut header).map_err(|_| Error::input("not a residuum archive: too short"))?;
     if header[..8] != MAGIC {
@@ -55,7 +55,7 @@ pub fn read_header(input: &mut impl Read) -> Result<()> {
             "archive of format version {version}; this residuum reads up to {VERSION}: install a newer one"
         )));
     }
-    Ok(())
+    Ok(version)
 }
 
 /// Writes a section and returns its length in the file.

@@ -7,6 +7,7 @@
 pub mod netcdf;
 pub mod npy;
 pub mod raw;
+pub mod unpack;
 pub mod zarr;
 
 use crate::error::{Error, Result};

@@ -193,7 +193,7 @@ impl Sink for NpySink {
 }
 
 /// A version 1.0 header, padded as NumPy pads it.
-fn header_bytes(dtype: DType, shape: &[u64]) -> Result<Vec<u8>> {
+pub(crate) fn header_bytes(dtype: DType, shape: &[u64]) -> Result<Vec<u8>> {
     let descr = match dtype {
         DType::Char => "|S1",
         DType::I8 => "|i1",

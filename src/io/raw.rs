@@ -236,7 +236,7 @@ pub(super) fn check_values(runs: &Runs, dtype: DType, values: &Values) -> Result
 }
 
 /// The bytes of `values` in little-endian order.
-pub(super) fn le_bytes(values: &Values) -> Cow<'_, [u8]> {
+pub(crate) fn le_bytes(values: &Values) -> Cow<'_, [u8]> {
     let bytes = values.as_bytes();
     if cfg!(target_endian = "big") {
         let mut bytes = bytes.to_vec();

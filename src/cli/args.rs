@@ -1,0 +1,319 @@
+//! What can be said on the command line, with the help texts.
+
+use crate::bound::Bound;
+use crate::config::PredictorChoice;
+use crate::field::DType;
+use crate::io::Format;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  success
+  1  a value is beyond its bound, or verify found another difference
+  2  the command line is wrong: an option, a bound, a shape, a file that is there already
+  3  the input file is damaged or holds what can not be read
+  4  the archive is damaged or incomplete
+  5  the archive or input needs a feature or version that this build lacks
+  6  the operating system refused: no such file, no permission, disk full";
+
+const EXAMPLES: &str = "\
+Examples:
+  residuum compress era5.nc --rel 1e-3                  every variable within a thousandth of its range
+  residuum compress era5.nc --rel 1e-3 --bound t=abs:0.01 --bound q=pw-rel:1e-3
+  residuum verify era5.nc era5.nc.rsd                   check every value against its bound
+  residuum decompress era5.nc.rsd -o restored.nc
+  residuum decompress era5.nc.rsd --var t --range time=0:24 -o t.nc
+  residuum inspect era5.nc.rsd                          what is in there, and where the bytes go";
+
+const COMPRESS_EXAMPLES: &str = "\
+Bounds (x the value, y what comes back):
+  --abs X      |y - x| <= X, in the units of the data
+  --rel X      |y - x| <= X * (max - min) of the variable's finite values
+  --pw-rel X   |y - x| <= X * |x| at every point
+  --psnr DB    20 log10((max - min) / rmse) >= DB
+  --lossless   every bit
+NaN, infinities, -0.0 and fill values always come back bit for bit; integers, text, scalars and coordinates too.
+
+Bounds file (TOML):
+  bound = \"rel:1e-3\"
+  [bounds]
+  t = \"abs:0.01\"
+  q = \"pw-rel:1e-3\"
+
+Examples:
+  residuum compress era5.nc --rel 1e-3                         makes era5.nc.rsd
+  residuum compress run/*.nc --bounds bounds.toml -o archive/  one archive a file, into a folder that is there
+  residuum compress packed.nc --unpack --abs 0.01              packed shorts as the numbers they stand for
+  residuum compress p.f32 --shape 256,384,384 --dtype f32 --abs 1e-4
+  model | residuum compress - --shape 721,1440 --dtype f64 --psnr 80 -o - > step.rsd";
+
+const DECOMPRESS_EXAMPLES: &str = "\
+The format is --format, else what the output's ending names, else that of the source.
+
+Examples:
+  residuum decompress era5.nc.rsd                              makes era5.nc
+  residuum decompress era5.nc.rsd -o era5.zarr
+  residuum decompress era5.nc.rsd --var t --range lat=0:90 --range lon=180:360 -o t.nc
+  residuum decompress p.f32.rsd --range 0=10:20 -o - --format raw | consumer
+  residuum decompress killed.rsd --recover -o what_is_left.nc";
+
+/// Error-bounded lossy compression of scientific fields: every value comes back within the bound you name.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"), subcommand_required = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Compress(CompressArgs),
+    Decompress(DecompressArgs),
+    Inspect(InspectArgs),
+    Verify(VerifyArgs),
+}
+
+/// Compress NetCDF, Zarr, .npy or raw files within an error bound.
+#[derive(Debug, Args)]
+#[command(after_help = COMPRESS_EXAMPLES)]
+pub struct CompressArgs {
+    /// Files or Zarr folders; - is standard input.
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// Archive to write: a file, a folder, or - for standard output [default: INPUT.rsd].
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub default_bound: DefaultBound,
+    /// Bound of one variable, MODE one of abs, rel, pw-rel, psnr; or NAME=lossless. Repeatable; wins over --bounds.
+    #[arg(long, value_name = "NAME=MODE:VALUE", value_parser = named_bound, help_heading = "Bounds")]
+    pub bound: Vec<(String, Bound)>,
+    /// TOML file with bounds, see below. What the command line says wins.
+    #[arg(long, value_name = "FILE", help_heading = "Bounds")]
+    pub bounds: Option<PathBuf>,
+    /// Compress only this variable, with its coordinates. Repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub var: Vec<String>,
+    /// Treat packed integers (scale_factor, add_offset) as the numbers they stand for, and compress those within the bound.
+    #[arg(long)]
+    pub unpack: bool,
+    /// Shape of a raw input, slowest dimension first: 12,181,360.
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', requires = "dtype")]
+    pub shape: Option<Vec<u64>>,
+    /// Element type of a raw input, little-endian.
+    #[arg(long, value_name = "TYPE", value_parser = dtypes(), requires = "shape")]
+    pub dtype: Option<DType>,
+    /// Predictor: the cheapest for each tile, or always the same.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = predictors())]
+    pub predictor: PredictorChoice,
+    /// Size of the tiles that are compressed and read independently.
+    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub tile_mib: u64,
+    /// Do not decode and compare every tile before it is written. Saves about a third of the time.
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Replace archives that are there already.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct DefaultBound {
+    /// Largest error, in the units of the data.
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Bounds")]
+    abs: Option<f64>,
+    /// Largest error as a fraction of the variable's range.
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Bounds")]
+    rel: Option<f64>,
+    /// Largest error as a fraction of each value.
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Bounds")]
+    pw_rel: Option<f64>,
+    /// Lowest peak signal-to-noise ratio.
+    #[arg(long, value_name = "DB", allow_negative_numbers = true, help_heading = "Bounds")]
+    psnr: Option<f64>,
+    /// Every bit back.
+    #[arg(long, help_heading = "Bounds")]
+    lossless: bool,
+}
+
+impl DefaultBound {
+    /// The bound that was named, if any.
+    pub fn get(&self) -> Option<Bound> {
+        let numbers = [
+            self.abs.map(Bound::abs),
+            self.rel.map(Bound::rel),
+            self.pw_rel.map(Bound::pw_rel),
+            self.psnr.map(Bound::psnr),
+            self.lossless.then_some(Bound::LOSSLESS),
+        ];
+        numbers.into_iter().flatten().next()
+    }
+}
+
+/// Restore an archive, or a part of it, in any format.
+#[derive(Debug, Args)]
+#[command(after_help = DECOMPRESS_EXAMPLES)]
+pub struct DecompressArgs {
+    /// Archive; - is standard input.
+    pub archive: PathBuf,
+    /// File or Zarr folder to write, or - for standard output (.npy and raw) [default: ARCHIVE without .rsd].
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// Format to write.
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    pub format: Option<Format>,
+    /// Restore only this variable, with its coordinates where the format can hold them. Repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub var: Vec<String>,
+    /// Restore only these indices of a dimension, END excluded; unnamed dimensions by number, from 0. Repeatable.
+    #[arg(long, value_name = "DIM=START:END", value_parser = named_range)]
+    pub range: Vec<NamedRange>,
+    /// Restore what is there of an archive that is incomplete.
+    #[arg(long)]
+    pub recover: bool,
+    /// Replace an output that is there already.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Show what an archive holds: what was asked, what was decided, where the bytes go.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Archive.
+    pub archive: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Compare an archive with the original: every value against its bound, everything else bit for bit.
+///
+/// Exit status 1 if anything differs that should not. Shape and type of a raw original come from the archive.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The file or Zarr folder that was compressed.
+    pub original: PathBuf,
+    /// The archive made of it.
+    pub archive: PathBuf,
+    /// Print JSON; an infinite PSNR (no error at all) is null.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Number of threads [default: all cores].
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Print nothing but errors and warnings.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `--range DIM=START:END`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedRange {
+    /// Name of the dimension, or number of the axis.
+    pub dimension: String,
+    /// First index.
+    pub start: u64,
+    /// Index after the last; the dimension's length if left out.
+    pub end: Option<u64>,
+}
+
+fn named_range(text: &str) -> Result<NamedRange, String> {
+    let parse = || {
+        let (dimension, range) = text.rsplit_once('=')?;
+        let (start, end) = range.split_once(':')?;
+        let start = if start.is_empty() { 0 } else { start.parse().ok()? };
+        let end = if end.is_empty() { None } else { Some(end.parse().ok()?) };
+        let sound = !dimension.is_empty() && end.is_none_or(|e| start < e);
+        sound.then(|| NamedRange { dimension: dimension.to_string(), start, end })
+    };
+    parse().ok_or_else(|| "write DIM=START:END with START below END, such as time=0:24".to_string())
+}
+
+fn named_bound(text: &str) -> Result<(String, Bound), String> {
+    let (name, bound) = text.rsplit_once('=').ok_or("write NAME=MODE:VALUE, such as t=abs:0.01")?;
+    let bound = bound.parse::<Bound>().map_err(|e| e.to_string())?;
+    Ok((name.trim_start_matches('/').to_string(), bound))
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024".to_string())
+}
+
+fn predictors() -> impl TypedValueParser<Value = PredictorChoice> {
+    PossibleValuesParser::new(["auto", "none", "lorenzo", "interp"]).try_map(|name| name.parse())
+}
+
+/// Types that a raw file may hold.
+const NUMBERS: [DType; 10] = [
+    DType::F32,
+    DType::F64,
+    DType::I8,
+    DType::I16,
+    DType::I32,
+    DType::I64,
+    DType::U8,
+    DType::U16,
+    DType::U32,
+    DType::U64,
+];
+
+fn dtypes() -> impl TypedValueParser<Value = DType> {
+    PossibleValuesParser::new(NUMBERS.map(DType::name))
+        .try_map(|name| NUMBERS.into_iter().find(|d| d.name() == name).ok_or("no such type"))
+}
+
+const FORMATS: [(&str, Format); 8] = [
+    ("netcdf4", Format::NetCdf4),
+    ("netcdf3", Format::NetCdf3),
+    ("netcdf3-64bit", Format::NetCdf3Offset64),
+    ("netcdf5", Format::NetCdf5),
+    ("zarr2", Format::Zarr2),
+    ("zarr3", Format::Zarr3),
+    ("npy", Format::Npy),
+    ("raw", Format::Raw),
+];
+
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(FORMATS.map(|f| f.0))
+        .try_map(|name| FORMATS.into_iter().find(|f| f.0 == name).map(|f| f.1).ok_or("no such format"))
+}
+
+/// The name of a format on the command line.
+pub fn format_name(format: Format) -> &'static str {
+    FORMATS.iter().find(|f| f.1 == format).map_or("unknown", |f| f.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges() {
+        let range = |s: &str| named_range(s).map(|r| (r.dimension, r.start, r.end)).ok();
+        assert_eq!(range("time=0:24"), Some(("time".into(), 0, Some(24))));
+        assert_eq!(range("a=b=:3"), Some(("a=b".into(), 0, Some(3))));
+        assert_eq!(range("0=5:"), Some(("0".into(), 5, None)));
+        for wrong in ["time", "time=3", "time=3:3", "time=4:3", "=1:2", "time=-1:2", "time=1:2:3"] {
+            assert_eq!(range(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `residuum compress`.
+
+use super::args::CompressArgs;
+use super::input::{self, SelectedSource};
+use super::output::{self, Output};
+use super::progress::Bar;
+use super::report::{SIZE_HEADINGS, VariableReport, total_cells};
+use super::table::{self, Table};
+use super::{note, print, print_error, set_threads};
+use crate::compress::compress_source;
+use crate::config::Config;
+use crate::container::Archive;
+use crate::error::{Context, Error, Result};
+use crate::io::unpack::UnpackedSource;
+use crate::io::{OpenOptions, Schema, Source};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Compresses each input to its archive; goes on to the next after an error.
+pub fn run(args: &CompressArgs) -> Result<ExitCode> {
+    let config = config(args)?;
+    let outputs = outputs(args)?;
+    set_threads(args.common.threads)?;
+    let mut status = ExitCode::SUCCESS;
+    let mut failed = false;
+    for (input, output) in args.inputs.iter().zip(&outputs) {
+        let code = compress(input, output, &config, args).unwrap_or_else(|e| print_error(&e));
+        // The first failure decides the status.
+        if !failed && code != ExitCode::SUCCESS {
+            (status, failed) = (code, true);
+        }
+    }
+    Ok(status)
+}
+
+/// What was asked, on the command line and in the bounds file.
+fn config(args: &CompressArgs) -> Result<Config> {
+    let (in_file, of_file) = match &args.bounds {
+        Some(path) => Config::read_bounds(path)?,
+        None => Default::default(),
+    };
+    let bound = args.default_bound.get().or(in_file).ok_or_else(|| {
+        Error::usage("a bound is needed: one of --abs X, --rel X, --pw-rel X, --psnr DB, --lossless, or `bound` in a --bounds file")
+    })?;
+    bound.check()?;
+    let mut config = Config::new(bound)
+        .with_predictor(args.predictor)
+        .with_tile_bytes(args.tile_mib << 20)
+        .with_verify(!args.no_verify);
+    for (name, bound) in of_file.iter().chain(args.bound.iter().map(|(name, bound)| (name, bound))) {
+        config.bounds.insert(name.trim_start_matches('/').to_string(), *bound);
+    }
+    Ok(config)
+}
+
+/// Where each input goes.
+fn outputs(args: &CompressArgs) -> Result<Vec<PathBuf>> {
+    let pipe = || PathBuf::from("-");
+    let several = args.inputs.len() > 1;
+    if several && args.inputs.iter().any(|i| input::is_pipe(i)) {
+        return Err(Error::usage("standard input goes alone, without other inputs"));
+    }
+    let outputs = args.inputs.iter().map(|input| match &args.output {
+        None if input::is_pipe(input) => Ok(pipe()),
+        None => Ok(input.with_file_name(archive_name(input)?)),
+        Some(folder) if folder.is_dir() && input::is_pipe(input) => Ok(folder.join("data.rsd")),
+        Some(folder) if folder.is_dir() => Ok(folder.join(archive_name(input)?)),
+        Some(output) if several => Err(Error::usage(format!(
+            "{}: each input gets an archive of its own: -o must be a folder that is there",
+            output.display()
+        ))),
+        Some(output) => Ok(output.clone()),
+    });
+    let outputs: Vec<PathBuf> = outputs.collect::<Result<_>>()?;
+    for (i, output) in outputs.iter().enumerate() {
+        if outputs[..i].contains(output) {
+            return Err(Error::usage(format!("{}: several inputs would go there", output.display())));
+        }
+    }
+    Ok(outputs)
+}
+
+/// `era5.nc.rsd` for `era5.nc`.
+fn archive_name(input: &Path) -> Result<std::ffi::OsString> {
+    let no_name = || Error::usage(format!("{}: name the archive with -o", input.display()));
+    let mut name = input.file_name().ok_or_else(no_name)?.to_os_string();
+    name.push(".rsd");
+    Ok(name)
+}
+
+fn compress(path: &Path, target: &Path, config: &Config, args: &CompressArgs) -> Result<ExitCode> {
+    let name = || input::name_of(path);
+    output::check(target, path, args.force)?;
+    let options = OpenOptions { shape: args.shape.clone(), dtype: args.dtype };
+    let opened = input::open(path, &options).context(name)?;
+    let mut config = config.clone();
+    let mut source = prepare(opened.source, &mut config, args).context(name)?;
+    config.check_names(source.schema()).context(name)?;
+
+    let mut out = Output::create(target)?;
+    let mut bar = Bar::new(source.schema(), args.common.quiet);
+    let buffered = BufWriter::with_capacity(1 << 20, &mut out);
+    let written = compress_source(&mut *source, buffered, &config, &mut |p| bar.step(p));
+    let result = written.and_then(|mut buffered| Ok(buffered.flush()?));
+    let (value_bytes, time) = bar.finish();
+    match (result, out.failure()) {
+        // Whoever read it has left: nothing to say, but the archive is not whole.
+        (Err(_), Some(ErrorKind::BrokenPipe)) => return Ok(ExitCode::from(crate::Kind::Io.exit_code())),
+        (Err(e), Some(_)) => return Err(e),
+        (result, _) => result.context(name)?,
+    }
+    let table = match out.reopen()? {
+        Some(file) => {
+            // What can not be opened shall not get a name.
+            let archive = Archive::open(BufReader::new(file)).context(|| target.display().to_string())?;
+            Some(summary(&archive, path, target)?)
+        }
+        None => None,
+    };
+    out.finish(args.force)?;
+
+    if !args.common.quiet {
+        let speed = table::speed(value_bytes, time);
+        match table {
+            Some(table) => print(&format!("{table}{speed}\n"))?,
+            None => note(&format!("{}: {} of values, {speed}", name(), table::bytes(value_bytes))),
+        }
+        note_packed(source.schema(), &config, &name());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The source as it is to be compressed.
+fn prepare(source: Box<dyn Source>, config: &mut Config, args: &CompressArgs) -> Result<Box<dyn Source>> {
+    let source = if args.unpack { input::unpacked(source)? } else { source };
+    if args.var.is_empty() {
+        return Ok(source);
+    }
+    let all: Vec<String> = source.schema().variables.iter().map(|v| v.name().to_string()).collect();
+    let source = SelectedSource::new(source, &args.var)?;
+    // A bounds file may serve many calls: bounds of variables left out are no misspelt names.
+    let is_left_out = |name: &String| all.contains(name) && !source.schema().variables.iter().any(|v| v.name() == name);
+    config.bounds.retain(|name, _| !is_left_out(name));
+    Ok(Box::new(source))
+}
+
+fn summary(archive: &Archive<BufReader<File>>, input: &Path, output: &Path) -> Result<String> {
+    let variables = VariableReport::all(archive)?;
+    let mut table = Table::new(&["variable", "type", "shape", "bound"], &SIZE_HEADINGS);
+    for v in &variables {
+        let cells = [v.name.clone(), v.dtype.to_string(), table::shape(&v.shape), v.bound.clone()];
+        table.row(cells.into_iter().chain(v.size_cells()).collect());
+    }
+    let total = ["total", "", "", ""].map(String::from);
+    table.row(total.into_iter().chain(total_cells(&variables, archive.file_len())).collect());
+    let files = format!("{} -> {}", input::name_of(input), output.display());
+    Ok(format!("{table}{files}, "))
+}
+
+/// Packed variables are integers and kept exactly, which is seldom what a bound was given for.
+fn note_packed(schema: &Schema, config: &Config, name: &str) {
+    let packed = schema.variables.iter().enumerate();
+    let packed: Vec<&str> = packed
+        .filter(|(i, v)| UnpackedSource::is_packed(v) && !schema.is_coordinate(*i))
+        .map(|(_, v)| v.name())
+        .filter(|name| !config.bound_of(name).is_lossless())
+        .collect();
+    if !packed.is_empty() {
+        let names = packed.join(", ");
+        note(&format!("note: {name}: packed integers are kept exactly ({names}); --unpack compresses them within the bound"));
+    }
+}

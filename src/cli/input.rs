@@ -1,0 +1,99 @@
+//! Inputs: a path or standard input, whole or some variables only, packed or unpacked.
+
+use super::select::Selection;
+use crate::error::{Context, Error, Result};
+use crate::field::Values;
+use crate::io::unpack::UnpackedSource;
+use crate::io::{self, OpenOptions, Schema, Source};
+use std::fs::File;
+use std::io::Seek;
+use std::ops::Range;
+use std::path::Path;
+
+/// Whether a path means standard input or output.
+pub fn is_pipe(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// What to call an input in messages.
+pub fn name_of(path: &Path) -> String {
+    if is_pipe(path) { "standard input".into() } else { path.display().to_string() }
+}
+
+/// A source, and the copy of standard input that it may be read from.
+pub struct Input {
+    /// What to read.
+    pub source: Box<dyn Source>,
+    /// Removed once nothing is read from it any more.
+    _spool: Option<tempfile::TempDir>,
+}
+
+/// Opens a file, a Zarr folder, or, for `-`, standard input.
+///
+/// # Errors
+/// As [`io::open`]; without the input's name.
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Input> {
+    if !is_pipe(path) {
+        return Ok(Input { source: io::open(path, options)?, _spool: None });
+    }
+    // Formats have directories at their ends and bounds need two readings: a pipe is copied to disk first.
+    let spool = tempfile::tempdir()?;
+    // A raw or .npy variable is named after its file.
+    let copy = spool.path().join("data");
+    let mut file = File::create(&copy)?;
+    std::io::copy(&mut std::io::stdin().lock(), &mut file).context(|| copy.display().to_string())?;
+    Ok(Input { source: io::open(&copy, options)?, _spool: Some(spool) })
+}
+
+
+/// Opens an archive for reading, from standard input for `-`.
+///
+/// # Errors
+/// `Io`; without the file's name.
+pub fn open_archive_file(path: &Path) -> Result<std::io::BufReader<File>> {
+    let mut file = if is_pipe(path) { tempfile::tempfile()? } else { File::open(path)? };
+    if is_pipe(path) {
+        std::io::copy(&mut std::io::stdin().lock(), &mut file)?;
+        file.rewind()?;
+    } else if file.metadata()?.is_dir() {
+        return Err(Error::input("is a folder, not an archive"));
+    }
+    Ok(std::io::BufReader::new(file))
+}
+
+/// Some variables of a source.
+pub struct SelectedSource {
+    inner: Box<dyn Source>,
+    selection: Selection,
+}
+
+impl SelectedSource {
+    /// The variables `names` of `inner`, with their coordinates.
+    ///
+    /// # Errors
+    /// `Usage` if there is no such variable.
+    pub fn new(inner: Box<dyn Source>, names: &[String]) -> Result<Self> {
+        let mut selection = Selection::all(inner.schema());
+        selection.keep(names, true)?;
+        Ok(Self { inner, selection })
+    }
+}
+
+impl Source for SelectedSource {
+    fn schema(&self) -> &Schema {
+        &self.selection.schema
+    }
+
+    fn read(&mut self, variable: usize, region: &[Range<u64>]) -> Result<Values> {
+        let (inner, _) = self.selection.parts.get(variable).ok_or_else(|| Error::usage("no such variable"))?;
+        self.inner.read(*inner, region)
+    }
+}
+
+/// `inner` with its packed variables unpacked.
+///
+/// # Errors
+/// As [`UnpackedSource::new`].
+pub fn unpacked(inner: Box<dyn Source>) -> Result<Box<dyn Source>> {
+    Ok(Box::new(UnpackedSource::new(inner)?))
+}

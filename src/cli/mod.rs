@@ -1,0 +1,69 @@
+//! The command line: arguments in, files, tables and an exit status out.
+//!
+//! Only this module prints. Reports go to standard output, progress, notes and errors to standard error; an error is one line
+//! that names the file, and its [`Kind`](crate::Kind) decides the exit status.
+
+mod args;
+mod compress;
+mod decompress;
+mod input;
+mod inspect;
+mod output;
+mod progress;
+mod report;
+mod select;
+mod table;
+mod verify;
+
+use crate::error::{Error, Kind, Result};
+use args::{Cli, Command};
+use clap::Parser;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+/// Runs the command that the process' arguments name.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Compress(args) => compress::run(&args),
+        Command::Decompress(args) => decompress::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(e) => print_error(&e),
+    }
+}
+
+/// Says what went wrong, in one line, and gives the exit status for it.
+fn print_error(e: &Error) -> ExitCode {
+    // Parsers of other crates draw their messages over several lines.
+    let message = e.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    if !message.is_empty() {
+        note(&format!("error: {message}"));
+    }
+    ExitCode::from(e.kind().exit_code())
+}
+
+/// A line on standard error. If that is closed, there is nobody to tell.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Text on standard output. A reader who has seen enough (`| head`) is no error.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::new(Kind::Io, format!("standard output: {e}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Sets how many threads work; all cores if none is said.
+fn set_threads(threads: Option<usize>) -> Result<()> {
+    let Some(n) = threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(n)
+        .build_global()
+        .map_err(|e| Error::usage(format!("--threads {n}: {e}")))
+}

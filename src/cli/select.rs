@@ -1,0 +1,188 @@
+//! Parts of a data set: some variables, some indices of a dimension, what a broken archive still has.
+
+use super::args::NamedRange;
+use crate::error::{Error, Result};
+use crate::io::{AttributeValue, Dimension, Schema, Variable};
+use std::ops::Range;
+
+/// Attributes that name the variables which locate another.
+const LOCATING: [&str; 4] = ["coordinates", "bounds", "climatology", "grid_mapping"];
+
+/// Variables of a data set, each with a box, and the schema of what is selected.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// What is selected.
+    pub schema: Schema,
+    /// For each variable of `schema`: its index in the whole data set, and the box of it.
+    pub parts: Vec<(usize, Vec<Range<u64>>)>,
+}
+
+impl Selection {
+    /// Everything.
+    pub fn all(schema: &Schema) -> Self {
+        let whole = |v: &Variable| v.shape.iter().map(|&n| 0..n).collect();
+        Self { schema: schema.clone(), parts: schema.variables.iter().map(whole).enumerate().collect() }
+    }
+
+    /// Keeps only the variables `names`; with their coordinates, and those's bounds, if asked for.
+    ///
+    /// # Errors
+    /// `Usage` if there is no such variable, with the names that there are.
+    pub fn keep(&mut self, names: &[String], with_coordinates: bool) -> Result<()> {
+        let variables = &self.schema.variables;
+        let mut kept = vec![false; variables.len()];
+        let mut todo = Vec::new();
+        for name in names {
+            let wanted = name.trim_start_matches('/');
+            let found = variables.iter().position(|v| v.name() == wanted).ok_or_else(|| {
+                let names: Vec<_> = variables.iter().map(Variable::name).collect();
+                Error::usage(format!("no variable {name:?}; there are: {}", names.join(", ")))
+            })?;
+            todo.push(found);
+        }
+        while let Some(i) = todo.pop() {
+            if !std::mem::replace(&mut kept[i], true) && with_coordinates {
+                todo.extend((0..variables.len()).filter(|&c| !kept[c] && self.locates(c, i)));
+            }
+        }
+        self.retain(|i| kept[i]);
+        self.drop_unused();
+        Ok(())
+    }
+
+    /// Whether variable `c` is a coordinate of variable `v`: named like one of its dimensions, or by one of its attributes.
+    fn locates(&self, c: usize, v: usize) -> bool {
+        let (c, v) = (&self.schema.variables[c], &self.schema.variables[v]);
+        let own_name = leaf(&c.path);
+        let of_dimension = match c.dimensions[..] {
+            [d] => v.dimensions.contains(&d) && leaf(&self.schema.dimensions[d as usize].path) == own_name,
+            _ => false,
+        };
+        let names = |value: &AttributeValue| match value {
+            AttributeValue::Text(t) => t.split_whitespace().any(|word| leaf(word.trim_end_matches(':')) == own_name),
+            _ => false,
+        };
+        of_dimension
+            || v.attributes.iter().any(|a| LOCATING.contains(&a.name.as_str()) && names(&a.value))
+            // Coordinates that a global attribute lists belong to the variables that have their dimensions.
+            || (c.dimensions.iter().all(|d| v.dimensions.contains(d))
+                && self.schema.groups.iter().flat_map(|g| &g.attributes).any(|a| a.name == "coordinates" && names(&a.value)))
+    }
+
+    /// Keeps the variables for which `f`, of their index in the selection, holds.
+    pub fn retain(&mut self, f: impl Fn(usize) -> bool) {
+        let mut i = 0..;
+        self.schema.variables.retain(|_| i.next().is_some_and(&f));
+        let mut i = 0..;
+        self.parts.retain(|_| i.next().is_some_and(&f));
+    }
+
+    /// Drops dimensions without variables, and groups without either.
+    fn drop_unused(&mut self) {
+        let Schema { groups, dimensions, variables, .. } = &mut self.schema;
+        let used: Vec<bool> =
+            (0..dimensions.len()).map(|d| variables.iter().any(|v| v.dimensions.contains(&(d as u32)))).collect();
+        for d in variables.iter_mut().flat_map(|v| &mut v.dimensions) {
+            *d = used[..*d as usize].iter().filter(|&&u| u).count() as u32;
+        }
+        let mut i = 0;
+        dimensions.retain(|_| {
+            i += 1;
+            used[i - 1]
+        });
+        groups.retain(|g| {
+            let inside = |path: &str| path.strip_prefix(&g.path).is_some_and(|rest| rest.starts_with('/'));
+            g.path == "/"
+                || variables.iter().any(|v| inside(&v.path))
+                || dimensions.iter().any(|d| inside(&d.path))
+        });
+    }
+
+    /// Keeps only some indices of a dimension, in every variable that has it.
+    ///
+    /// # Errors
+    /// `Usage` if there is no such dimension or it is shorter.
+    pub fn crop(&mut self, wanted: &NamedRange) -> Result<()> {
+        let name = &wanted.dimension;
+        let fit = |len: u64| {
+            let end = wanted.end.unwrap_or(len);
+            if wanted.start >= end || end > len {
+                return Err(Error::usage(format!("--range {name}: the dimension has the indices 0:{len}")));
+            }
+            Ok(wanted.start..end)
+        };
+        let Schema { dimensions, variables, .. } = &mut self.schema;
+        let mut found = false;
+        for d in 0..dimensions.len() {
+            let path = &dimensions[d].path;
+            if path.trim_start_matches('/') != name.trim_start_matches('/') && leaf(path) != name {
+                continue;
+            }
+            found = true;
+            let range = fit(dimensions[d].len)?;
+            dimensions[d].len = range.end - range.start;
+            for (v, (_, part)) in variables.iter_mut().zip(&mut self.parts) {
+                for axis in (0..v.dimensions.len()).filter(|&a| v.dimensions[a] as usize == d).collect::<Vec<_>>() {
+                    narrow(v, part, axis, &range);
+                }
+            }
+        }
+        if let Ok(axis) = name.parse::<usize>() {
+            for (v, (_, part)) in variables.iter_mut().zip(&mut self.parts) {
+                if v.dimensions.is_empty() && axis < v.shape.len() {
+                    found = true;
+                    let range = fit(v.shape[axis])?;
+                    narrow(v, part, axis, &range);
+                }
+            }
+        }
+        if found {
+            return Ok(());
+        }
+        let names: Vec<&str> = dimensions.iter().map(|d| d.path.trim_start_matches('/')).collect();
+        Err(Error::usage(if names.is_empty() {
+            format!("--range {name}: no such axis; dimensions without names go by their number, the slowest is 0")
+        } else {
+            format!("--range {name}: no such dimension; there are: {}", names.join(", "))
+        }))
+    }
+
+    /// Shortens the first axis of a variable, of which only the indices below `n` can be restored. Other variables keep the
+    /// dimension as it is: the variable gets one of its own. Whether anything is left.
+    pub fn shorten(&mut self, i: usize, n: u64) -> bool {
+        let (v, (_, part)) = (&mut self.schema.variables[i], &mut self.parts[i]);
+        let Some(first) = part.first().cloned() else { return n > 0 };
+        if first.end <= n || first.start >= n {
+            return first.end <= n;
+        }
+        set_range(v, part, 0, first.start..n);
+        if let Some(d) = v.dimensions.first_mut() {
+            let len = n - first.start;
+            let mut path = format!("{}_{len}", self.schema.dimensions[*d as usize].path);
+            while self.schema.dimensions.iter().any(|d| d.path == path) {
+                path.push('_');
+            }
+            self.schema.dimensions.push(Dimension { path, len, unlimited: false });
+            *d = self.schema.dimensions.len() as u32 - 1;
+        }
+        true
+    }
+}
+
+/// Takes the indices `range` of what is selected on an axis.
+fn narrow(v: &mut Variable, part: &mut [Range<u64>], axis: usize, range: &Range<u64>) {
+    let start = part[axis].start;
+    set_range(v, part, axis, start + range.start..start + range.end);
+}
+
+fn set_range(v: &mut Variable, part: &mut [Range<u64>], axis: usize, range: Range<u64>) {
+    v.shape[axis] = range.end - range.start;
+    if let Some(chunk) = v.chunks.as_mut().and_then(|c| c.get_mut(axis)) {
+        *chunk = (*chunk).min(v.shape[axis]).max(1);
+    }
+    part[axis] = range;
+}
+
+fn leaf(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
