@@ -1,5 +1,6 @@
 //! What can be said on the command line, with the help texts.
 
+use super::help::{COMPRESS_EXAMPLES, DECOMPRESS_EXAMPLES, EXAMPLES, EXIT_STATUS};
 use crate::bound::Bound;
 use crate::config::PredictorChoice;
 use crate::field::DType;
@@ -7,57 +8,6 @@ use crate::io::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
-
-const EXIT_STATUS: &str = "\
-Exit status:
-  0  success
-  1  a value is beyond its bound, or verify found another difference
-  2  the command line is wrong: an option, a bound, a shape, a file that is there already
-  3  the input file is damaged or holds what can not be read
-  4  the archive is damaged or incomplete
-  5  the archive or input needs a feature or version that this build lacks
-  6  the operating system refused: no such file, no permission, disk full";
-
-const EXAMPLES: &str = "\
-Examples:
-  residuum compress era5.nc --rel 1e-3                  every variable within a thousandth of its range
-  residuum compress era5.nc --rel 1e-3 --bound t=abs:0.01 --bound q=pw-rel:1e-3
-  residuum verify era5.nc era5.nc.rsd                   check every value against its bound
-  residuum decompress era5.nc.rsd -o restored.nc
-  residuum decompress era5.nc.rsd --var t --range time=0:24 -o t.nc
-  residuum inspect era5.nc.rsd                          what is in there, and where the bytes go";
-
-const COMPRESS_EXAMPLES: &str = "\
-Bounds (x the value, y what comes back):
-  --abs X      |y - x| <= X, in the units of the data
-  --rel X      |y - x| <= X * (max - min) of the variable's finite values
-  --pw-rel X   |y - x| <= X * |x| at every point
-  --psnr DB    20 log10((max - min) / rmse) >= DB
-  --lossless   every bit
-NaN, infinities, -0.0 and fill values always come back bit for bit; integers, text, scalars and coordinates too.
-
-Bounds file (TOML):
-  bound = \"rel:1e-3\"
-  [bounds]
-  t = \"abs:0.01\"
-  q = \"pw-rel:1e-3\"
-
-Examples:
-  residuum compress era5.nc --rel 1e-3                         makes era5.nc.rsd
-  residuum compress run/*.nc --bounds bounds.toml -o archive/  one archive a file, into a folder that is there
-  residuum compress packed.nc --unpack --abs 0.01              packed shorts as the numbers they stand for
-  residuum compress p.f32 --shape 256,384,384 --dtype f32 --abs 1e-4
-  model | residuum compress - --shape 721,1440 --dtype f64 --psnr 80 -o - > step.rsd";
-
-const DECOMPRESS_EXAMPLES: &str = "\
-The format is --format, else what the output's ending names, else that of the source.
-
-Examples:
-  residuum decompress era5.nc.rsd                              makes era5.nc
-  residuum decompress era5.nc.rsd -o era5.zarr
-  residuum decompress era5.nc.rsd --var t --range lat=0:90 --range lon=180:360 -o t.nc
-  residuum decompress p.f32.rsd --range 0=10:20 -o - --format raw | consumer
-  residuum decompress killed.rsd --recover -o what_is_left.nc";
 
 /// Error-bounded lossy compression of scientific fields: every value comes back within the bound you name.
 #[derive(Debug, Parser)]
@@ -87,7 +37,7 @@ pub struct CompressArgs {
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub default_bound: DefaultBound,
-    /// Bound of one variable, MODE one of abs, rel, pw-rel, psnr; or NAME=lossless. Repeatable; wins over --bounds.
+    /// Bound of one variable; MODE is abs, rel, pw-rel or psnr, or NAME=lossless. Repeatable.
     #[arg(long, value_name = "NAME=MODE:VALUE", value_parser = named_bound, help_heading = "Bounds")]
     pub bound: Vec<(String, Bound)>,
     /// TOML file with bounds, see below. What the command line says wins.

@@ -125,7 +125,7 @@ fn compress(path: &Path, target: &Path, config: &Config, args: &CompressArgs) ->
         let speed = table::speed(value_bytes, time);
         match table {
             Some(table) => print(&format!("{table}{speed}\n"))?,
-            None => note(&format!("{}: {} of values, {speed}", name(), table::bytes(value_bytes))),
+            None => note(&format!("{} -> {}: {}, {speed}", name(), output::name_of(target), table::bytes(value_bytes))),
         }
         note_packed(source.schema(), &config, &name());
     }
@@ -146,7 +146,7 @@ fn prepare(source: Box<dyn Source>, config: &mut Config, args: &CompressArgs) ->
     Ok(Box::new(source))
 }
 
-fn summary(archive: &Archive<BufReader<File>>, input: &Path, output: &Path) -> Result<String> {
+fn summary(archive: &Archive<BufReader<File>>, input: &Path, target: &Path) -> Result<String> {
     let variables = VariableReport::all(archive)?;
     let mut table = Table::new(&["variable", "type", "shape", "bound"], &SIZE_HEADINGS);
     for v in &variables {
@@ -155,7 +155,7 @@ fn summary(archive: &Archive<BufReader<File>>, input: &Path, output: &Path) -> R
     }
     let total = ["total", "", "", ""].map(String::from);
     table.row(total.into_iter().chain(total_cells(&variables, archive.file_len())).collect());
-    let files = format!("{} -> {}", input::name_of(input), output.display());
+    let files = format!("{} -> {}", input::name_of(input), output::name_of(target));
     Ok(format!("{table}{files}, "))
 }
 
@@ -169,6 +169,8 @@ fn note_packed(schema: &Schema, config: &Config, name: &str) {
         .collect();
     if !packed.is_empty() {
         let names = packed.join(", ");
-        note(&format!("note: {name}: packed integers are kept exactly ({names}); --unpack compresses them within the bound"));
+        note(&format!(
+            "note: {name}: packed integers are kept exactly ({names}); --unpack compresses them within the bound"
+        ));
     }
 }

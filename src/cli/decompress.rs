@@ -31,18 +31,20 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
     let mut bar = Bar::new(&selection.schema, args.common.quiet);
     let result = decompress_to(&mut archive, &selection.parts, &mut sink, &mut |p| bar.step(p));
     let (value_bytes, time) = bar.finish();
-    match result {
-        // Whoever read it has left: nothing to say.
-        Err(_) if sink.is_abandoned() => return Ok(ExitCode::from(Kind::Io.exit_code())),
+    let is_whole = match result {
+        Err(_) if sink.is_abandoned() => false,
         Err(e) if sink.failed() => return Err(e),
-        result => result.context(name)?,
+        result => result.context(name).and_then(|()| sink.complete())?,
+    };
+    if !is_whole {
+        // Whoever read it has left: nothing to say.
+        return Ok(ExitCode::from(Kind::Io.exit_code()));
     }
-    sink.complete()?;
 
     if !args.common.quiet {
         let n = selection.schema.variables.len();
         let of = format!("{n} variable{}, {}", if n == 1 { "" } else { "s" }, table::bytes(value_bytes));
-        let line = format!("{} -> {}: {of}, {}", name(), target.display(), table::speed(value_bytes, time));
+        let line = format!("{} -> {}: {of}, {}", name(), output::name_of(&target), table::speed(value_bytes, time));
         if output::is_stream(&target) {
             note(&line);
         } else {
@@ -74,8 +76,7 @@ fn is_zarr(folder: &Path) -> bool {
 
 /// The format that a path asks for, given that of the source: `.nc` is the NetCDF that the source was, if it was one.
 fn format_for(path: &Path, source: Format) -> Format {
-    let is_netcdf =
-        |f| matches!(f, Format::NetCdf3 | Format::NetCdf3Offset64 | Format::NetCdf5 | Format::NetCdf4);
+    let is_netcdf = |f| matches!(f, Format::NetCdf3 | Format::NetCdf3Offset64 | Format::NetCdf5 | Format::NetCdf4);
     let is_zarr = |f| matches!(f, Format::Zarr2 | Format::Zarr3);
     match io::format_of_path(path) {
         Some(named) if is_netcdf(named) && is_netcdf(source) => source,

@@ -45,7 +45,6 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Input> {
     Ok(Input { source: io::open(&copy, options)?, _spool: Some(spool) })
 }
 
-
 /// Opens an archive for reading, from standard input for `-`.
 ///
 /// # Errors

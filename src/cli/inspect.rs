@@ -129,7 +129,12 @@ impl Anatomy {
     }
 }
 
-fn to_text(name: &str, archive: &Archive<BufReader<File>>, variables: &[VariableReport], anatomies: &[Anatomy]) -> String {
+fn to_text(
+    name: &str,
+    archive: &Archive<BufReader<File>>,
+    variables: &[VariableReport],
+    anatomies: &[Anatomy],
+) -> String {
     let (version, source) = (archive.version(), format_name(archive.schema().format));
     let len = archive.file_len();
     let mut text = format!("{name}: residuum archive, format version {version}, {len} bytes, made from {source}\n\n");
@@ -143,11 +148,19 @@ fn to_text(name: &str, archive: &Archive<BufReader<File>>, variables: &[Variable
     let total = ["total", "", "", "", ""].map(String::from);
     sizes.row(total.into_iter().chain(total_cells(variables, len)).collect());
 
-    let mut decisions = Table::new(&["variable", "means", "tiles of", "tiles: predictor"], &["special values", "outliers"]);
+    let mut decisions =
+        Table::new(&["variable", "means", "tiles of", "tiles: predictor"], &["special values", "outliers"]);
     for (v, a) in variables.iter().zip(anatomies) {
         let tiles = a.tiles.iter().map(|(how, n)| format!("{n}: {how}")).collect::<Vec<_>>().join("; ");
         let tile = table::shape(&a.tile_shape());
-        decisions.row(vec![v.name.clone(), a.resolved(), tile, tiles, a.n_special.to_string(), a.n_outliers.to_string()]);
+        decisions.row(vec![
+            v.name.clone(),
+            a.resolved(),
+            tile,
+            tiles,
+            a.n_special.to_string(),
+            a.n_outliers.to_string(),
+        ]);
     }
 
     let parts = ["codes", "specials", "signs", "outliers", "head", "plan"];
@@ -160,12 +173,18 @@ fn to_text(name: &str, archive: &Archive<BufReader<File>>, variables: &[Variable
     text
 }
 
-fn to_json(name: &str, archive: &Archive<BufReader<File>>, variables: &[VariableReport], anatomies: &[Anatomy]) -> Value {
+fn to_json(
+    name: &str,
+    archive: &Archive<BufReader<File>>,
+    variables: &[VariableReport],
+    anatomies: &[Anatomy],
+) -> Value {
     let variables: Vec<Value> = variables
         .iter()
         .zip(anatomies)
         .map(|(v, a)| {
-            let parts: serde_json::Map<_, _> = a.parts().map(|(part, n)| (part.to_string(), json!(n))).into_iter().collect();
+            let parts: serde_json::Map<_, _> =
+                a.parts().map(|(part, n)| (part.to_string(), json!(n))).into_iter().collect();
             json!({
                 "name": v.name,
                 "dtype": v.dtype.name(),

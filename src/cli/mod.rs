@@ -6,6 +6,7 @@
 mod args;
 mod compress;
 mod decompress;
+mod help;
 mod input;
 mod inspect;
 mod output;

@@ -5,7 +5,7 @@ use crate::error::{Context, Error, Result};
 use crate::field::{DType, Values};
 use crate::io::{self, Format, Schema, Sink};
 use std::fs::File;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -44,6 +44,11 @@ fn is_device(path: &Path) -> bool {
 /// Whether an output is written front to back and not replaced by a complete file: standard output, devices, pipes.
 pub fn is_stream(path: &Path) -> bool {
     is_pipe(path) || is_device(path)
+}
+
+/// What to call an output in messages.
+pub fn name_of(path: &Path) -> String {
+    if is_pipe(path) { "standard output".into() } else { path.display().to_string() }
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -139,8 +144,7 @@ impl Output {
                 return e;
             }
             self.failure = Some(e.kind());
-            let name = if is_pipe(&self.path) { "standard output".into() } else { self.path.display().to_string() };
-            std::io::Error::new(e.kind(), format!("{name}: {e}"))
+            std::io::Error::new(e.kind(), format!("{}: {e}", name_of(&self.path)))
         })
     }
 }
@@ -187,7 +191,7 @@ impl NamedSink {
     /// # Errors
     /// As [`io::create`]; `Usage` if `format` can not be written to a stream.
     pub fn create(path: &Path, schema: &Schema, format: Format, force: bool) -> Result<Self> {
-        let name = if is_pipe(path) { "standard output".into() } else { path.display().to_string() };
+        let name = name_of(path);
         let inner = if is_stream(path) {
             StreamSink::create(path, schema, format).map(Inner::Stream)
         } else {
@@ -208,14 +212,17 @@ impl NamedSink {
         matches!(&self.inner, Inner::Stream(s) if s.is_abandoned)
     }
 
-    /// Completes the output.
+    /// Completes the output. Whether it is whole: not if whoever reads the stream has left.
     ///
     /// # Errors
     /// As [`Sink::finish`].
-    pub fn complete(self) -> Result<()> {
+    pub fn complete(self) -> Result<bool> {
         match self.inner {
-            Inner::File(sink) => sink.finish(),
-            Inner::Stream(mut sink) => sink.flush(),
+            Inner::File(sink) => sink.finish().map(|()| true),
+            Inner::Stream(mut sink) => match sink.flush() {
+                Err(_) if sink.is_abandoned => Ok(false),
+                result => result.map(|()| true),
+            },
         }
         .context(|| self.name)
     }
@@ -232,43 +239,40 @@ impl Sink for NamedSink {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        self.complete()
+        self.complete().map(|_| ())
     }
 }
 
 /// Values of one variable, front to back: boxes come in C order.
 struct StreamSink {
-    out: Box<dyn Write + Send>,
+    out: BufWriter<Box<dyn Write + Send>>,
     is_abandoned: bool,
 }
 
 impl StreamSink {
     fn create(path: &Path, schema: &Schema, format: Format) -> Result<Self> {
+        if !matches!(format, Format::Raw | Format::Npy) {
+            return Err(Error::usage(
+                "NetCDF and Zarr can not be written front to back: choose --format raw or npy, or a file with -o",
+            ));
+        }
         let [v] = &schema.variables[..] else {
             let names: Vec<_> = schema.variables.iter().map(io::Variable::name).collect();
             return Err(Error::usage(format!("holds one variable, pick it with --var: {}", names.join(", "))));
         };
-        let header = match format {
-            Format::Raw if v.dtype == DType::Text => return Err(Error::usage("text can not be written as raw values")),
-            Format::Raw => vec![],
-            Format::Npy => io::npy::header_bytes(v.dtype, &v.shape)?,
-            _ => {
-                return Err(Error::usage(
-                    "NetCDF and Zarr can not be written front to back: choose --format raw or npy, or a file with -o",
-                ));
-            }
+        let header = match (format, v.dtype) {
+            (Format::Npy, dtype) => io::npy::header_bytes(dtype, &v.shape)?,
+            (_, DType::Text) => return Err(Error::usage("text can not be written as raw values")),
+            _ => vec![],
         };
-        let mut sink = Self { out: stream(path)?, is_abandoned: false };
-        sink.put(&header)?;
-        Ok(sink)
+        let mut out = BufWriter::new(stream(path)?);
+        // Stays in the buffer: what goes wrong with the stream shows with the first values.
+        out.write_all(&header)?;
+        Ok(Self { out, is_abandoned: false })
     }
 
     fn write(&mut self, values: &Values) -> Result<()> {
-        self.put(&io::raw::le_bytes(values))
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        let result = self.out.write_all(bytes);
+        let result = self.out.write_all(&io::raw::le_bytes(values));
         self.noticed(result)
     }
 

@@ -92,9 +92,7 @@ impl Selection {
         });
         groups.retain(|g| {
             let inside = |path: &str| path.strip_prefix(&g.path).is_some_and(|rest| rest.starts_with('/'));
-            g.path == "/"
-                || variables.iter().any(|v| inside(&v.path))
-                || dimensions.iter().any(|d| inside(&d.path))
+            g.path == "/" || variables.iter().any(|v| inside(&v.path)) || dimensions.iter().any(|d| inside(&d.path))
         });
     }
 
@@ -113,17 +111,17 @@ impl Selection {
         };
         let Schema { dimensions, variables, .. } = &mut self.schema;
         let mut found = false;
-        for d in 0..dimensions.len() {
-            let path = &dimensions[d].path;
+        for (d, dimension) in dimensions.iter_mut().enumerate() {
+            let path = &dimension.path;
             if path.trim_start_matches('/') != name.trim_start_matches('/') && leaf(path) != name {
                 continue;
             }
             found = true;
-            let range = fit(dimensions[d].len)?;
-            dimensions[d].len = range.end - range.start;
+            let range = fit(dimension.len)?;
+            dimension.len = range.end - range.start;
             for (v, (_, part)) in variables.iter_mut().zip(&mut self.parts) {
                 for axis in (0..v.dimensions.len()).filter(|&a| v.dimensions[a] as usize == d).collect::<Vec<_>>() {
-                    narrow(v, part, axis, &range);
+                    narrow(v, part, axis, &range)?;
                 }
             }
         }
@@ -132,7 +130,7 @@ impl Selection {
                 if v.dimensions.is_empty() && axis < v.shape.len() {
                     found = true;
                     let range = fit(v.shape[axis])?;
-                    narrow(v, part, axis, &range);
+                    narrow(v, part, axis, &range)?;
                 }
             }
         }
@@ -170,9 +168,14 @@ impl Selection {
 }
 
 /// Takes the indices `range` of what is selected on an axis.
-fn narrow(v: &mut Variable, part: &mut [Range<u64>], axis: usize, range: &Range<u64>) {
+fn narrow(v: &mut Variable, part: &mut [Range<u64>], axis: usize, range: &Range<u64>) -> Result<()> {
+    // The schema comes from an archive: its dimensions may be made up.
+    if range.end > v.shape[axis] {
+        return Err(Error::corrupt(format!("variable {:?} is shorter than its dimension", v.name())));
+    }
     let start = part[axis].start;
     set_range(v, part, axis, start + range.start..start + range.end);
+    Ok(())
 }
 
 fn set_range(v: &mut Variable, part: &mut [Range<u64>], axis: usize, range: Range<u64>) {
@@ -185,4 +188,88 @@ fn set_range(v: &mut Variable, part: &mut [Range<u64>], axis: usize, range: Rang
 
 fn leaf(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::field::DType;
+    use crate::io::{Format, Group};
+
+    fn schema() -> Schema {
+        let dimension = |path: &str, len| Dimension { path: path.into(), len, unlimited: false };
+        let variable = |path: &str, dimensions: &[u32], shape: &[u64], coordinates: &str| Variable {
+            path: path.into(),
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            dimensions: dimensions.to_vec(),
+            attributes: vec![crate::io::Attribute {
+                name: "coordinates".into(),
+                value: AttributeValue::Text(coordinates.into()),
+            }],
+            chunks: None,
+        };
+        Schema {
+            format: Format::NetCdf4,
+            groups: ["/", "/a", "/b"].map(|path| Group { path: path.into(), attributes: vec![] }).to_vec(),
+            dimensions: vec![dimension("/z", 3), dimension("/a/x", 5), dimension("/b/x", 7)],
+            variables: vec![
+                variable("/z", &[0], &[3], ""),
+                variable("/a/x", &[1], &[5], ""),
+                variable("/a/level", &[], &[], ""),
+                variable("/a/t", &[0, 1], &[3, 5], "level"),
+                variable("/b/t", &[0, 2], &[3, 7], ""),
+            ],
+        }
+    }
+
+    fn range(dimension: &str, start: u64, end: u64) -> NamedRange {
+        NamedRange { dimension: dimension.into(), start, end: Some(end) }
+    }
+
+    #[test]
+    fn a_variable_keeps_its_coordinates_dimensions_and_group() {
+        let mut s = Selection::all(&schema());
+        s.keep(&["a/t".into()], true).unwrap();
+        let names: Vec<_> = s.schema.variables.iter().map(|v| v.name()).collect();
+        assert_eq!(names, ["z", "a/x", "a/level", "a/t"]);
+        assert_eq!(s.schema.dimensions.iter().map(|d| d.path.as_str()).collect::<Vec<_>>(), ["/z", "/a/x"]);
+        assert_eq!(s.schema.groups.iter().map(|g| g.path.as_str()).collect::<Vec<_>>(), ["/", "/a"]);
+
+        let mut s = Selection::all(&schema());
+        s.keep(&["/b/t".into()], false).unwrap();
+        assert_eq!(s.schema.variables[0].dimensions, [0, 1]);
+        assert_eq!(s.parts, [(4, vec![0..3, 0..7])]);
+    }
+
+    #[test]
+    fn ranges_crop_all_that_have_the_dimension() {
+        let mut s = Selection::all(&schema());
+        s.crop(&range("x", 1, 4)).unwrap();
+        assert_eq!(s.schema.variables[3].shape, [3, 3]);
+        assert_eq!(s.parts[4].1, [0..3, 1..4]);
+        s.crop(&range("b/x", 1, 2)).unwrap();
+        assert_eq!(s.parts[4].1, [0..3, 2..3]);
+        assert_eq!(s.parts[3].1, [0..3, 1..4]);
+    }
+
+    #[test]
+    fn a_made_up_dimension_is_noticed() {
+        let mut schema = schema();
+        schema.dimensions[0].len = 100;
+        let e = Selection::all(&schema).crop(&range("z", 50, 60)).unwrap_err();
+        assert_eq!(e.kind(), Kind::Corrupt);
+    }
+
+    #[test]
+    fn a_shortened_variable_gets_a_dimension_of_its_own() {
+        let mut s = Selection::all(&schema());
+        assert!(s.shorten(3, 2));
+        assert_eq!(s.schema.variables[3].shape, [2, 5]);
+        assert_eq!(s.schema.dimensions[3], Dimension { path: "/z_2".into(), len: 2, unlimited: false });
+        assert_eq!(s.schema.variables[4].shape, [3, 7]);
+        assert!(!s.shorten(4, 0));
+        assert!(s.shorten(0, 3));
+    }
 }

@@ -14,9 +14,9 @@ impl Table {
         Self { n_left: left.len(), rows: vec![left.iter().chain(right).map(ToString::to_string).collect()] }
     }
 
-    /// Adds a row.
+    /// Adds a row. Names come out of files: what would steer a terminal is shown as `?`.
     pub fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.into_iter().map(|c| c.replace(char::is_control, "?")).collect());
     }
 }
 
@@ -69,7 +69,8 @@ pub fn shape(shape: &[u64]) -> String {
 /// Bytes of values in some time: `1.23 s, 456 MB/s`.
 pub fn speed(n_bytes: u64, time: std::time::Duration) -> String {
     let seconds = time.as_secs_f64();
-    format!("{seconds:.2} s, {:.0} MB/s", n_bytes as f64 / 1e6 / seconds.max(1e-9))
+    let rate = n_bytes as f64 / 1e6 / seconds.max(1e-9);
+    if rate < 10.0 { format!("{seconds:.2} s, {rate:.1} MB/s") } else { format!("{seconds:.2} s, {rate:.0} MB/s") }
 }
 
 #[cfg(test)]

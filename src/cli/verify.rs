@@ -121,7 +121,9 @@ impl Check {
             let (region, restored) = archive.tile(i, t).context(|| place(&args.archive))?;
             let values = source.read(original, &region).context(|| place(&args.original))?;
             match (&values, &restored) {
-                (Values::F32(x), Values::F32(y)) => comparison.add(x, y, &bound, fill.map(|f| f32::from_bits(f as u32))),
+                (Values::F32(x), Values::F32(y)) => {
+                    comparison.add(x, y, &bound, fill.map(|f| f32::from_bits(f as u32)))
+                }
                 (Values::F64(x), Values::F64(y)) => comparison.add(x, y, &bound, fill.map(f64::from_bits)),
                 (x, y) => {
                     comparison.n += x.len() as u64;

@@ -1,14 +1,15 @@
 //! The choice of a predictor by its cost on samples. Class: `EncoderOnly`; the result is written to the archive.
 
+use super::Predictor;
 use super::interp::{self, Interp};
 use super::lorenzo::{self, Lorenzo};
 use super::none::None;
-use super::Predictor;
 use crate::config::PredictorChoice;
 use crate::encode::huffman::cpu::entropy;
-use crate::encode::huffman::token;
+use crate::encode::huffman::token::{self, Meaning};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
+use multiversion::multiversion;
 
 /// Samples are this part of a tile, within [`SAMPLE_MIN`] and [`SAMPLE_MAX`] values each.
 const SAMPLE_SHARE: usize = 32;
@@ -25,35 +26,58 @@ pub struct Sample<T> {
 
 /// Estimated cost of codes: their order-0 entropy, plain bits, and values stored apart.
 pub struct CodeCost {
-    counts: Vec<u32>,
-    n_plain_bits: u64,
+    /// Two counters for each class: increments of the same one in a row would wait for each other.
+    counts: [[u32; N_CLASSES]; 2],
+    n_outlier_bits: u64,
 }
+
+/// Zero, which counts one by one as runs come close to the entropy, and the tokens of values.
+const N_CLASSES: usize = 1 + token::N_TOKENS - token::N_RUN;
 
 impl Default for CodeCost {
     fn default() -> Self {
-        Self { counts: vec![0; token::N_TOKENS], n_plain_bits: 0 }
+        Self { counts: [[0; N_CLASSES]; 2], n_outlier_bits: 0 }
     }
 }
 
 impl CodeCost {
     /// Adds codes, and a number of values of type `T` stored exactly.
     pub fn add<T: Kernels>(&mut self, codes: &[i32], n_outliers: usize) {
-        for &code in codes {
-            // Zeros count one by one here, as token 0: their runs come close to the entropy.
-            if code == 0 {
-                self.counts[0] += 1;
-            } else {
-                let t = token::of_value(code);
-                self.counts[usize::from(t.id)] += 1;
-                self.n_plain_bits += u64::from(t.n_extra);
+        for block in codes.chunks(CLASS_BLOCK) {
+            let mut classes = [0; CLASS_BLOCK];
+            classify(block, &mut classes);
+            for pair in classes[..block.len()].chunks(2) {
+                self.counts[0][usize::from(pair[0])] += 1;
+                if let [_, second] = *pair {
+                    self.counts[1][usize::from(second)] += 1;
+                }
             }
         }
-        self.n_plain_bits += n_outliers as u64 * (8 * T::BYTES as u64 + 10);
+        self.n_outlier_bits += n_outliers as u64 * (8 * T::BYTES as u64 + 10);
     }
 
     /// In 1/1024 bits.
     pub fn total(&self) -> u64 {
-        entropy(&self.counts) + self.n_plain_bits * 1024
+        let mut counts = self.counts[0];
+        counts.iter_mut().zip(self.counts[1]).for_each(|(a, b)| *a += b);
+        let n_extra = |token| match token::meaning(token::N_RUN + token) {
+            Meaning::Run { n_extra, .. } | Meaning::Value { n_extra, .. } => u64::from(n_extra),
+        };
+        let extra: u64 = counts[1..].iter().enumerate().map(|(i, &n)| u64::from(n) * n_extra(i)).sum();
+        entropy(&counts) + (extra + self.n_outlier_bits) * 1024
+    }
+}
+
+/// Codes classified at once.
+const CLASS_BLOCK: usize = 64;
+
+/// Classes of at most [`CLASS_BLOCK`] codes. Very large codes count as less large.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn classify(codes: &[i32], classes: &mut [u16; CLASS_BLOCK]) {
+    for (class, &code) in classes.iter_mut().zip(codes) {
+        let folded = token::fold(code).min(token::MAX_SMALL);
+        let (token, _) = token::of_small(folded.max(1) - 1);
+        *class = if folded == 0 { 0 } else { 1 + token as u16 };
     }
 }
 

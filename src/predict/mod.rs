@@ -64,7 +64,9 @@ pub fn read<T: Kernels>(reader: &mut Reader<'_>, shape: &[usize]) -> Result<Box<
         NONE => Ok(Box::new(none::None)),
         LORENZO => Ok(Box::new(lorenzo::Lorenzo::read(reader, shape)?)),
         INTERP => Ok(Box::new(interp::Interp::read(reader, shape)?)),
-        id => Err(Error::unsupported(format!("predictor {id} is not known to this version; a newer residuum reads it"))),
+        id => {
+            Err(Error::unsupported(format!("predictor {id} is not known to this version; a newer residuum reads it")))
+        }
     }
 }
 

@@ -37,8 +37,8 @@ pub struct Neighbours<'a, T> {
 /// The row kernels for one element type.
 pub trait Kernels: Float {
     /// Quantizes `values` against their interpolation: writes `codes` and the `decoded` values. Values that are NaN (marked
-    /// special before) get code 0 and their prediction. Returns whether any value may be outside the bound (or is NaN):
-    /// the caller then looks at each.
+    /// special before) get code 0 and their prediction. Returns whether any value may be outside the bound: the caller then
+    /// looks at each.
     fn interpolate_encode(
         n: Neighbours<'_, Self>,
         w: Weights<Self>,
@@ -59,6 +59,22 @@ pub trait Kernels: Float {
 
     /// `base + code · step`.
     fn constant_decode(base: Self, step: Self, codes: &[i32], decoded: &mut [Self]);
+
+    /// `from[0], from[stride], from[2 stride], …` to fill `to`.
+    fn gather(from: &[Self], stride: usize, to: &mut [Self]);
+
+    /// `even[0], odd[0], even[1], odd[1], …`; an even one is the last if `to` has room for it only.
+    fn interleave(even: &[Self], odd: &[Self], to: &mut [Self]);
+}
+
+/// A row of `len` as whole vectors, and the last vector again if it is not whole: rows are short, and what does not fill a
+/// vector would take as long as the rest. Doing some places twice changes nothing.
+#[inline(always)]
+fn whole_and_rest(len: usize) -> [std::ops::Range<usize>; 2] {
+    const VECTOR: usize = 8;
+    let whole = len / VECTOR * VECTOR;
+    let rest = if whole < len { len.saturating_sub(VECTOR)..len } else { len..len };
+    [0..whole, rest]
 }
 
 macro_rules! kernels {
@@ -82,15 +98,15 @@ macro_rules! kernels {
                 if p.abs() <= $t::MAX { p } else { 0.0 }
             }
 
-            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-            pub fn interpolate_encode<'a>(
-                n: Neighbours<'a, $t>,
+            #[inline(always)]
+            fn encode_span(
+                n: Neighbours<'_, $t>,
                 w: Weights<$t>,
                 q: &Quantizer<$t>,
                 values: &[$t],
                 codes: &mut [i32],
                 decoded: &mut [$t],
-            ) -> bool {
+            ) -> $bits {
                 let len = values.len();
                 let (a, b, c, d) = (&n.a[..len], &n.b[..len], &n.c[..len], &n.d[..len]);
                 let (codes, decoded) = (&mut codes[..len], &mut decoded[..len]);
@@ -102,7 +118,36 @@ macro_rules! kernels {
                     let r = p + rounded * step;
                     codes[i] = code;
                     decoded[i] = r;
-                    miss |= $bits::from(!((r - values[i]).abs() < within));
+                    // NaN is no miss: it is never equal to itself.
+                    miss |= $bits::from(!((r - values[i]).abs() < within) & (values[i] == values[i]));
+                }
+                miss
+            }
+
+            #[inline(always)]
+            fn decode_span(n: Neighbours<'_, $t>, w: Weights<$t>, step: $t, codes: &[i32], decoded: &mut [$t]) {
+                let len = decoded.len();
+                let (a, b, c, d, codes) = (&n.a[..len], &n.b[..len], &n.c[..len], &n.d[..len], &codes[..len]);
+                for i in 0..len {
+                    let p = finite_or_zero(w.inner * (b[i] + c[i]) - w.outer * (a[i] + d[i]));
+                    decoded[i] = p + codes[i] as $t * step;
+                }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn interpolate_encode<'a>(
+                n: Neighbours<'a, $t>,
+                w: Weights<$t>,
+                q: &Quantizer<$t>,
+                values: &[$t],
+                codes: &mut [i32],
+                decoded: &mut [$t],
+            ) -> bool {
+                let mut miss = 0;
+                for span in whole_and_rest(values.len()) {
+                    let (from, to) = (span.start, span.end);
+                    let n = Neighbours { a: &n.a[from..to], b: &n.b[from..to], c: &n.c[from..to], d: &n.d[from..to] };
+                    miss |= encode_span(n, w, q, &values[from..to], &mut codes[from..to], &mut decoded[from..to]);
                 }
                 miss != 0
             }
@@ -115,11 +160,10 @@ macro_rules! kernels {
                 codes: &[i32],
                 decoded: &mut [$t],
             ) {
-                let len = decoded.len();
-                let (a, b, c, d, codes) = (&n.a[..len], &n.b[..len], &n.c[..len], &n.d[..len], &codes[..len]);
-                for i in 0..len {
-                    let p = finite_or_zero(w.inner * (b[i] + c[i]) - w.outer * (a[i] + d[i]));
-                    decoded[i] = p + codes[i] as $t * step;
+                for span in whole_and_rest(decoded.len()) {
+                    let (from, to) = (span.start, span.end);
+                    let n = Neighbours { a: &n.a[from..to], b: &n.b[from..to], c: &n.c[from..to], d: &n.d[from..to] };
+                    decode_span(n, w, step, &codes[from..to], &mut decoded[from..to]);
                 }
             }
 
@@ -132,7 +176,7 @@ macro_rules! kernels {
                     let (k, rounded) = round((x - base) * inverse);
                     let r = base + rounded * step;
                     *code = k;
-                    miss |= $bits::from(!((r - x).abs() < within));
+                    miss |= $bits::from(!((r - x).abs() < within) & (x == x));
                 }
                 miss != 0
             }
@@ -157,6 +201,31 @@ macro_rules! kernels {
             pub fn constant_decode(base: $t, step: $t, codes: &[i32], decoded: &mut [$t]) {
                 for (r, &k) in decoded.iter_mut().zip(codes) {
                     *r = base + k as $t * step;
+                }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn gather(from: &[$t], stride: usize, to: &mut [$t]) {
+                if stride != 2 {
+                    to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(t, &f)| *t = f);
+                    return;
+                }
+                // The last one may have nothing behind it.
+                let Some((last, to)) = to.split_last_mut() else { return };
+                *last = from[2 * to.len()];
+                for (t, pair) in to.iter_mut().zip(from.as_chunks::<2>().0) {
+                    *t = pair[0];
+                }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn interleave(even: &[$t], odd: &[$t], to: &mut [$t]) {
+                let (pairs, rest) = to.as_chunks_mut::<2>();
+                for ((pair, &e), &o) in pairs.iter_mut().zip(even).zip(odd) {
+                    *pair = [e, o];
+                }
+                if let ([last], [.., e]) = (rest, even) {
+                    *last = *e;
                 }
             }
         }
@@ -189,6 +258,12 @@ macro_rules! kernels {
             }
             fn constant_decode(base: Self, step: Self, codes: &[i32], decoded: &mut [Self]) {
                 $t::constant_decode(base, step, codes, decoded);
+            }
+            fn gather(from: &[Self], stride: usize, to: &mut [Self]) {
+                $t::gather(from, stride, to);
+            }
+            fn interleave(even: &[Self], odd: &[Self], to: &mut [Self]) {
+                $t::interleave(even, odd, to);
             }
         }
     };

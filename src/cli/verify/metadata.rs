@@ -15,6 +15,7 @@ pub fn compare(original: &Schema, archive: &Schema) -> Vec<String> {
     for d in &archive.dimensions {
         match original.dimensions.iter().find(|o| o.path == d.path) {
             Some(o) if o == d => {}
+            Some(o) if o.len == d.len => out.push(format!("dimension {}: unlimited on one side only", d.path)),
             Some(o) => out.push(format!("dimension {}: length {} became {}", d.path, o.len, d.len)),
             None => out.push(format!("dimension {} is not in the original", d.path)),
         }
@@ -55,7 +56,8 @@ fn dimension_names<'a>(schema: &'a Schema, v: &Variable) -> Vec<&'a str> {
 fn differing<'a>(original: &'a [Attribute], archive: &'a [Attribute]) -> impl Iterator<Item = String> + 'a {
     // NaN is not equal to itself; its bytes are.
     let bytes = |a: &Attribute| minicbor::to_vec(a).unwrap_or_default();
-    let same = move |a: &Attribute, others: &[Attribute]| others.iter().any(|b| a.name == b.name && bytes(a) == bytes(b));
+    let same =
+        move |a: &Attribute, others: &[Attribute]| others.iter().any(|b| a.name == b.name && bytes(a) == bytes(b));
     let lost = original.iter().filter(move |a| !same(a, archive));
     let new = archive.iter().filter(|a| !original.iter().any(|o| o.name == a.name));
     lost.chain(new).map(|a| format!("attribute {:?} differs", a.name))

@@ -3,7 +3,9 @@
 /// Writes bits to a byte vector.
 #[derive(Default)]
 pub struct BitWriter {
+    /// Longer than what is written, so that whole words can be stored.
     out: Vec<u8>,
+    at: usize,
     pending: u64,
     n_pending: u32,
 }
@@ -11,25 +13,41 @@ pub struct BitWriter {
 impl BitWriter {
     /// With room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { out: Vec::with_capacity(capacity), pending: 0, n_pending: 0 }
+        Self { out: vec![0; capacity + 8], at: 0, pending: 0, n_pending: 0 }
     }
 
-    /// Appends the low `n` (at most 32) bits of `bits`; the others must be 0.
-    #[inline]
-    pub fn put(&mut self, bits: u32, n: u32) {
-        self.pending |= u64::from(bits) << self.n_pending;
+    /// Appends the low `n` (at most 56) bits of `bits`; the others must be 0.
+    #[inline(always)]
+    pub fn put(&mut self, bits: u64, n: u32) {
+        self.pending |= bits << self.n_pending;
         self.n_pending += n;
-        if self.n_pending >= 32 {
-            self.out.extend_from_slice(&(self.pending as u32).to_le_bytes());
-            self.pending >>= 32;
-            self.n_pending -= 32;
+        match self.out.get_mut(self.at..self.at + 8) {
+            Some(word) => word.copy_from_slice(&self.pending.to_le_bytes()),
+            None => self.grow(),
         }
+        self.at += (self.n_pending >> 3) as usize;
+        self.pending >>= self.n_pending & 56;
+        self.n_pending &= 7;
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.out.resize(2 * self.at + 64, 0);
+        self.out[self.at..][..8].copy_from_slice(&self.pending.to_le_bytes());
+    }
+
+    /// Goes on at the next whole byte; returns where that is.
+    pub fn align(&mut self) -> usize {
+        if self.n_pending > 0 {
+            self.put(0, 8 - self.n_pending);
+        }
+        self.at
     }
 
     /// Ends the stream at the next whole byte.
     pub fn finish(mut self) -> Vec<u8> {
-        let n_bytes = self.n_pending.div_ceil(8) as usize;
-        self.out.extend_from_slice(&self.pending.to_le_bytes()[..n_bytes]);
+        self.align();
+        self.out.truncate(self.at);
         self.out
     }
 }

@@ -2,6 +2,7 @@
 
 use super::bits::{BitReader, BitWriter};
 use super::token::{self, Contexts, Meaning, N_CONTEXTS, N_TOKENS};
+use super::tokenize::CONTEXT_SIZE;
 use crate::error::{Error, Result};
 
 /// Longest code. 12 bits keep the four tables of a chunk within the second cache; what longer codes would gain on
@@ -38,10 +39,15 @@ impl Lengths {
         Self { bits, only: None }
     }
 
-    /// Canonical codes, ready to be written least significant bit first, with their lengths.
-    pub fn codes(&self) -> Vec<(u16, u8)> {
-        let mut codes = vec![(0, 0); N_TOKENS];
-        self.for_each_code(|id, n, reversed| codes[id] = (reversed as u16, n as u8));
+    /// Canonical codes by token, ready to be written least significant bit first:
+    /// `code | its length << 16 | length with plain bits << 24`.
+    pub fn codes(&self) -> Vec<u32> {
+        let mut codes = vec![0; CONTEXT_SIZE];
+        for (id, code) in codes[..N_TOKENS].iter_mut().enumerate() {
+            let (Meaning::Run { n_extra, .. } | Meaning::Value { n_extra, .. }) = token::meaning(id);
+            *code = n_extra << 24;
+        }
+        self.for_each_code(|id, n, reversed| codes[id] += reversed | n << 16 | n << 24);
         codes
     }
 
@@ -66,7 +72,7 @@ impl Lengths {
     pub fn write(&self, out: &mut BitWriter) {
         if let Some(only) = self.only {
             out.put(1, 2);
-            out.put(u32::from(only), 9);
+            out.put(u64::from(only), 9);
             return;
         }
         let Some(last) = self.bits.iter().rposition(|&b| b > 0) else {
@@ -74,7 +80,7 @@ impl Lengths {
             return;
         };
         out.put(2, 2);
-        out.put(last as u32, 9);
+        out.put(last as u64, 9);
         let mut expected = 6i32;
         let mut id = 0;
         while id <= last {
@@ -83,8 +89,8 @@ impl Lengths {
                 let run = self.bits[id..].iter().take_while(|&&b| b == 0).count();
                 out.put(0b111, 3);
                 let log2 = run.ilog2();
-                out.put(log2, 4);
-                out.put(run as u32 - (1 << log2), log2);
+                out.put(u64::from(log2), 4);
+                out.put(run as u64 - (1 << log2), log2);
                 id += run;
                 continue;
             }
@@ -94,7 +100,7 @@ impl Lengths {
                 -1 => out.put(0b101, 3),
                 _ => {
                     out.put(0b011, 3);
-                    out.put(n as u32, 4);
+                    out.put(n as u64, 4);
                 }
             }
             expected = n;

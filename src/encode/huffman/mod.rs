@@ -11,8 +11,10 @@
 
 mod bits;
 mod book;
+mod chunk;
 pub mod cpu;
 pub mod token;
+mod tokenize;
 
 /// Codes in a chunk: parallel work for the decoder, small enough that tables follow the data.
 pub const CHUNK: usize = 1 << 16;

@@ -68,15 +68,29 @@ pub fn of_run(len: usize) -> Token {
 /// The token of a code other than zero.
 #[inline]
 pub fn of_value(code: i32) -> Token {
-    let folded = ((code << 1) ^ (code >> 31)) as u32;
-    let (id, n_extra, extra) = split(folded - 1, VALUE_DIRECT_LOG2, VALUE_MANTISSA_BITS);
+    let (id, n_extra, extra) = split(fold(code).wrapping_sub(1), VALUE_DIRECT_LOG2, VALUE_MANTISSA_BITS);
     Token { id: N_RUN as u16 + id as u16, n_extra: n_extra as u8, extra }
 }
 
-/// Whether plain bits follow token `id`.
-#[inline]
-pub fn has_extra(id: usize) -> bool {
-    (1 << RUN_DIRECT_LOG2..N_RUN).contains(&id) || id >= N_RUN + (1 << VALUE_DIRECT_LOG2)
+/// Values with folded codes up to this have tokens of their own.
+pub const DIRECT_VALUES: u32 = 1 << VALUE_DIRECT_LOG2;
+/// The largest number that [`of_small`] takes.
+pub const MAX_SMALL: u32 = (1 << 24) - 1;
+
+/// As [`of_value`], for a folded code less 1, at most [`MAX_SMALL`]: the token, counted from the first value token, and how
+/// many plain bits follow. Exponent and leading mantissa bits of a float are what names the token, so that this has no
+/// branches and becomes vector code.
+#[inline(always)]
+pub fn of_small(number: u32) -> (u32, u32) {
+    const BIAS: u32 = 127;
+    let bits = (number as i32 as f32).to_bits();
+    let log2 = (bits >> 23).wrapping_sub(BIAS);
+    let named = (bits >> (23 - VALUE_MANTISSA_BITS)).wrapping_sub((BIAS + VALUE_DIRECT_LOG2) << VALUE_MANTISSA_BITS);
+    if number < DIRECT_VALUES {
+        (number, 0)
+    } else {
+        (named.wrapping_add(DIRECT_VALUES), log2.wrapping_sub(VALUE_MANTISSA_BITS))
+    }
 }
 
 /// What a token stands for.
@@ -109,7 +123,13 @@ pub fn meaning(id: usize) -> Meaning {
     }
 }
 
-/// The inverse of folding.
+/// Codes folded to 0, −1, 1, −2, …
+#[inline]
+pub fn fold(code: i32) -> u32 {
+    ((code << 1) ^ (code >> 31)) as u32
+}
+
+/// The inverse of [`fold`].
 #[inline]
 pub fn unfold(folded: u32) -> i32 {
     (folded >> 1) as i32 ^ -((folded & 1) as i32)
@@ -143,12 +163,26 @@ mod tests {
 
     #[test]
     fn tokens_bring_back_every_number() {
-        let codes = (-70_000..70_000).chain([i32::MIN + 1, i32::MIN, i32::MAX, 1 << 22, -(1 << 30)]);
+        let codes = (-70_000..70_000).chain([
+            i32::MIN + 1,
+            i32::MIN,
+            i32::MAX,
+            1 << 22,
+            (1 << 23) - 1,
+            1 << 23,
+            -(1 << 23),
+            -(1 << 30),
+        ]);
         for code in codes.filter(|&c| c != 0) {
             let t = of_value(code);
-            let Meaning::Value { smallest, n_extra } = meaning(usize::from(t.id)) else { panic!("{code} became a run") };
+            let Meaning::Value { smallest, n_extra } = meaning(usize::from(t.id)) else {
+                panic!("{code} became a run")
+            };
             assert_eq!(n_extra, u32::from(t.n_extra));
-            assert_eq!(has_extra(usize::from(t.id)), n_extra > 0);
+            let number = fold(code).wrapping_sub(1);
+            if number <= MAX_SMALL {
+                assert_eq!(of_small(number), (u32::from(t.id) - N_RUN as u32, n_extra));
+            }
             assert_eq!(unfold(smallest.wrapping_add(t.extra)), code);
         }
         for len in 1..=CHUNK {
@@ -156,7 +190,6 @@ mod tests {
             assert!(usize::from(t.id) < N_RUN);
             let Meaning::Run { shortest, n_extra } = meaning(usize::from(t.id)) else { panic!("{len} became a value") };
             assert_eq!((shortest + t.extra, n_extra), (len as u32, u32::from(t.n_extra)));
-            assert_eq!(has_extra(usize::from(t.id)), n_extra > 0);
         }
     }
 }

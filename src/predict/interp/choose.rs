@@ -1,33 +1,32 @@
 //! Fits the interpolation to a tile: axes, formula and direction per level, in closed loop on samples.
+//!
+//! Bins are never narrowed: what samples say of that does not hold for whole tiles, whose sizes it made larger.
 
-use super::lattice::{self, MAX_AXES};
+use super::lattice;
 use super::{Interp, Level, Order, cpu};
 use crate::predict::choose::{CodeCost, Sample};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
-
-/// Narrower bins on coarse levels, in sixteenths, that are tried.
-const NARROWINGS: [(u8, u8); 3] = [(16, 16), (20, 32), (24, 64)];
+use rayon::prelude::*;
 
 /// The best interpolation for the samples, with its cost in 1/1024 bits over all of them.
 pub fn choose<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q: &Quantizer<T>) -> (Interp, u64) {
-    let candidates = active_sets(shape).into_iter().map(|active| choose_levels(samples, active, base, q));
-    let Some((mut best, mut best_cost)) = candidates.min_by_key(|c| c.1) else {
-        return (Interp::uniform(shape, 0, false, DEFAULT), 0);
+    // The set of axes first, with the same formula everywhere.
+    let sets = active_sets(shape);
+    let active = if sets.len() == 1 {
+        sets[0]
+    } else {
+        let plans = sets.into_par_iter().map(|active| Interp::uniform(&samples[0].shape, active, false, DEFAULT));
+        let costs: Vec<_> = plans.map(|plan| (cost_of(&plan, samples, base, q), plan.active)).collect();
+        costs.into_iter().min_by_key(|c| c.0).map_or(0, |c| c.1)
     };
-    for (alpha, beta) in NARROWINGS.into_iter().skip(1) {
-        let plan = Interp { alpha_sixteenths: alpha, beta_sixteenths: beta, ..best.clone() };
-        let cost = cost_of(&plan, samples, base, q);
-        if cost < best_cost {
-            (best, best_cost) = (plan, cost);
-        }
-    }
+    let (mut best, cost) = choose_levels(samples, active, base, q);
     // The tile may have more levels than the samples: the coarsest choice serves for them.
     let coarsest = best.levels.first().copied().unwrap_or(DEFAULT);
     while best.levels.len() < lattice::level_count(shape, best.active) {
         best.levels.insert(0, coarsest);
     }
-    (best, best_cost)
+    (best, cost)
 }
 
 const DEFAULT: Level = Level { order: Order::Cubic, permutation: 0 };
@@ -51,53 +50,57 @@ fn permutations(n: usize, active: u8) -> Vec<u8> {
     orders.filter(|&i| i < 64).map(|i| i as u8).collect()
 }
 
+/// A sample with the lattice that is known of it.
+type Known<T> = Vec<Vec<T>>;
+
 /// Chooses level by level, coarse to fine, each on the decoded values of those before.
 fn choose_levels<T: Kernels>(samples: &[Sample<T>], active: u8, base: T, q: &Quantizer<T>) -> (Interp, u64) {
     let shape = &samples[0].shape;
     let mut plan = Interp::uniform(shape, active, false, DEFAULT);
     let permutations = permutations(shape.len(), active);
-    let mut lattices: Vec<Vec<T>> = samples
-        .iter()
-        .map(|s| {
-            let mut codes = vec![0; lattice::anchor_count(shape, active)];
-            cpu::encode_anchors(&plan, &s.values, shape, base, q, &mut codes, &mut Vec::new())
-        })
-        .collect();
+    let first = permutations.first().copied().unwrap_or(0);
+    let mut known: Known<T> = samples.iter().map(|s| anchors(&plan, s, base, q)).collect();
     let mut total = 0;
     let n_levels = plan.levels.len();
     for level in (1..=n_levels).rev() {
-        let mut run = |choice: Level| {
+        let run = |choice: Level| {
+            let mut plan = plan.clone();
             plan.levels[n_levels - level] = choice;
             let mut cost = CodeCost::default();
-            let next: Vec<Vec<T>> = samples
+            let next: Known<T> = samples
                 .iter()
-                .zip(&lattices)
+                .zip(&known)
                 .map(|(s, known)| encode_level(&plan, s, level, known, q, &mut cost))
                 .collect();
             (choice, cost.total(), next)
         };
-        let first = permutations.first().copied().unwrap_or(0);
-        let mut best = run(Level { order: Order::Cubic, permutation: first });
-        let mut attempt = |choice: Level, best: &mut (Level, u64, Vec<Vec<T>>)| {
-            let result = run(choice);
-            if result.1 < best.1 {
-                *best = result;
-            }
-        };
-        for order in [Order::Linear, Order::Natural] {
-            attempt(Level { order, permutation: first }, &mut best);
-        }
+        let best_of =
+            |choices: Vec<Level>| choices.into_par_iter().map(run).collect::<Vec<_>>().into_iter().min_by_key(|c| c.1);
+        // The formula first, then the axes; of equal ones the first.
+        let orders = [Order::Cubic, Order::Linear, Order::Natural];
+        let Some(mut best) = best_of(orders.map(|order| Level { order, permutation: first }).to_vec()) else { break };
         let order = best.0.order;
-        for &permutation in &permutations[1..] {
-            attempt(Level { order, permutation }, &mut best);
+        if let Some(other) =
+            best_of(permutations[1..].iter().map(|&permutation| Level { order, permutation }).collect())
+            && other.1 < best.1
+        {
+            best = other;
         }
         plan.levels[n_levels - level] = best.0;
         total += best.1;
-        lattices = best.2;
+        known = best.2;
     }
     (plan, total)
 }
 
+fn anchors<T: Kernels>(plan: &Interp, sample: &Sample<T>, base: T, q: &Quantizer<T>) -> Vec<T> {
+    let n = lattice::anchor_count(&sample.shape, plan.active);
+    let mut decoded = vec![T::default(); n];
+    cpu::encode_anchors(plan, &sample.values, &sample.shape, base, q, &mut vec![0; n], &mut decoded, &mut Vec::new());
+    decoded
+}
+
+/// Adds the cost of a level; returns the lattice after it, or nothing useful for the finest level.
 fn encode_level<T: Kernels>(
     plan: &Interp,
     sample: &Sample<T>,
@@ -107,26 +110,30 @@ fn encode_level<T: Kernels>(
     cost: &mut CodeCost,
 ) -> Vec<T> {
     let q = q.narrowed(plan.narrowing(level));
+    let passes = lattice::level_passes(plan, &sample.shape, level);
     let mut lattice: Option<Vec<T>> = None;
-    for pass in lattice::level_passes(plan, &sample.shape, level) {
+    for (i, pass) in passes.iter().enumerate() {
         let known = lattice.as_deref().unwrap_or(known);
         let mut codes = vec![0; pass.n_codes()];
         let mut misses = Vec::new();
-        let decoded = cpu::encode_pass(&pass, known, &sample.values, &q, &mut codes, &mut misses);
+        let is_last = level == 1 && i + 1 == passes.len();
+        let mut next = vec![T::default(); if is_last { 0 } else { pass.n_after() }];
+        cpu::encode_pass(pass, known, &sample.values, &q, &mut codes, &mut next, &mut misses);
         cost.add::<T>(&codes, misses.len());
-        lattice = Some(cpu::merge(&pass, known, &decoded));
+        lattice = Some(next);
     }
     lattice.unwrap_or_else(|| known.to_vec())
 }
 
 fn cost_of<T: Kernels>(plan: &Interp, samples: &[Sample<T>], base: T, q: &Quantizer<T>) -> u64 {
-    let mut costs: [CodeCost; 2 * MAX_AXES + 24] = std::array::from_fn(|_| CodeCost::default());
-    for s in samples {
-        let mut codes = vec![0; lattice::anchor_count(&s.shape, plan.active)];
-        let mut known = cpu::encode_anchors(plan, &s.values, &s.shape, base, q, &mut codes, &mut Vec::new());
-        for level in (1..=plan.levels.len()).rev() {
-            known = encode_level(plan, s, level, &known, q, &mut costs[level.min(24)]);
+    let mut known: Known<T> = samples.iter().map(|s| anchors(plan, s, base, q)).collect();
+    let mut total = 0;
+    for level in (1..=plan.levels.len()).rev() {
+        let mut cost = CodeCost::default();
+        for (s, known) in samples.iter().zip(&mut known) {
+            *known = encode_level(plan, s, level, known, q, &mut cost);
         }
+        total += cost.total();
     }
-    costs.iter().map(CodeCost::total).sum()
+    total
 }

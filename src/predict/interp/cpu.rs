@@ -21,17 +21,22 @@ type Miss = (u32, u64);
 pub fn encode<T: Kernels>(plan: &Interp, values: &[T], shape: &[usize], base: T, q: &Quantizer<T>) -> Coded {
     let mut codes = vec![0; values.len()];
     let mut misses = Vec::new();
-    let mut lattice = encode_anchors(plan, values, shape, base, q, &mut codes, &mut misses);
-    let mut rest = &mut codes[lattice.len()..];
+    let n_anchors = lattice::anchor_count(shape, plan.active);
     let passes = lattice::passes(plan, shape);
+    // Nobody needs the last lattice: its place stays empty.
+    let known_passes = &passes[..passes.len().saturating_sub(1)];
+    let (mut known, mut next) = lattices(n_anchors, known_passes);
+    let (now, mut rest) = codes.split_at_mut(n_anchors);
+    encode_anchors(plan, values, shape, base, q, now, &mut known, &mut misses);
+    let mut n_known = n_anchors;
     for (i, pass) in passes.iter().enumerate() {
         let (now, later) = rest.split_at_mut(pass.n_codes());
-        let q = q.narrowed(plan.narrowing(pass.level));
-        let decoded = encode_pass(pass, &lattice, values, &q, now, &mut misses);
-        if i + 1 < passes.len() {
-            lattice = merge(pass, &lattice, &decoded);
-        }
         rest = later;
+        let q = q.narrowed(plan.narrowing(pass.level));
+        let n_next = if i < known_passes.len() { pass.n_after() } else { 0 };
+        encode_pass(pass, &known[..n_known], values, &q, now, &mut next[..n_next], &mut misses);
+        std::mem::swap(&mut known, &mut next);
+        n_known = n_next;
     }
     Coded { codes, outliers: Outliers::from_unsorted(misses) }
 }
@@ -40,25 +45,36 @@ pub fn encode<T: Kernels>(plan: &Interp, values: &[T], shape: &[usize], base: T,
 pub fn decode<T: Kernels>(plan: &Interp, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
     let n_anchors = lattice::anchor_count(shape, plan.active);
     let step = q.narrowed(plan.narrowing(plan.levels.len() + 1)).step;
-    let mut lattice = Vec::with_capacity(n_anchors);
-    let mut last = base;
-    for &code in &codes[..n_anchors] {
-        let mut decoded = [base];
-        T::constant_decode(last, step, &[code], &mut decoded);
-        last = decoded[0];
-        lattice.push(last);
+    let passes = lattice::passes(plan, shape);
+    let (mut known, mut next) = lattices(n_anchors, &passes);
+    let (now, mut rest) = codes.split_at(n_anchors);
+    let mut last = [base];
+    for (value, &code) in known.iter_mut().zip(now) {
+        T::constant_decode(last[0], step, &[code], &mut last);
+        *value = last[0];
     }
-    let mut rest = &codes[n_anchors..];
-    for pass in lattice::passes(plan, shape) {
+    let mut n_known = n_anchors;
+    for pass in &passes {
         let (now, later) = rest.split_at(pass.n_codes());
-        let q = q.narrowed(plan.narrowing(pass.level));
-        lattice = decode_pass(&pass, &lattice, q.step, now);
         rest = later;
+        let q = q.narrowed(plan.narrowing(pass.level));
+        decode_pass(pass, &known[..n_known], q.step, now, &mut next[..pass.n_after()]);
+        std::mem::swap(&mut known, &mut next);
+        n_known = pass.n_after();
     }
-    lattice
+    known
+}
+
+/// Room for the anchors and for the lattice after the first pass; passes take turns, and the last one's has the length of its
+/// lattice. Fresh memory costs more than any pass over it, so that two rooms serve for all.
+pub(super) fn lattices<T: Kernels>(n_anchors: usize, passes: &[Pass]) -> (Vec<T>, Vec<T>) {
+    let lens: Vec<usize> = std::iter::once(n_anchors).chain(passes.iter().map(Pass::n_after)).collect();
+    let room = |back: usize| vec![T::default(); lens.len().checked_sub(back).map_or(0, |i| lens[i])];
+    if lens.len() % 2 == 1 { (room(1), room(2)) } else { (room(2), room(1)) }
 }
 
 /// Anchors follow each other: each is predicted by the one before.
+#[expect(clippy::too_many_arguments, reason = "as encode_pass")]
 pub(super) fn encode_anchors<T: Kernels>(
     plan: &Interp,
     values: &[T],
@@ -66,110 +82,128 @@ pub(super) fn encode_anchors<T: Kernels>(
     base: T,
     q: &Quantizer<T>,
     codes: &mut [i32],
+    lattice: &mut [T],
     misses: &mut Vec<Miss>,
-) -> Vec<T> {
+) {
     let q = q.narrowed(plan.narrowing(plan.levels.len() + 1));
     let mut last = base;
-    let mut lattice = Vec::with_capacity(lattice::anchor_count(shape, plan.active));
-    for (position, code) in lattice::anchors(shape, plan.active).zip(codes) {
+    for ((position, code), decoded) in lattice::anchors(shape, plan.active).zip(codes).zip(lattice) {
         let value = [values[position]];
-        T::constant_encode(last, &q, &value, std::slice::from_mut(code));
-        let mut decoded = [last];
-        T::constant_decode(last, q.step, std::slice::from_ref(code), &mut decoded);
-        collect_misses(&q, &value, |_| decoded[0], |_| position, misses);
-        last = decoded[0];
-        lattice.push(last);
+        let missed = T::constant_encode(last, &q, &value, std::slice::from_mut(code));
+        T::constant_decode(last, q.step, std::slice::from_ref(code), std::slice::from_mut(decoded));
+        last = *decoded;
+        if missed {
+            collect_misses(&q, &value, |_| last, |_| position, misses);
+        }
     }
-    lattice
 }
 
-/// Encodes one pass and returns its decoded values, in the order of the codes.
+/// A block of rows of new values.
+struct Task<'a, T> {
+    first_row: usize,
+    codes: &'a mut [i32],
+    /// The next lattice, from position `start` on to where the next task's begins.
+    next: &'a mut [T],
+    start: usize,
+}
+
+/// Encodes one pass. Makes the next lattice too, unless `next` is empty.
 pub(super) fn encode_pass<T: Kernels>(
     pass: &Pass,
     known: &[T],
     values: &[T],
     q: &Quantizer<T>,
     codes: &mut [i32],
+    next: &mut [T],
     misses: &mut Vec<Miss>,
-) -> Vec<T> {
-    let mut decoded = vec![T::default(); codes.len()];
+) {
     let row_len = pass.row_len();
     let rows_a_block = (BLOCK / row_len).max(1);
-    let weights = pass.order.weights::<T>();
-    let stride = pass.row_stride();
-    let mut found = codes
-        .par_chunks_mut(rows_a_block * row_len)
-        .zip(decoded.par_chunks_mut(rows_a_block * row_len))
-        .enumerate()
-        .map(|(block, (codes, decoded))| {
-            let mut scratch = Scratch::new(pass);
-            let mut gathered = vec![T::default(); row_len];
-            let mut cursor = Cursor::odd(pass, block * rows_a_block);
-            let mut misses = Vec::new();
-            for (codes, decoded) in codes.chunks_exact_mut(row_len).zip(decoded.chunks_exact_mut(row_len)) {
-                let start = cursor.start;
-                let values = if stride == 1 {
-                    &values[start..start + row_len]
-                } else {
-                    let strided = values[start..].iter().step_by(stride);
-                    gathered.iter_mut().zip(strided).for_each(|(g, &v)| *g = v);
-                    &gathered
-                };
-                let around = scratch.neighbours(pass, known, cursor.outer, cursor.on_axis, cursor.mid);
-                if T::interpolate_encode(around, weights, q, values, codes, decoded) {
-                    collect_misses(q, values, |i| decoded[i], |i| start + i * stride, &mut misses);
-                }
-                cursor.advance();
-            }
-            misses
-        })
-        .reduce(Vec::new, |mut all, mut more| {
-            all.append(&mut more);
-            all
-        });
-    misses.append(&mut found);
-    decoded
-}
-
-/// Known and newly decoded values to the next lattice.
-pub(super) fn merge<T: Kernels>(pass: &Pass, known: &[T], decoded: &[T]) -> Vec<T> {
-    let n: usize = pass.after[..pass.n_axes].iter().product();
-    let mut next = vec![T::default(); n];
-    let (n_before, n_after, n_odd) = (pass.before[pass.axis], pass.after[pass.axis], pass.n_odd());
-    let inner = pass.n_inner();
-    if pass.axis + 1 == pass.n_axes {
-        let rows = next.par_chunks_mut(n_after).with_min_len(BLOCK.div_ceil(n_after));
-        rows.enumerate().for_each(|(r, row)| {
-            interleave(row, &known[r * n_before..][..n_before], &decoded[r * n_odd..][..n_odd]);
-        });
-    } else {
-        let planes = next.par_chunks_mut(inner).with_min_len(BLOCK.div_ceil(inner));
-        planes.enumerate().for_each(|(p, plane)| {
-            let (outer, i) = (p / n_after, p % n_after);
-            let from = if i % 2 == 0 { &known[(outer * n_before + i / 2) * inner..] } else { &decoded[(outer * n_odd + i / 2) * inner..] };
-            plane.copy_from_slice(&from[..inner]);
-        });
+    let (n_next, next_row_len) = (next.len(), pass.after[pass.n_axes - 1]);
+    if n_next > 0 && !pass.is_on_last_axis() {
+        copy_known(pass, known, next);
     }
-    next
+    let mut tasks = Vec::with_capacity(codes.len().div_ceil(rows_a_block * row_len));
+    let (mut rest, mut start) = (next, 0);
+    for (block, codes) in codes.chunks_mut(rows_a_block * row_len).enumerate() {
+        let first_row = block * rows_a_block;
+        let after = first_row + rows_a_block;
+        let is_last = after * row_len >= pass.n_codes();
+        let end = if is_last { n_next } else { (Cursor::odd(pass, after).next_row() * next_row_len).min(n_next) };
+        let (here, later) = rest.split_at_mut(end - start);
+        rest = later;
+        tasks.push(Task { first_row, codes, next: here, start });
+        start = end;
+    }
+    let found = tasks.into_par_iter().map(|task| encode_rows(pass, known, values, q, task));
+    let mut found = found.reduce(Vec::new, |mut all, mut more| {
+        all.append(&mut more);
+        all
+    });
+    misses.append(&mut found);
 }
 
-/// Decodes one pass and returns the next lattice.
-fn decode_pass<T: Kernels>(pass: &Pass, known: &[T], step: T, codes: &[i32]) -> Vec<T> {
-    let n: usize = pass.after[..pass.n_axes].iter().product();
-    let mut next = vec![T::default(); n];
+fn encode_rows<T: Kernels>(pass: &Pass, known: &[T], values: &[T], q: &Quantizer<T>, task: Task<'_, T>) -> Vec<Miss> {
+    let Task { first_row, codes, next, start: next_start } = task;
+    let (row_len, stride) = (pass.row_len(), pass.row_stride());
+    let (next_row_len, n_before) = (pass.after[pass.n_axes - 1], pass.before[pass.axis]);
+    let (on_last_axis, keep) = (pass.is_on_last_axis(), !next.is_empty());
+    let weights = pass.order.weights::<T>();
+    let mut scratch = Scratch::new(pass);
+    let mut gathered = vec![T::default(); if stride == 1 { 0 } else { row_len }];
+    let mut row = vec![T::default(); if on_last_axis || !keep { row_len } else { 0 }];
+    let mut cursor = Cursor::odd(pass, first_row);
+    let mut misses = Vec::new();
+    for codes in codes.chunks_exact_mut(row_len) {
+        let start = cursor.start;
+        let values = if stride == 1 {
+            &values[start..start + row_len]
+        } else {
+            T::gather(&values[start..], stride, &mut gathered);
+            &gathered
+        };
+        let next_row =
+            if keep { &mut next[cursor.next_row() * next_row_len - next_start..][..next_row_len] } else { &mut [] };
+        let decoded = if on_last_axis || !keep { &mut row } else { &mut *next_row };
+        let around = scratch.neighbours(pass, known, cursor.outer, cursor.on_axis, cursor.mid);
+        if T::interpolate_encode(around, weights, q, values, codes, decoded) {
+            collect_misses(q, values, |i| decoded[i], |i| start + i * stride, &mut misses);
+        }
+        if on_last_axis && keep {
+            T::interleave(&known[cursor.outer * n_before..][..n_before], &row, next_row);
+        }
+        cursor.advance();
+    }
+    misses
+}
+
+/// Copies what was known to its places in the next lattice; the axis is not the last.
+fn copy_known<T: Kernels>(pass: &Pass, known: &[T], next: &mut [T]) {
+    let (n_before, n_after, inner) = (pass.before[pass.axis], pass.after[pass.axis], pass.n_inner());
+    let planes = next.par_chunks_mut(inner).with_min_len(BLOCK.div_ceil(inner));
+    planes.enumerate().for_each(|(p, plane)| {
+        let (outer, i) = (p / n_after, p % n_after);
+        if i % 2 == 0 {
+            plane.copy_from_slice(&known[(outer * n_before + i / 2) * inner..][..inner]);
+        }
+    });
+}
+
+/// Decodes one pass: makes the next lattice.
+fn decode_pass<T: Kernels>(pass: &Pass, known: &[T], step: T, codes: &[i32], next: &mut [T]) {
     let weights = pass.order.weights::<T>();
     let (n_before, n_odd) = (pass.before[pass.axis], pass.n_odd());
     let row_len = pass.after[pass.n_axes - 1];
     let rows_a_block = (BLOCK / row_len).max(1);
     let blocks = next.par_chunks_mut(rows_a_block * row_len).enumerate();
-    if pass.axis + 1 == pass.n_axes {
+    if pass.is_on_last_axis() {
         blocks.for_each(|(block, rows)| {
             let mut scratch = Scratch::new(pass);
             let mut odd = vec![T::default(); n_odd];
             for (r, row) in (block * rows_a_block..).zip(rows.chunks_exact_mut(row_len)) {
                 let around = scratch.neighbours(pass, known, r, 0, 0);
                 T::interpolate_decode(around, weights, step, &codes[r * n_odd..][..n_odd], &mut odd);
-                interleave(row, &known[r * n_before..][..n_before], &odd);
+                T::interleave(&known[r * n_before..][..n_before], &odd, row);
             }
         });
     } else {
@@ -189,19 +223,6 @@ fn decode_pass<T: Kernels>(pass: &Pass, known: &[T], step: T, codes: &[i32]) -> 
                 cursor.advance();
             }
         });
-    }
-    next
-}
-
-/// `even[0], odd[0], even[1], odd[1], …`
-fn interleave<T: Copy>(row: &mut [T], even: &[T], odd: &[T]) {
-    let mut pairs = row.chunks_exact_mut(2);
-    for ((pair, &e), &o) in (&mut pairs).zip(even).zip(odd) {
-        pair[0] = e;
-        pair[1] = o;
-    }
-    if let [last] = pairs.into_remainder() {
-        *last = even[even.len() - 1];
     }
 }
 
@@ -244,7 +265,7 @@ impl<'a> Cursor<'a> {
             rest /= limit[k];
         }
         let combine = |axes: std::ops::Range<usize>| axes.fold(0, |i, k| i * limit[k] + index[k]);
-        let (outer, on_axis, mid, n_mid) = if pass.axis == last {
+        let (outer, on_axis, mid, n_mid) = if pass.is_on_last_axis() {
             (row, 0, 0, 1)
         } else {
             let between = pass.axis + 1..last;
@@ -252,6 +273,14 @@ impl<'a> Cursor<'a> {
             (combine(0..pass.axis), index[pass.axis], combine(between), n_mid)
         };
         Self { pass, index, limit, row_stride: pass.stride, n_mid, outer, on_axis, mid, start: 0 }
+    }
+
+    /// Of a cursor over new values: the row of the next lattice that takes them.
+    fn next_row(&self) -> usize {
+        if self.pass.is_on_last_axis() {
+            return self.outer;
+        }
+        (self.outer * self.pass.after[self.pass.axis] + 2 * self.on_axis + 1) * self.n_mid + self.mid
     }
 
     fn advance(&mut self) {
@@ -265,7 +294,7 @@ impl<'a> Cursor<'a> {
             self.start -= self.row_stride[k] * self.limit[k];
             self.index[k] = 0;
         }
-        if self.pass.axis == last {
+        if self.pass.is_on_last_axis() {
             self.outer += 1;
             return;
         }
@@ -289,13 +318,24 @@ struct Scratch<T> {
 
 impl<T: Kernels> Scratch<T> {
     fn new(pass: &Pass) -> Self {
-        let len = if pass.axis + 1 == pass.n_axes { pass.before[pass.axis] + 3 } else { 3 * pass.after[pass.n_axes - 1] };
+        let len = if pass.is_on_last_axis() { pass.before[pass.axis] + 3 } else { 3 * pass.after[pass.n_axes - 1] };
         Self { buffer: vec![T::default(); len] }
     }
 
     /// The neighbours of a row of new values.
-    fn neighbours<'a>(&'a mut self, pass: &Pass, known: &'a [T], outer: usize, j: usize, mid: usize) -> Neighbours<'a, T> {
-        if pass.axis + 1 == pass.n_axes { self.along_row(pass, known, outer) } else { self.across_rows(pass, known, outer, j, mid) }
+    fn neighbours<'a>(
+        &'a mut self,
+        pass: &Pass,
+        known: &'a [T],
+        outer: usize,
+        j: usize,
+        mid: usize,
+    ) -> Neighbours<'a, T> {
+        if pass.is_on_last_axis() {
+            self.along_row(pass, known, outer)
+        } else {
+            self.across_rows(pass, known, outer, j, mid)
+        }
     }
 
     fn along_row<'a>(&'a mut self, pass: &Pass, known: &[T], row: usize) -> Neighbours<'a, T> {
@@ -319,7 +359,14 @@ impl<T: Kernels> Scratch<T> {
         Neighbours { a: &b[..n_odd], b: &b[1..][..n_odd], c: &b[2..][..n_odd], d: &b[3..][..n_odd] }
     }
 
-    fn across_rows<'a>(&'a mut self, pass: &Pass, known: &'a [T], outer: usize, j: usize, mid: usize) -> Neighbours<'a, T> {
+    fn across_rows<'a>(
+        &'a mut self,
+        pass: &Pass,
+        known: &'a [T],
+        outer: usize,
+        j: usize,
+        mid: usize,
+    ) -> Neighbours<'a, T> {
         let row_len = pass.after[pass.n_axes - 1];
         let n_mid = pass.n_inner() / row_len;
         let n = pass.before[pass.axis];

@@ -27,6 +27,16 @@ pub struct Pass {
 }
 
 impl Pass {
+    /// Whether new values lie between known ones of the same row.
+    pub fn is_on_last_axis(&self) -> bool {
+        self.axis + 1 == self.n_axes
+    }
+
+    /// Number of values of the lattice after the pass.
+    pub fn n_after(&self) -> usize {
+        self.after[..self.n_axes].iter().product()
+    }
+
     /// Number of new values on the axis.
     pub fn n_odd(&self) -> usize {
         self.after[self.axis] - self.before[self.axis]

@@ -48,9 +48,7 @@ pub fn encode<T: Kernels>(axes: usize, values: &[T], shape: &[usize], base: T, q
             }
             (true, true) => {
                 let (north, below, both) = (at(1), at(middle), at(middle + 1));
-                row_difference(out, |i| {
-                    here[i].wrapping_sub(north[i]).wrapping_sub(below[i]).wrapping_add(both[i])
-                });
+                row_difference(out, |i| here[i].wrapping_sub(north[i]).wrapping_sub(below[i]).wrapping_add(both[i]));
             }
         }
     });
@@ -60,11 +58,10 @@ pub fn encode<T: Kernels>(axes: usize, values: &[T], shape: &[usize], base: T, q
 /// `out[i] = f(i) − f(i−1)`
 #[inline(always)]
 fn row_difference(out: &mut [i32], f: impl Fn(usize) -> i32) {
-    if let Some(first) = out.first_mut() {
-        *first = f(0);
-    }
-    for i in 1..out.len() {
-        out[i] = f(i).wrapping_sub(f(i - 1));
+    let Some((first, rest)) = out.split_first_mut() else { return };
+    *first = f(0);
+    for (i, out) in rest.iter_mut().enumerate() {
+        *out = f(i + 1).wrapping_sub(f(i));
     }
 }
 
