@@ -26,7 +26,8 @@ fn main() {
     if std::env::args().any(|a| a == "--test" || a == "--list") {
         return; // `cargo test --benches` only wants to know that it starts.
     }
-    let folder = std::env::var_os("RESIDUUM_FIELDS").map_or_else(|| PathBuf::from("../shared/data/fields"), PathBuf::from);
+    let folder =
+        std::env::var_os("RESIDUUM_FIELDS").map_or_else(|| PathBuf::from("../shared/data/fields"), PathBuf::from);
     let repeats = std::env::var("RESIDUUM_REPEATS").ok().and_then(|r| r.parse().ok()).unwrap_or(5);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap_or_else(|e| panic!("{}: {e}; RESIDUUM_FIELDS names the folder of .npy files", folder.display()))
@@ -35,14 +36,17 @@ fn main() {
         .collect();
     files.sort();
 
-    println!("| field | rel | residuum | SZ3 | size / SZ3 | bits/value | PSNR (SZ3) | max error / bound | compress MB/s (SZ3) | decompress MB/s (SZ3) | 2 threads |");
+    println!(
+        "| field | rel | residuum | SZ3 | size / SZ3 | bits/value | PSNR (SZ3) | max error / bound | compress MB/s (SZ3) | decompress MB/s (SZ3) | 2 threads |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut totals = [(0usize, 0usize); BOUNDS.len()];
     let mut worst = (0.0f64, String::new());
     let mut logs: Vec<[f64; 4]> = Vec::new();
     for file in &files {
         let (shape, values) = load(file);
-        let name = file.file_stem().unwrap_or_default().to_string_lossy().split("__").next().unwrap_or_default().to_string();
+        let name =
+            file.file_stem().unwrap_or_default().to_string_lossy().split("__").next().unwrap_or_default().to_string();
         for (b, rel) in BOUNDS.into_iter().enumerate() {
             let ours = residuum_on(&values, &shape, rel, 1, repeats);
             let two = residuum_on(&values, &shape, rel, 2, repeats);
@@ -139,7 +143,8 @@ fn residuum_on(values: &[f32], shape: &[usize], rel: f64, threads: usize, repeat
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("thread pool");
     let field = Field::new(values, shape).expect("field");
     let config = Config::new(Bound::rel(rel));
-    let (compress_s, archive) = pool.install(|| best_time(repeats, || residuum::compress(&field, &config).expect("compress")));
+    let (compress_s, archive) =
+        pool.install(|| best_time(repeats, || residuum::compress(&field, &config).expect("compress")));
     let (decompress_s, restored) =
         pool.install(|| best_time(repeats, || residuum::decompress::<f32>(&archive).expect("decompress").0));
     let (psnr, max_error_over_bound) = quality(values, &restored, rel * range(values));
@@ -180,7 +185,8 @@ fn sz3_part(values: &[f32], axes: &[usize], absolute: f64, repeats: usize) -> Ou
     let config = sz3::Config::new(sz3::ErrorBound::Absolute(absolute))
         .compression_algorithm(sz3::CompressionAlgorithm::interpolation_lorenzo());
     let (compress_s, archive) = best_time(repeats, || sz3::compress_with_config(&data, &config).expect("SZ3 compress"));
-    let (decompress_s, restored) = best_time(repeats, || sz3::decompress::<f32, _>(&*archive).expect("SZ3 decompress").1);
+    let (decompress_s, restored) =
+        best_time(repeats, || sz3::decompress::<f32, _>(&*archive).expect("SZ3 decompress").1);
     let (psnr, max_error_over_bound) = quality(values, restored.data(), absolute);
     Outcome { bytes: archive.len(), compress_s, decompress_s, psnr, max_error_over_bound }
 }

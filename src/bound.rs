@@ -131,7 +131,9 @@ impl std::str::FromStr for Bound {
         if text == "lossless" {
             return Ok(Self::LOSSLESS);
         }
-        let explain = || Error::usage(format!("{text:?} is not a bound; write abs:0.01, rel:1e-3, pw-rel:1e-3, psnr:80 or lossless"));
+        let explain = || {
+            Error::usage(format!("{text:?} is not a bound; write abs:0.01, rel:1e-3, pw-rel:1e-3, psnr:80 or lossless"))
+        };
         let (mode, value) = text.split_once(':').ok_or_else(explain)?;
         let mode = match mode {
             "abs" => Mode::Abs,

@@ -170,9 +170,10 @@ pub fn statistics<T: Kernels>(values: &[T], fill: Option<T>) -> Stats {
         if !any_special {
             return Stats { min: min.to_f64(), max: max.to_f64(), n: values.len() as u64 };
         }
-        values.iter().filter(|&&v| !is_special(v, fill)).fold(Stats::default(), |s, v| {
-            s.merged(Stats { min: v.to_f64(), max: v.to_f64(), n: 1 })
-        })
+        values
+            .iter()
+            .filter(|&&v| !is_special(v, fill))
+            .fold(Stats::default(), |s, v| s.merged(Stats { min: v.to_f64(), max: v.to_f64(), n: 1 }))
     };
     values.par_chunks(BLOCK).map(of_block).reduce(Stats::default, Stats::merged)
 }
@@ -236,7 +237,8 @@ impl<T: Kernels> Tile<'_, T> {
     fn direct(&self, bound: f64, resolved: &Resolved) -> Result<Option<Vec<u8>>> {
         // 1. Set special values apart.
         let stats = statistics(self.values, self.fill);
-        let found = if stats.n == self.values.len() as u64 { None } else { Specials::find(self.values, self.fill, false) };
+        let found =
+            if stats.n == self.values.len() as u64 { None } else { Specials::find(self.values, self.fill, false) };
         let work = found.as_ref().map(|f| mark(self.values, &f.marks));
         let work = work.as_deref().unwrap_or(self.values);
         // 2.–4. Quantizer, predictor, codes.
@@ -341,7 +343,8 @@ impl<T: Kernels> Tile<'_, T> {
     /// Stores exactly what would decode to the fill value, or to −0.0, without being it.
     fn keep_off_fill(&self, decoded: &[T], outliers: &mut Outliers) {
         let collides = |(x, y): (&T, &T)| x.to_bits() != y.to_bits() && is_special(*y, self.fill);
-        let mut pairs: Vec<(u32, u64)> = outliers.positions.iter().copied().zip(outliers.bits.iter().copied()).collect();
+        let mut pairs: Vec<(u32, u64)> =
+            outliers.positions.iter().copied().zip(outliers.bits.iter().copied()).collect();
         let known = pairs.len();
         for (i, pair) in self.values.iter().zip(decoded).enumerate() {
             if collides(pair) && outliers.positions.binary_search(&(i as u32)).is_err() {

@@ -13,7 +13,7 @@ use crate::quantize::cpu::Kernels;
 use crate::quantize::log;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Specials;
-use crate::{compress::method, compress::Progress, tile};
+use crate::{compress::Progress, compress::method, tile};
 use rayon::prelude::*;
 use std::io::{Cursor, Read, Seek};
 use std::ops::Range;
@@ -129,8 +129,13 @@ impl<'a, C: Kernels, T: Kernels> Parts<'a, C, T> {
         let listed = reader.bytes()?;
         let outliers = Outliers::from_bytes::<T>(listed, n)?;
         let codes = reader.rest();
-        let mut bytes =
-            TileBytes { head: 0, specials: specials_len, signs: signs.len(), outliers: listed.len(), codes: codes.len() };
+        let mut bytes = TileBytes {
+            head: 0,
+            specials: specials_len,
+            signs: signs.len(),
+            outliers: listed.len(),
+            codes: codes.len(),
+        };
         bytes.head = total - bytes.total();
         Ok(Self { head, signs, outliers, codes, bytes, values: std::marker::PhantomData })
     }

@@ -149,7 +149,9 @@ mod tests {
 
     #[test]
     fn tiles_cover_a_variable_in_order() {
-        for (shape, max) in [(vec![7, 5, 3], 15), (vec![7, 5, 3], 4), (vec![7, 5, 3], 1000), (vec![9], 2), (vec![4, 0], 3)] {
+        for (shape, max) in
+            [(vec![7, 5, 3], 15), (vec![7, 5, 3], 4), (vec![7, 5, 3], 1000), (vec![9], 2), (vec![4, 0], 3)]
+        {
             let tiling = Tiling::new(&shape, max);
             tiling.check(max).unwrap();
             let n: u64 = (0..tiling.count()).map(|i| region_len(&tiling.region(i))).sum();

@@ -21,7 +21,8 @@ impl TestFloat for f64 {
 fn check<T: TestFloat>(original: &[T], restored: &[T], bound: Bound, fill: Option<T>, what: &str) {
     assert_eq!(original.len(), restored.len(), "{what}: length");
     let is_fill = |v: T| fill.is_some_and(|f| f.to_bits() == v.to_bits());
-    let finite: Vec<f64> = original.iter().filter(|v| !is_fill(**v)).map(|v| v.to_f64()).filter(|v| v.is_finite()).collect();
+    let finite: Vec<f64> =
+        original.iter().filter(|v| !is_fill(**v)).map(|v| v.to_f64()).filter(|v| v.is_finite()).collect();
     let (lo, hi) = finite.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
     let range = if finite.is_empty() { 0.0 } else { hi - lo };
     let mut squares = 0.0;
@@ -41,7 +42,11 @@ fn check<T: TestFloat>(original: &[T], restored: &[T], bound: Bound, fill: Optio
                 continue;
             }
         };
-        assert!((w - v).abs() <= allowed, "{what}: value {i}, {x:?} became {y:?}, off by {:e}, allowed {allowed:e}", (w - v).abs());
+        assert!(
+            (w - v).abs() <= allowed,
+            "{what}: value {i}, {x:?} became {y:?}, off by {:e}, allowed {allowed:e}",
+            (w - v).abs()
+        );
         assert!(!is_fill(y), "{what}: value {i}, {x:?} became the fill value");
     }
     if bound.mode == Mode::Psnr && !bound.is_lossless() && squares > 0.0 {
@@ -241,7 +246,8 @@ fn archives_do_not_depend_on_the_number_of_threads() {
 fn bounds_that_mean_nothing_are_refused() {
     let values = [1.0f32, 2.0];
     let field = Field::new(&values, &[2]).unwrap();
-    let refused = [Bound::abs(-1.0), Bound::abs(f64::NAN), Bound::abs(f64::INFINITY), Bound::abs(1e-60), Bound::abs(1e60)];
+    let refused =
+        [Bound::abs(-1.0), Bound::abs(f64::NAN), Bound::abs(f64::INFINITY), Bound::abs(1e-60), Bound::abs(1e60)];
     for bound in refused.into_iter().chain([Bound::rel(1.0), Bound::pw_rel(-0.1), Bound::psnr(0.0)]) {
         let e = compress(&field, &Config::new(bound)).unwrap_err();
         assert_eq!(e.kind(), Kind::Usage, "{bound}: {e}");

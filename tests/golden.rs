@@ -71,7 +71,10 @@ fn write_missing_golden_archives_if_asked() {
             let small: Vec<f32> = values.iter().map(|&v| v as f32).collect();
             let field = Field::new(&small, shape).unwrap().with_fill(FILL as f32);
             put(format!("{name}-f32"), compress(&field, &config).unwrap());
-            put(format!("{name}-f64"), compress(&Field::new(&values, shape).unwrap().with_fill(FILL), &config).unwrap());
+            put(
+                format!("{name}-f64"),
+                compress(&Field::new(&values, shape).unwrap().with_fill(FILL), &config).unwrap(),
+            );
         }
     }
 }

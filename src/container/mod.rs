@@ -149,7 +149,9 @@ impl<R: Read + Seek> Archive<R> {
         input.rewind()?;
         let version = section::read_header(&mut input)?;
         let incomplete = || {
-            Error::corrupt("archive is incomplete: it ends without an index; `residuum decompress --recover` reads what is there")
+            Error::corrupt(
+                "archive is incomplete: it ends without an index; `residuum decompress --recover` reads what is there",
+            )
         };
         let footer_at = file_len.checked_sub(FOOTER_BYTES).filter(|&a| a >= HEADER_BYTES).ok_or_else(incomplete)?;
         input.seek(SeekFrom::Start(footer_at))?;
@@ -287,9 +289,10 @@ impl<R: Read + Seek> Archive<R> {
     /// `Corrupt` if it is damaged or not there.
     pub fn coded_tile(&mut self, variable: usize, tile: u64) -> Result<Vec<u8>> {
         let stored = self.variable(variable)?;
-        let &(offset, len) = usize::try_from(tile).ok().and_then(|t| stored.tiles.get(t)).ok_or_else(|| {
-            Error::corrupt(format!("the archive ends before tile {tile}"))
-        })?;
+        let &(offset, len) = usize::try_from(tile)
+            .ok()
+            .and_then(|t| stored.tiles.get(t))
+            .ok_or_else(|| Error::corrupt(format!("the archive ends before tile {tile}")))?;
         self.input.seek(SeekFrom::Start(offset))?;
         let (k, payload, read) = section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES))?;
         if k != kind::TILE || read != len {
@@ -318,7 +321,8 @@ impl<R: Read + Seek> Archive<R> {
     /// `Usage` if the box leaves the variable or has more than a few billion values, else as [`Archive::tile`].
     pub fn read(&mut self, variable: usize, region: &[Range<u64>]) -> Result<Values> {
         let shape = &self.variable(variable)?.plan.tiling.shape;
-        let fits = region.len() == shape.len() && region.iter().zip(shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
+        let fits =
+            region.len() == shape.len() && region.iter().zip(shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
         if !fits {
             return Err(Error::usage(format!("box {region:?} does not fit the shape {shape:?}")));
         }

@@ -224,12 +224,15 @@ impl Schema {
         let of_own_dimension =
             v.dimensions.len() == 1 && v.dimensions.iter().any(|&d| leaf(&self.dimensions[d as usize].path) == own);
         let names = |a: &Attribute| match &a.value {
-            AttributeValue::Text(t) if ["coordinates", "bounds", "climatology", "grid_mapping"].contains(&a.name.as_str()) => {
+            AttributeValue::Text(t)
+                if ["coordinates", "bounds", "climatology", "grid_mapping"].contains(&a.name.as_str()) =>
+            {
                 t.split_whitespace().any(|word| word.trim_end_matches(':') == own)
             }
             _ => false,
         };
-        let attributes = self.variables.iter().flat_map(|v| &v.attributes).chain(self.groups.iter().flat_map(|g| &g.attributes));
+        let attributes =
+            self.variables.iter().flat_map(|v| &v.attributes).chain(self.groups.iter().flat_map(|g| &g.attributes));
         of_own_dimension || attributes.into_iter().any(names)
     }
 
@@ -331,9 +334,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
         m if m.starts_with(b"GRIB") => Err(Error::unsupported(
             "GRIB is not read directly: convert it with `cdo -f nc4 copy` or `grib_to_netcdf` first",
         )),
-        _ => Err(Error::input(
-            "not a NetCDF, .npy or Zarr input; for raw binary values give --shape and --dtype",
-        )),
+        _ => Err(Error::input("not a NetCDF, .npy or Zarr input; for raw binary values give --shape and --dtype")),
     }
 }
 

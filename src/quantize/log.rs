@@ -18,7 +18,11 @@ pub fn bound<T: Float>(relative: f64) -> f64 {
 
 /// `log2 |x|`; NaN where `skip` says so.
 pub fn forward<T: Float>(values: &[T], skip: &[bool]) -> Vec<f64> {
-    values.iter().enumerate().map(|(i, v)| if skip.get(i) == Some(&true) { f64::NAN } else { v.to_f64().abs().log2() }).collect()
+    values
+        .iter()
+        .enumerate()
+        .map(|(i, v)| if skip.get(i) == Some(&true) { f64::NAN } else { v.to_f64().abs().log2() })
+        .collect()
 }
 
 /// `2^y`, rounded to `T`.

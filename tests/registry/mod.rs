@@ -67,8 +67,21 @@ pub const SHAPES: &[&[usize]] = &[
 /// Kinds of content, in f64; `fill` stands for missing values in some.
 #[allow(dead_code)]
 pub const CONTENTS: &[&str] = &[
-    "smooth", "noise", "constant", "zeros", "steps", "nan patch", "all nan", "infinities", "denormals", "huge range",
-    "negative zeros", "fill", "spikes", "mixed signs", "near fill",
+    "smooth",
+    "noise",
+    "constant",
+    "zeros",
+    "steps",
+    "nan patch",
+    "all nan",
+    "infinities",
+    "denormals",
+    "huge range",
+    "negative zeros",
+    "fill",
+    "spikes",
+    "mixed signs",
+    "near fill",
 ];
 
 pub const FILL: f64 = -999.0;
@@ -88,7 +101,13 @@ pub fn content(kind: &str, shape: &[usize], r: &mut Random) -> Vec<f64> {
             "constant" => 273.15,
             "zeros" => 0.0,
             "steps" => (i / 7 % 5) as f64,
-            "nan patch" => if i % nx > nx / 2 { f64::NAN } else { smooth(i) },
+            "nan patch" => {
+                if i % nx > nx / 2 {
+                    f64::NAN
+                } else {
+                    smooth(i)
+                }
+            }
             "all nan" => f64::NAN,
             "infinities" => match r.below(50) {
                 0 => f64::INFINITY,
@@ -97,9 +116,27 @@ pub fn content(kind: &str, shape: &[usize], r: &mut Random) -> Vec<f64> {
             },
             "denormals" => r.unit() * 1e-42,
             "huge range" => (r.unit() - 0.5) * 2.0 * 10f64.powf(r.unit() * 38.0),
-            "negative zeros" => if r.below(3) == 0 { -0.0 } else { (r.unit() - 0.5) * 0.1 },
-            "fill" => if r.below(4) == 0 { FILL } else { smooth(i) },
-            "spikes" => if r.below(40) == 0 { 3e38 * (r.unit() - 0.5) } else { smooth(i) },
+            "negative zeros" => {
+                if r.below(3) == 0 {
+                    -0.0
+                } else {
+                    (r.unit() - 0.5) * 0.1
+                }
+            }
+            "fill" => {
+                if r.below(4) == 0 {
+                    FILL
+                } else {
+                    smooth(i)
+                }
+            }
+            "spikes" => {
+                if r.below(40) == 0 {
+                    3e38 * (r.unit() - 0.5)
+                } else {
+                    smooth(i)
+                }
+            }
             "mixed signs" => 1e-6 + (r.unit() - 0.5) * 10f64.powf(r.unit() * 8.0 - 4.0),
             "near fill" => FILL + (r.below(9) as f64 - 4.0) * 0.003,
             other => panic!("no content {other}"),
