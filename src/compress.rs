@@ -1,4 +1,4 @@
-//! From values to an archive, told in order. [`crate::decompress`] tells it backwards.
+//! From values to an archive, told in order. [`mod@crate::decompress`] tells it backwards.
 //!
 //! [`compress`] takes a field in memory, [`compress_source`] a file of many variables. Both cut variables into tiles and call
 //! [`compress_tile`] for each, which is the pipeline itself: special values, quantizer, predictor, codes, check, bytes.

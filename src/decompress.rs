@@ -1,4 +1,4 @@
-//! From an archive to values: [`crate::compress`] told backwards.
+//! From an archive to values: [`mod@crate::compress`] told backwards.
 
 use crate::container::Archive;
 use crate::encode::bytes::Reader;

@@ -1,4 +1,5 @@
 //! NetCDF files written and read back: everything a schema can say, in every format; and damaged files.
+#![allow(clippy::single_range_in_vec_init)] // boxes of one axis
 
 use residuum::io::netcdf::{NetCdfSink, NetCdfSource};
 use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Sink, Source, Variable};

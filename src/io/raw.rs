@@ -1,8 +1,8 @@
 //! Raw binary files: the values of one variable, little-endian, C order, nothing else.
 //!
 //! Shape and element type come from the caller; the variable is named after the file. What other formats need of
-//! flat files stands here too: positioned reads and writes of boxes ([`FlatValues`]), and a file that gets its name
-//! only when it is complete ([`PartFile`]).
+//! flat files stands here too: positioned reads and writes of boxes (`FlatValues`), and a file that gets its name
+//! only when it is complete (`PartFile`).
 
 use super::{Format, OpenOptions, Schema, Sink, Source, Variable};
 use crate::error::{Error, Result};

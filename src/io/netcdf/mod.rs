@@ -2,7 +2,7 @@
 //!
 //! Both families are read and written with positioned reads and writes, box by box, so memory does not grow with the
 //! file. The classic formats are ours from end to end: the header is small and values lie at computed places.
-//! NetCDF-4 is read with `hdf5-reader`; it is written by [`hdf5`], since the crates that write HDF5 build the file in
+//! NetCDF-4 is read with `hdf5-reader`; it is written by `hdf5`, since the crates that write HDF5 build the file in
 //! memory and do not keep the order of variables.
 //!
 //! What a restored NetCDF-4 file does not keep: compression (chunk lengths are kept), big-endian storage, and the mark

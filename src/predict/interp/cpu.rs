@@ -283,15 +283,16 @@ impl<'a> Cursor<'a> {
         (self.outer * self.pass.after[self.pass.axis] + 2 * self.on_axis + 1) * self.n_mid + self.mid
     }
 
+    /// `start` wraps where it is not followed (see [`Cursor::all`]).
     fn advance(&mut self) {
         let last = self.pass.n_axes - 1;
         for k in (0..last).rev() {
             self.index[k] += 1;
-            self.start += self.row_stride[k];
+            self.start = self.start.wrapping_add(self.row_stride[k]);
             if self.index[k] < self.limit[k] {
                 break;
             }
-            self.start -= self.row_stride[k] * self.limit[k];
+            self.start = self.start.wrapping_sub(self.row_stride[k] * self.limit[k]);
             self.index[k] = 0;
         }
         if self.pass.is_on_last_axis() {
