@@ -163,14 +163,15 @@ pub fn decode(data: &[u8], n: usize) -> Result<Vec<i32>> {
     }
     let lengths = reader.bytes()?;
     let mut lengths = BitReader::new(lengths, 0, lengths.len());
-    let mut tables = Vec::new();
+    let mut books = Vec::new();
     for _ in 0..n_books {
         let mut read = || Lengths::read(&mut lengths);
-        tables.push(book::decoding_tables(&[read()?, read()?, read()?, read()?], &contexts));
+        books.push([read()?, read()?, read()?, read()?]);
         if !lengths.is_within() {
             return Err(bad());
         }
     }
+    let tables: Vec<Vec<u32>> = books.par_iter().map(|b| book::decoding_tables(b, &contexts)).collect();
     let packed = match reader.byte()? {
         0 => false,
         1 => true,
