@@ -80,8 +80,10 @@ fn choose_levels<T: Kernels>(samples: &[Sample<T>], active: u8, base: T, q: &Qua
         let orders = [Order::Cubic, Order::Linear, Order::Natural];
         let Some(mut best) = best_of(orders.map(|order| Level { order, permutation: first }).to_vec()) else { break };
         let order = best.0.order;
+        // Coarser levels hardly count.
+        let others = if level <= 2 { &permutations[1..] } else { &[] };
         if let Some(other) =
-            best_of(permutations[1..].iter().map(|&permutation| Level { order, permutation }).collect())
+            best_of(others.iter().map(|&permutation| Level { order, permutation }).collect())
             && other.1 < best.1
         {
             best = other;
