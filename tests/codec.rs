@@ -215,6 +215,15 @@ fn hostile_tiles_do_not_panic() {
     }
 }
 
+/// Found by fuzzing: a box without values is no reason to panic.
+#[test]
+fn tiles_without_values_restore_to_nothing() {
+    let treatment = residuum::compress::plan_treatment(Bound::abs(1.0), None, residuum::DType::F32, None).unwrap();
+    let tile = [1, 0, 0, 0, 0, 205, 204, 204, 0, 2, 2, 0, 61, 26, 0, 0, 0, 0, 0, 0];
+    let values = residuum::decompress::decompress_tile(&tile, residuum::DType::F32, &treatment, &[0..2, 0..0]).unwrap();
+    assert!(values.is_empty());
+}
+
 #[test]
 fn archives_do_not_depend_on_the_number_of_threads() {
     let shape = [9, 120, 251];
