@@ -82,8 +82,7 @@ fn choose_levels<T: Kernels>(samples: &[Sample<T>], active: u8, base: T, q: &Qua
         let order = best.0.order;
         // Coarser levels hardly count.
         let others = if level <= 2 { &permutations[1..] } else { &[] };
-        if let Some(other) =
-            best_of(others.iter().map(|&permutation| Level { order, permutation }).collect())
+        if let Some(other) = best_of(others.iter().map(|&permutation| Level { order, permutation }).collect())
             && other.1 < best.1
         {
             best = other;

@@ -6,6 +6,13 @@ use std::path::Path;
 /// Values read of a variable at most: hostile headers may promise more than a fuzzer has time for.
 const MAX_VALUES: u64 = 1 << 16;
 
+/// The fuzzer aborts at any panic, caught or not. Panics inside the Zarr library are caught and become errors: let them.
+#[allow(dead_code)] // not every target needs it
+pub fn allow_caught_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(|_| ())));
+}
+
 pub fn read_everything(path: &Path) {
     let Ok(mut source) = residuum::io::open(path, &OpenOptions::default()) else { return };
     let variables = source.schema().variables.clone();
@@ -28,6 +35,10 @@ pub fn read_everything(path: &Path) {
     }
 }
 
-fn read(source: &mut dyn Source, variable: usize, region: &[std::ops::Range<u64>]) -> residuum::Result<residuum::Values> {
+fn read(
+    source: &mut dyn Source,
+    variable: usize,
+    region: &[std::ops::Range<u64>],
+) -> residuum::Result<residuum::Values> {
     source.read(variable, region)
 }
