@@ -338,10 +338,10 @@ impl<R: Read + Seek> Archive<R> {
         if covered != n as u64 {
             return Err(Error::corrupt("the archive ends before this box"));
         }
-        if let [tile] = touched[..] {
-            if tiling.region(tile) == region {
-                return Ok(self.tile(variable, tile)?.1);
-            }
+        if let [tile] = touched[..]
+            && tiling.region(tile) == region
+        {
+            return Ok(self.tile(variable, tile)?.1);
         }
         let mut out = Values::zeros(dtype, n);
         for t in touched {

@@ -46,15 +46,18 @@ fn code_of(coder: &[u32], t: Placed) -> (u64, u32) {
     (u64::from(e & 0xffff), e >> 16 & 0xff)
 }
 
-/// Writes tokens, four at once if none has plain bits, as most do not.
+/// Writes tokens, four at once if none has plain bits. Where many have, a branch on that costs more than it saves.
 #[multiversion(targets("x86_64+bmi1+bmi2", "aarch64+neon"))]
 fn write_part<'a>(part: &tokenize::Part<'a>, coder: &[u32], writer: &mut BitWriter) {
     let coder = &coder[..N_INDICES];
     // Taken out of the reference, so that its parts stay in registers.
     let mut w = std::mem::take(writer);
-    let (mut run_extras, mut value_extras) = (part.run_extras.iter(), part.value_extras.iter());
+    let extras_are_rare = part.value_extras.len() * 16 < part.tokens.len();
+    let mut n_value_extras = 0;
+    let mut run_extras = part.run_extras.iter();
     for few in part.tokens.chunks(4) {
-        if let &[a, b, c, d] = few
+        if extras_are_rare
+            && let &[a, b, c, d] = few
             && !tokenize::any_extra([a, b, c, d])
         {
             let (a, a_len) = code_of(coder, a);
@@ -68,12 +71,12 @@ fn write_part<'a>(part: &tokenize::Part<'a>, coder: &[u32], writer: &mut BitWrit
         for &t in few {
             let (code, len) = code_of(coder, t);
             let n_extra = t.n_extra();
-            let extra = if n_extra == 0 {
-                0
-            } else {
-                let extras = if t.is_run() { &mut run_extras } else { &mut value_extras };
-                extras.next().copied().unwrap_or(0)
-            };
+            let mut extra = part.value_extras.get(n_value_extras).copied().unwrap_or(0) & ((1 << n_extra) - 1);
+            n_value_extras += usize::from(n_extra > 0);
+            if t.is_long_run() {
+                n_value_extras -= 1;
+                extra = run_extras.next().copied().unwrap_or(0);
+            }
             w.put(code | u64::from(extra) << len, len + n_extra);
         }
     }

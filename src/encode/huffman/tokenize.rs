@@ -23,10 +23,11 @@ impl Placed {
         usize::from(self.0) & (N_INDICES - 1)
     }
 
-    /// Whether it is a run of zeros.
+    /// Whether it is a run of zeros with plain bits.
     #[inline(always)]
-    pub fn is_run(self) -> bool {
-        self.index() % CONTEXT_SIZE < token::N_RUN
+    pub fn is_long_run(self) -> bool {
+        let id = self.index() % CONTEXT_SIZE;
+        (SHORT_RUN..token::N_RUN).contains(&id)
     }
 
     /// How many plain bits follow.
@@ -121,44 +122,85 @@ fn tokenize_part(
     run_extras: &mut Vec<u32>,
     value_extras: &mut Vec<u32>,
 ) -> usize {
-    let out = &mut out[..codes.len()];
-    let mut at = 0;
-    let mut context = (Contexts::FIRST as u16) << ID_BITS;
-    // The first code after the last token.
-    let mut next = 0;
+    let mut state =
+        State { out: &mut out[..codes.len()], at: 0, context: (Contexts::FIRST as u16) << ID_BITS, next: 0 };
     let mut values = Values::default();
-    for (k, block) in codes.chunks(N_BLOCK).enumerate() {
-        let mut mask = values.set(block, contexts);
+    for (start, block) in (0..).step_by(N_BLOCK).zip(codes.chunks(N_BLOCK)) {
+        let mask = values.set(block, contexts);
         if values.any_extra {
             values.push_extras(mask, value_extras);
         }
+        if mask.count_ones() < DENSE {
+            state.push_some(&values, mask, start, run_extras);
+            continue;
+        }
+        for first in (0..N_BLOCK).step_by(8) {
+            let eight = mask & 0xff << first;
+            if eight == 0xff << first && state.next == start + first {
+                state.push_eight(&values, first);
+            } else {
+                state.push_some(&values, eight, start, run_extras);
+            }
+        }
+    }
+    state.push_run(codes.len(), run_extras);
+    state.at
+}
+
+/// Tokens so far.
+struct State<'a> {
+    out: &'a mut [Placed],
+    at: usize,
+    /// Context of the next token, in its place.
+    context: u16,
+    /// The first code after the last token's.
+    next: usize,
+}
+
+impl State<'_> {
+    /// Tokens of the codes of a block that `mask` names, and of the runs before them. The block starts at `start`.
+    #[inline(always)]
+    fn push_some(&mut self, values: &Values, mut mask: u64, start: usize, run_extras: &mut Vec<u32>) {
         while mask != 0 {
             let i = mask.trailing_zeros() as usize;
             mask &= mask - 1;
             let value = values.tokens[i];
-            let i = N_BLOCK * k + i;
-            let run = i - next;
-            next = i + 1;
-            let mut run_token = (run as u16).wrapping_sub(1);
-            if run > SHORT_RUN {
-                run_token = long_run(run, run_extras);
-            }
+            let run = start + i - self.next;
+            self.next = start + i + 1;
+            let run_token = if run > SHORT_RUN { long_run(run, run_extras) } else { (run as u16).wrapping_sub(1) };
             // Written in any case, kept if there is a run.
-            out[at] = Placed(run_token | context);
-            at += usize::from(run > 0);
-            context = if run > 0 { 0 } else { context };
-            out[at] = Placed(value as u16 | context);
-            at += 1;
-            context = (value >> 16) as u16;
+            self.out[self.at] = Placed(run_token | self.context);
+            self.at += usize::from(run > 0);
+            self.context = if run > 0 { 0 } else { self.context };
+            self.out[self.at] = Placed(value as u16 | self.context);
+            self.at += 1;
+            self.context = (value >> 16) as u16;
         }
     }
-    if next < codes.len() {
-        let run = codes.len() - next;
-        let token = if run > SHORT_RUN { long_run(run, run_extras) } else { run as u16 - 1 };
-        out[at] = Placed(token | context);
-        at += 1;
+
+    /// Tokens of eight codes without a zero among them or right before them.
+    #[inline(always)]
+    fn push_eight(&mut self, values: &Values, first: usize) {
+        let tokens = &values.tokens[first..first + 8];
+        let mut eight = [Placed(tokens[0] as u16 | self.context); 8];
+        for i in 1..8 {
+            eight[i] = Placed(tokens[i] as u16 | (tokens[i - 1] >> 16) as u16);
+        }
+        self.out[self.at..self.at + 8].copy_from_slice(&eight);
+        self.at += 8;
+        self.next += 8;
+        self.context = (tokens[7] >> 16) as u16;
     }
-    at
+
+    /// The run at the end.
+    fn push_run(&mut self, end: usize, run_extras: &mut Vec<u32>) {
+        let run = end - self.next;
+        if run > 0 {
+            let token = if run > SHORT_RUN { long_run(run, run_extras) } else { run as u16 - 1 };
+            self.out[self.at] = Placed(token | self.context);
+            self.at += 1;
+        }
+    }
 }
 
 /// The token of a run, in context 0.
@@ -172,6 +214,9 @@ fn long_run(len: usize, extras: &mut Vec<u32>) -> u16 {
 fn in_context_0(t: Token) -> u16 {
     t.id | u16::from(t.n_extra) << INDEX_BITS
 }
+
+/// Blocks with at least this many codes other than zero are searched for eights without a zero.
+const DENSE: u32 = 56;
 
 /// Codes made tokens at once.
 const N_BLOCK: usize = 64;

@@ -101,8 +101,14 @@ pub fn decode<T: Kernels>(axes: usize, codes: &[i32], shape: &[usize], base: T, 
 fn add_previous(data: &mut [i32], len: usize) {
     for at in (len..data.len()).step_by(len) {
         let (before, here) = data.split_at_mut(at);
-        for (v, &p) in here[..len].iter_mut().zip(&before[at - len..]) {
-            *v = v.wrapping_add(p);
+        let add = |(here, before): (&mut [i32], &[i32])| {
+            here.iter_mut().zip(before).for_each(|(v, &p)| *v = v.wrapping_add(p));
+        };
+        let (here, before) = (&mut here[..len], &before[at - len..]);
+        if len < 2 * BLOCK {
+            add((here, before));
+        } else {
+            here.par_chunks_mut(BLOCK).zip(before.par_chunks(BLOCK)).for_each(add);
         }
     }
 }
