@@ -19,7 +19,7 @@ for target in $targets; do
     echo "-- $target, $seconds s"
     log=$CARGO_TARGET_DIR/$target.log
     if ! "$CARGO_TARGET_DIR/$host/release/$target" "$work/$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=3000 \
-        -malloc_limit_mb=1500 -max_len=20000 -print_final_stats=1 -artifact_prefix="$CARGO_TARGET_DIR/artifacts/$target-" > "$log" 2>&1; then
+        -malloc_limit_mb=1500 -max_len=20000 -print_final_stats=1 -seed=1 -artifact_prefix="$CARGO_TARGET_DIR/artifacts/$target-" > "$log" 2>&1; then
         tail -n 40 "$log"
         exit 1
     fi
