@@ -130,14 +130,15 @@ fn log2_scaled(n: u32) -> u32 {
 /// Chunks behind zstd, if that saves more than 1 %, first in a sample.
 fn pack_if_it_pays(chunks: &[Coded]) -> Option<Vec<Vec<u8>>> {
     const SAMPLE: usize = 1 << 14;
-    let pack = |bytes: &[u8]| zstd::bulk::compress(bytes, ZSTD_LEVEL).unwrap_or_default();
+    let pack = |bytes: &[u8]| zstd::bulk::compress(bytes, ZSTD_LEVEL).ok();
     let longest = chunks.iter().max_by_key(|c| c.bytes.len())?;
     let sample = &longest.bytes[..longest.bytes.len().min(SAMPLE)];
-    let packed_sample = pack(sample);
-    if packed_sample.is_empty() || packed_sample.len() * 100 > sample.len() * 99 {
+    let packed_sample = pack(sample)?;
+    if packed_sample.len() * 100 > sample.len() * 99 {
         return None;
     }
-    let packed: Vec<Vec<u8>> = chunks.par_iter().map(|c| pack(&c.bytes)).collect();
+    // Should zstd fail on any chunk, all stay as they are.
+    let packed: Vec<Vec<u8>> = chunks.par_iter().map(|c| pack(&c.bytes)).collect::<Option<_>>()?;
     let plain: usize = chunks.iter().map(|c| c.bytes.len()).sum();
     (packed.iter().map(Vec::len).sum::<usize>() * 100 < plain * 99).then_some(packed)
 }
