@@ -192,7 +192,7 @@ pub fn compress_tile<T: Kernels>(
         return Ok(store_exactly(values));
     };
     // Inside the pool, so that each parallel step starts at once.
-    rayon::scope(|_| {
+    crate::awake::scope(|| {
         let tile = Tile { values, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
         let coded = match *resolved {
             Resolved::Exact => return Ok(store_exactly(values)),

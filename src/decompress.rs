@@ -13,6 +13,7 @@ use crate::quantize::cpu::Kernels;
 use crate::quantize::log;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Specials;
+use crate::scratch::Buffer;
 use crate::{compress::Progress, compress::method, tile};
 use rayon::prelude::*;
 use std::io::{Cursor, Read, Seek};
@@ -83,7 +84,7 @@ pub fn decompress_tile(coded: &[u8], dtype: DType, treatment: &Treatment, region
         return Err(Error::corrupt("exact variable with a lossy tile"));
     }
     let shape = tile::coding_shape(region);
-    let values = rayon::scope(|_| match (method, dtype) {
+    let values = crate::awake::scope(|| match (method, dtype) {
         (method::DIRECT, DType::F32) => direct::<f32>(reader, &shape, n).map(Values::F32),
         (method::DIRECT, DType::F64) => direct::<f64>(reader, &shape, n).map(Values::F64),
         (method::LOG, DType::F32) => logarithmic::<f32>(reader, &shape, n).map(Values::F32),
@@ -175,8 +176,12 @@ impl<T: Kernels> Head<T> {
         } else {
             let kept = huffman::cpu::decode(coded, n - self.specials.len())?;
             let marks = self.predictor.in_coding_order(&self.specials.marks(n), shape);
-            let mut kept = kept.into_iter();
-            marks.into_iter().map(|special| if special { 0 } else { kept.next().unwrap_or(0) }).collect()
+            let mut kept = kept.iter();
+            let mut codes = Buffer::new(n);
+            for (code, special) in codes.iter_mut().zip(marks) {
+                *code = if special { 0 } else { kept.next().copied().unwrap_or(0) };
+            }
+            codes
         };
         Ok(self.predictor.decode(&codes, shape, self.base, &self.quantizer))
     }

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod awake;
 pub mod bound;
 #[doc(hidden)]
 pub mod cli;
@@ -19,6 +20,8 @@ pub mod io;
 pub mod plan;
 pub mod predict;
 pub mod quantize;
+#[doc(hidden)]
+pub mod scratch;
 pub mod tile;
 
 pub use bound::Bound;

@@ -10,6 +10,7 @@ use crate::encode::huffman::token::{self, Meaning};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
 use multiversion::multiversion;
+use rayon::prelude::*;
 
 /// Samples are this part of a tile, within [`SAMPLE_MIN`] and [`SAMPLE_MAX`] values each.
 const SAMPLE_SHARE: usize = 32;
@@ -56,6 +57,13 @@ impl CodeCost {
         self.n_outlier_bits += n_outliers as u64 * (8 * T::BYTES as u64 + 10);
     }
 
+    /// The cost of both.
+    pub fn merged(mut self, other: &Self) -> Self {
+        self.counts.as_flattened_mut().iter_mut().zip(other.counts.as_flattened()).for_each(|(a, b)| *a += b);
+        self.n_outlier_bits += other.n_outlier_bits;
+        self
+    }
+
     /// In 1/1024 bits.
     pub fn total(&self) -> u64 {
         let mut counts = self.counts[0];
@@ -93,12 +101,15 @@ pub fn choose<T: Kernels>(
         return Box::new(None);
     }
     let samples = take_samples(values, shape);
-    let lorenzo = (asked != PredictorChoice::Interp).then(|| choose_lorenzo(&samples, shape, base, q));
-    let interp = (asked != PredictorChoice::Lorenzo).then(|| {
-        let (mut plan, cost) = interp::choose::choose(&samples, shape, base, q);
-        plan.wrap = is_circle(values, shape);
-        (plan, cost)
-    });
+    let lorenzo = || (asked != PredictorChoice::Interp).then(|| choose_lorenzo(&samples, shape, base, q));
+    let interp = || {
+        (asked != PredictorChoice::Lorenzo).then(|| {
+            let (mut plan, cost) = interp::choose::choose(&samples, shape, base, q);
+            plan.wrap = is_circle(values, shape);
+            (plan, cost)
+        })
+    };
+    let (interp, lorenzo) = rayon::join(interp, lorenzo);
     match (lorenzo, interp) {
         (Some((lorenzo, a)), Some((_, b))) if a < b => Box::new(lorenzo),
         (_, Some((interp, _))) => boxed(interp),
@@ -112,7 +123,7 @@ fn boxed<T: Kernels>(plan: Interp) -> Box<dyn Predictor<T>> {
 }
 
 fn choose_lorenzo<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q: &Quantizer<T>) -> (Lorenzo, u64) {
-    let costs = (1..=shape.len().min(lorenzo::MAX_AXES)).map(|axes| {
+    let costs = (1..=shape.len().min(lorenzo::MAX_AXES)).into_par_iter().map(|axes| {
         let mut cost = CodeCost::default();
         for s in samples {
             let coded = lorenzo::cpu::encode(axes, &s.values, &s.shape, base, q);
@@ -120,7 +131,9 @@ fn choose_lorenzo<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q
         }
         (Lorenzo { axes: axes as u8 }, cost.total())
     });
-    costs.min_by_key(|c| c.1).unwrap_or((Lorenzo { axes: 1 }, u64::MAX))
+    // Of equal ones the first.
+    let costs: Vec<_> = costs.collect();
+    costs.into_iter().min_by_key(|c| c.1).unwrap_or((Lorenzo { axes: 1 }, u64::MAX))
 }
 
 /// Two boxes, a quarter and five eighths into each axis.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
 use crate::quantize::outlier::Outliers;
+use crate::scratch::Buffer;
 
 /// Id of [`none::None`] in the archive. Ids never change.
 pub const NONE: u8 = 0;
@@ -25,7 +26,7 @@ pub const INTERP: u8 = 2;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Coded {
     /// One code a value, in the predictor's coding order.
-    pub codes: Vec<i32>,
+    pub codes: Buffer<i32>,
     /// Values that codes miss.
     pub outliers: Outliers,
 }

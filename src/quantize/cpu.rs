@@ -85,6 +85,9 @@ macro_rules! kernels {
             /// 1.5 · 2^mantissa bits: adding it rounds to an integer, half to even, in the low bits of the sum.
             const MAGIC: $t = $magic;
 
+            /// Running minima and maxima of a scan.
+            const LANES: usize = 32;
+
             /// Nearest integer of `t`, as code and as float; 0 if it is beyond the largest code or NaN.
             #[inline(always)]
             fn round(t: $t) -> (i32, $t) {
@@ -186,15 +189,27 @@ macro_rules! kernels {
                 // Without a fill value the test for it repeats the one for −0.0.
                 let negative_zero = (-0.0 as $t).to_bits();
                 let fill = fill.map_or(negative_zero, $t::to_bits);
-                let (mut min, mut max, mut special) = ($t::INFINITY, $t::NEG_INFINITY, 0);
-                for &v in values {
-                    min = if v < min { v } else { min };
-                    max = if v > max { v } else { max };
+                // Lanes of their own: one running minimum would wait for itself at every value.
+                let mut min = [$t::INFINITY; LANES];
+                let mut max = [$t::NEG_INFINITY; LANES];
+                let mut special = [0; LANES];
+                let mut look = |lane: usize, v: $t| {
+                    min[lane] = if v < min[lane] { v } else { min[lane] };
+                    max[lane] = if v > max[lane] { v } else { max[lane] };
                     let bits = v.to_bits();
                     let odd = !(v.abs() <= $t::MAX) | (bits == negative_zero) | (bits == fill);
-                    special |= $bits::from(odd);
+                    special[lane] |= $bits::from(odd);
+                };
+                let (blocks, rest) = values.as_chunks::<LANES>();
+                for block in blocks {
+                    for lane in 0..LANES {
+                        look(lane, block[lane]);
+                    }
                 }
-                (min, max, special != 0)
+                rest.iter().for_each(|&v| look(0, v));
+                let min = min.into_iter().fold($t::INFINITY, $t::min);
+                let max = max.into_iter().fold($t::NEG_INFINITY, $t::max);
+                (min, max, special.into_iter().any(|s| s != 0))
             }
 
             #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]

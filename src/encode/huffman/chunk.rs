@@ -7,6 +7,7 @@ use super::token::{self, Contexts, Meaning};
 use super::tokenize::{self, N_INDICES, Placed, Tokens};
 use crate::error::{Error, Result};
 use multiversion::multiversion;
+use rayon::prelude::*;
 
 /// A chunk as bits.
 pub struct Coded {
@@ -16,27 +17,23 @@ pub struct Coded {
     pub lens: Vec<usize>,
 }
 
-/// Writes a chunk with its coder.
+/// Writes a chunk with its coder; the streams are tasks.
 pub fn encode_chunk(chunk: &Tokens<'_>, coder: &[u32]) -> Coded {
     let n_bits: u64 = chunk.counts.iter().zip(coder).map(|(&n, &code)| u64::from(n) * u64::from(code >> 24)).sum();
     let n_bytes = n_bits.div_ceil(8) as usize;
-    let four = n_bytes >= FOUR_STREAMS_FROM_BYTES;
-    let mut writer = BitWriter::with_capacity(n_bytes + 4);
-    let mut lens = Vec::new();
-    let mut start = 0;
-    for part in &chunk.parts {
+    if n_bytes < FOUR_STREAMS_FROM_BYTES {
+        let mut writer = BitWriter::with_capacity(n_bytes + 4);
+        chunk.parts.iter().for_each(|part| write_part(part, coder, &mut writer));
+        let bytes = writer.finish();
+        return Coded { lens: vec![bytes.len()], bytes };
+    }
+    let stream = |part: &tokenize::Part<'_>| {
+        let mut writer = BitWriter::with_capacity(n_bytes / 3);
         write_part(part, coder, &mut writer);
-        if four {
-            let end = writer.align();
-            lens.push(end - start);
-            start = end;
-        }
-    }
-    let bytes = writer.finish();
-    if !four {
-        lens.push(bytes.len());
-    }
-    Coded { bytes, lens }
+        writer.finish()
+    };
+    let streams: Vec<Vec<u8>> = chunk.parts.par_iter().map(stream).collect();
+    Coded { bytes: streams.concat(), lens: streams.iter().map(Vec::len).collect() }
 }
 
 /// A token's code and its length.

@@ -1,6 +1,8 @@
 //! Codes to tokens, and how often each occurs.
 
+use super::CHUNK;
 use super::token::{self, Contexts, N_CONTEXTS, Token};
+use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 
 /// Bits of a token's id.
@@ -13,7 +15,8 @@ const INDEX_BITS: u32 = ID_BITS + 2;
 const _: () = assert!(token::N_TOKENS <= CONTEXT_SIZE && N_INDICES == 1 << INDEX_BITS);
 
 /// A token in its context: `id | context << 9 | number of plain bits << 11`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
 pub struct Placed(u16);
 
 impl Placed {
@@ -70,30 +73,39 @@ pub fn part(len: usize, k: usize) -> (usize, usize) {
     (len * k / 4, len * (k + 1) / 4)
 }
 
-/// Makes tokens of a chunk. `room` is as long: a code makes at most one token.
+/// Makes tokens of a chunk; its parts are tasks. `room` is as long: a code makes at most one token.
 pub fn tokenize<'a>(chunk: &[i32], contexts: Contexts, room: &'a mut [Placed]) -> Tokens<'a> {
-    // Four counters for each index: increments of the same one in a row would wait for each other.
-    let mut counts = vec![0; 4 * N_INDICES];
     let mut rest = room;
-    let parts = std::array::from_fn(|k| {
+    let rooms = std::array::from_fn::<_, 4, _>(|k| {
         let (start, end) = part(chunk.len(), k);
         let (here, later) = std::mem::take(&mut rest).split_at_mut(end - start);
-        let mut part = Part::default();
-        let n = tokenize_part(&chunk[start..end], contexts, here, &mut part.run_extras, &mut part.value_extras);
-        part.tokens = &here[..n];
-        count(part.tokens, &mut counts);
         rest = later;
+        (&chunk[start..end], here)
+    });
+    let [a, b, c, d] = rooms;
+    let one = |(codes, room): (&[i32], &'a mut [Placed])| tokenize_one(codes, contexts, room);
+    let ((a, b), (c, d)) = rayon::join(|| rayon::join(|| one(a), || one(b)), || rayon::join(|| one(c), || one(d)));
+    let mut counts = vec![0; N_INDICES];
+    let parts = [a, b, c, d].map(|(part, more)| {
+        counts.iter_mut().zip(more).for_each(|(s, m)| *s += u32::from(m));
         part
     });
-    let (sum, others) = counts.split_at_mut(N_INDICES);
-    for more in others.chunks_exact(N_INDICES) {
-        sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
-    }
-    counts.truncate(N_INDICES);
     Tokens { parts, counts }
 }
 
-fn count(tokens: &[Placed], counts: &mut [u32]) {
+fn tokenize_one<'a>(codes: &[i32], contexts: Contexts, room: &'a mut [Placed]) -> (Part<'a>, Vec<u16>) {
+    let mut part = Part::default();
+    let n = tokenize_part(codes, contexts, room, &mut part.run_extras, &mut part.value_extras);
+    part.tokens = &room[..n];
+    let counts = count(part.tokens);
+    (part, counts)
+}
+
+/// Counts the tokens of a part by index.
+fn count(tokens: &[Placed]) -> Vec<u16> {
+    const _: () = assert!(CHUNK / 4 < 1 << 16);
+    // Four counters for each index: increments of the same one in a row would wait for each other.
+    let mut counts = vec![0u16; 4 * N_INDICES];
     let (a, rest) = counts.split_at_mut(N_INDICES);
     let (b, rest) = rest.split_at_mut(N_INDICES);
     let (c, d) = rest.split_at_mut(N_INDICES);
@@ -106,6 +118,11 @@ fn count(tokens: &[Placed], counts: &mut [u32]) {
         c[four[2].index()] += 1;
         d[four[3].index()] += 1;
     }
+    for i in 0..N_INDICES {
+        a[i] += b[i] + c[i] + d[i];
+    }
+    counts.truncate(N_INDICES);
+    counts
 }
 
 /// Tokens of one part; returns how many. Works from one code other than zero to the next, found by counting zeros in a mask:

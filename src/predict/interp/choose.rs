@@ -7,6 +7,7 @@ use super::{Interp, Level, Order, cpu};
 use crate::predict::choose::{CodeCost, Sample};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
+use crate::scratch::Buffer;
 use rayon::prelude::*;
 
 /// The best interpolation for the samples, with its cost in 1/1024 bits over all of them.
@@ -16,8 +17,10 @@ pub fn choose<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q: &Q
     let active = if sets.len() == 1 {
         sets[0]
     } else {
-        let plans = sets.into_par_iter().map(|active| Interp::uniform(&samples[0].shape, active, false, DEFAULT));
-        let costs: Vec<_> = plans.map(|plan| (cost_of(&plan, samples, base, q), plan.active)).collect();
+        let plans: Vec<_> =
+            sets.into_iter().map(|active| Interp::uniform(&samples[0].shape, active, false, DEFAULT)).collect();
+        let costs = by_sample(&plans, samples, true, |plan, s, _| (cost_of(plan, s, base, q), ()));
+        let costs: Vec<_> = costs.into_iter().zip(&plans).map(|((cost, _), plan)| (cost, plan.active)).collect();
         costs.into_iter().min_by_key(|c| c.0).map_or(0, |c| c.1)
     };
     let (mut best, cost) = choose_levels(samples, active, base, q);
@@ -28,6 +31,9 @@ pub fn choose<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q: &Q
     }
     (best, cost)
 }
+
+/// Levels whose choices are tasks.
+const PARALLEL_LEVELS: usize = 3;
 
 const DEFAULT: Level = Level { order: Order::Cubic, permutation: 0 };
 
@@ -51,7 +57,7 @@ fn permutations(n: usize, active: u8) -> Vec<u8> {
 }
 
 /// A sample with the lattice that is known of it.
-type Known<T> = Vec<Vec<T>>;
+type Known<T> = Vec<Buffer<T>>;
 
 /// Chooses level by level, coarse to fine, each on the decoded values of those before.
 fn choose_levels<T: Kernels>(samples: &[Sample<T>], active: u8, base: T, q: &Quantizer<T>) -> (Interp, u64) {
@@ -63,26 +69,25 @@ fn choose_levels<T: Kernels>(samples: &[Sample<T>], active: u8, base: T, q: &Qua
     let mut total = 0;
     let n_levels = plan.levels.len();
     for level in (1..=n_levels).rev() {
-        let run = |choice: Level| {
-            let mut plan = plan.clone();
-            plan.levels[n_levels - level] = choice;
-            let mut cost = CodeCost::default();
-            let next: Known<T> = samples
-                .iter()
-                .zip(&known)
-                .map(|(s, known)| encode_level(&plan, s, level, known, q, &mut cost))
-                .collect();
-            (choice, cost.total(), next)
+        let best_of = |choices: &[Level]| {
+            let plans: Vec<Interp> = choices.iter().map(|&choice| plan.with_level(level, choice)).collect();
+            let encode = |plan: &Interp, s: &Sample<T>, i: usize| {
+                let mut cost = CodeCost::default();
+                let next = encode_level(plan, s, level, &known[i], q, &mut cost);
+                (cost, next)
+            };
+            // Coarser levels are done before another thread has them.
+            let tried = by_sample(&plans, samples, level <= PARALLEL_LEVELS, encode);
+            tried.into_iter().zip(choices).map(|((cost, next), &choice)| (choice, cost, next)).min_by_key(|c| c.1)
         };
-        let best_of =
-            |choices: Vec<Level>| choices.into_par_iter().map(run).collect::<Vec<_>>().into_iter().min_by_key(|c| c.1);
         // The formula first, then the axes; of equal ones the first.
         let orders = [Order::Cubic, Order::Linear, Order::Natural];
-        let Some(mut best) = best_of(orders.map(|order| Level { order, permutation: first }).to_vec()) else { break };
+        let Some(mut best) = best_of(&orders.map(|order| Level { order, permutation: first })) else { break };
         let order = best.0.order;
         // Coarser levels hardly count.
         let others = if level <= 2 { &permutations[1..] } else { &[] };
-        if let Some(other) = best_of(others.iter().map(|&permutation| Level { order, permutation }).collect())
+        let others: Vec<_> = others.iter().map(|&permutation| Level { order, permutation }).collect();
+        if let Some(other) = best_of(&others)
             && other.1 < best.1
         {
             best = other;
@@ -94,9 +99,9 @@ fn choose_levels<T: Kernels>(samples: &[Sample<T>], active: u8, base: T, q: &Qua
     (plan, total)
 }
 
-fn anchors<T: Kernels>(plan: &Interp, sample: &Sample<T>, base: T, q: &Quantizer<T>) -> Vec<T> {
+fn anchors<T: Kernels>(plan: &Interp, sample: &Sample<T>, base: T, q: &Quantizer<T>) -> Buffer<T> {
     let n = lattice::anchor_count(&sample.shape, plan.active);
-    let mut decoded = vec![T::default(); n];
+    let mut decoded = Buffer::new(n);
     cpu::encode_anchors(plan, &sample.values, &sample.shape, base, q, &mut vec![0; n], &mut decoded, &mut Vec::new());
     decoded
 }
@@ -106,35 +111,53 @@ fn encode_level<T: Kernels>(
     plan: &Interp,
     sample: &Sample<T>,
     level: usize,
-    known: &[T],
+    known: &Buffer<T>,
     q: &Quantizer<T>,
     cost: &mut CodeCost,
-) -> Vec<T> {
+) -> Buffer<T> {
     let q = q.narrowed(plan.narrowing(level));
     let passes = lattice::level_passes(plan, &sample.shape, level);
-    let mut lattice: Option<Vec<T>> = None;
+    let mut lattice: Option<Buffer<T>> = None;
     for (i, pass) in passes.iter().enumerate() {
         let known = lattice.as_deref().unwrap_or(known);
-        let mut codes = vec![0; pass.n_codes()];
+        let mut codes = Buffer::new(pass.n_codes());
         let mut misses = Vec::new();
         let is_last = level == 1 && i + 1 == passes.len();
-        let mut next = vec![T::default(); if is_last { 0 } else { pass.n_after() }];
+        let mut next = Buffer::new(if is_last { 0 } else { pass.n_after() });
         cpu::encode_pass(pass, known, &sample.values, &q, &mut codes, &mut next, &mut misses);
         cost.add::<T>(&codes, misses.len());
         lattice = Some(next);
     }
-    lattice.unwrap_or_else(|| known.to_vec())
+    lattice.unwrap_or_else(|| known.clone())
 }
 
-fn cost_of<T: Kernels>(plan: &Interp, samples: &[Sample<T>], base: T, q: &Quantizer<T>) -> u64 {
-    let mut known: Known<T> = samples.iter().map(|s| anchors(plan, s, base, q)).collect();
-    let mut total = 0;
+fn cost_of<T: Kernels>(plan: &Interp, sample: &Sample<T>, base: T, q: &Quantizer<T>) -> CodeCost {
+    let mut known = anchors(plan, sample, base, q);
+    let mut cost = CodeCost::default();
     for level in (1..=plan.levels.len()).rev() {
-        let mut cost = CodeCost::default();
-        for (s, known) in samples.iter().zip(&mut known) {
-            *known = encode_level(plan, s, level, known, q, &mut cost);
-        }
-        total += cost.total();
+        known = encode_level(plan, sample, level, &known, q, &mut cost);
     }
-    total
+    cost
+}
+
+/// `f(plan, sample, its index)` for all pairs, each a task if `parallel`; by plan the cost over all samples, and what each gave.
+fn by_sample<T: Kernels, R: Send>(
+    plans: &[Interp],
+    samples: &[Sample<T>],
+    parallel: bool,
+    f: impl Fn(&Interp, &Sample<T>, usize) -> (CodeCost, R) + Sync,
+) -> Vec<(u64, Vec<R>)> {
+    let n = samples.len();
+    let run = |i: usize| f(&plans[i / n], &samples[i % n], i % n);
+    let pairs = 0..plans.len() * n;
+    let mut results: Vec<_> =
+        if parallel { pairs.into_par_iter().map(run).collect() } else { pairs.map(run).collect() };
+    let mut out = Vec::with_capacity(plans.len());
+    while !results.is_empty() {
+        let later = results.split_off(n);
+        let (costs, rest): (Vec<CodeCost>, Vec<R>) = results.into_iter().unzip();
+        out.push((costs.iter().fold(CodeCost::default(), CodeCost::merged).total(), rest));
+        results = later;
+    }
+    out
 }

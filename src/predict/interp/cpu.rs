@@ -9,25 +9,31 @@ use crate::predict::{Coded, collect_misses};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::{Kernels, Neighbours};
 use crate::quantize::outlier::Outliers;
+use crate::scratch::Buffer;
 use rayon::prelude::*;
 
 /// Values a task works on: long enough to hide its cost, short enough for the first cache.
 const BLOCK: usize = 1 << 13;
+
+/// Passes of fewer values are one task: they, and samples, are done before another thread has them.
+const SERIAL: usize = 1 << 15;
 
 /// A value outside the bound: raster position and bits.
 type Miss = (u32, u64);
 
 /// Values to codes.
 pub fn encode<T: Kernels>(plan: &Interp, values: &[T], shape: &[usize], base: T, q: &Quantizer<T>) -> Coded {
-    let mut codes = vec![0; values.len()];
+    let mut codes = Buffer::new(values.len());
     let mut misses = Vec::new();
     let n_anchors = lattice::anchor_count(shape, plan.active);
     let passes = lattice::passes(plan, shape);
     // Nobody needs the last lattice: its place stays empty.
     let known_passes = &passes[..passes.len().saturating_sub(1)];
-    let (mut known, mut next) = lattices(n_anchors, known_passes);
+    let (long, short) = lattice_lens(n_anchors, known_passes);
+    let (mut long, mut short) = (Buffer::new(long), Buffer::new(short));
+    let (mut known, mut next) = in_turn(&mut long, &mut short, known_passes.len());
     let (now, mut rest) = codes.split_at_mut(n_anchors);
-    encode_anchors(plan, values, shape, base, q, now, &mut known, &mut misses);
+    encode_anchors(plan, values, shape, base, q, now, known, &mut misses);
     let mut n_known = n_anchors;
     for (i, pass) in passes.iter().enumerate() {
         let (now, later) = rest.split_at_mut(pass.n_codes());
@@ -46,7 +52,9 @@ pub fn decode<T: Kernels>(plan: &Interp, codes: &[i32], shape: &[usize], base: T
     let n_anchors = lattice::anchor_count(shape, plan.active);
     let step = q.narrowed(plan.narrowing(plan.levels.len() + 1)).step;
     let passes = lattice::passes(plan, shape);
-    let (mut known, mut next) = lattices(n_anchors, &passes);
+    let (long, short) = lattice_lens(n_anchors, &passes);
+    let (mut long, mut short) = (vec![T::default(); long], Buffer::new(short));
+    let (mut known, mut next) = in_turn(&mut long, &mut short, passes.len());
     let (now, mut rest) = codes.split_at(n_anchors);
     let mut last = [base];
     for (value, &code) in known.iter_mut().zip(now) {
@@ -62,15 +70,22 @@ pub fn decode<T: Kernels>(plan: &Interp, codes: &[i32], shape: &[usize], base: T
         std::mem::swap(&mut known, &mut next);
         n_known = pass.n_after();
     }
-    known
+    long
 }
 
-/// Room for the anchors and for the lattice after the first pass; passes take turns, and the last one's has the length of its
-/// lattice. Fresh memory costs more than any pass over it, so that two rooms serve for all.
-pub(super) fn lattices<T: Kernels>(n_anchors: usize, passes: &[Pass]) -> (Vec<T>, Vec<T>) {
-    let lens: Vec<usize> = std::iter::once(n_anchors).chain(passes.iter().map(Pass::n_after)).collect();
-    let room = |back: usize| vec![T::default(); lens.len().checked_sub(back).map_or(0, |i| lens[i])];
-    if lens.len() % 2 == 1 { (room(1), room(2)) } else { (room(2), room(1)) }
+/// Lengths of two rooms that serve for the anchors and all lattices in turn; the first takes the last lattice.
+fn lattice_lens(n_anchors: usize, passes: &[Pass]) -> (usize, usize) {
+    let len = |back: usize| match passes.len().checked_sub(back) {
+        Some(0) => n_anchors,
+        Some(i) => passes[i - 1].n_after(),
+        None => 0,
+    };
+    (len(0), len(1))
+}
+
+/// The rooms in the order in which `n_passes` passes use them: where the anchors go, and where the first pass puts its lattice.
+fn in_turn<'a, T>(long: &'a mut [T], short: &'a mut [T], n_passes: usize) -> (&'a mut [T], &'a mut [T]) {
+    if n_passes.is_multiple_of(2) { (long, short) } else { (short, long) }
 }
 
 /// Anchors follow each other: each is predicted by the one before.
@@ -118,7 +133,7 @@ pub(super) fn encode_pass<T: Kernels>(
     misses: &mut Vec<Miss>,
 ) {
     let row_len = pass.row_len();
-    let rows_a_block = (BLOCK / row_len).max(1);
+    let rows_a_block = if codes.len() < SERIAL { codes.len() } else { (BLOCK / row_len).max(1) };
     let (n_next, next_row_len) = (next.len(), pass.after[pass.n_axes - 1]);
     if n_next > 0 && !pass.is_on_last_axis() {
         copy_known(pass, known, next);

@@ -83,6 +83,14 @@ impl Interp {
         Self { active, wrap, alpha_sixteenths: 16, beta_sixteenths: 16, levels: vec![level; n_levels] }
     }
 
+    /// The same plan with another choice for `level` (1 is the finest).
+    fn with_level(&self, level: usize, choice: Level) -> Self {
+        let mut plan = self.clone();
+        let n = plan.levels.len();
+        plan.levels[n - level] = choice;
+        plan
+    }
+
     /// How much narrower bins are at `level` (1 is the finest).
     pub fn narrowing(&self, level: usize) -> f64 {
         let (alpha, beta) = (f64::from(self.alpha_sixteenths) / 16.0, f64::from(self.beta_sixteenths) / 16.0);

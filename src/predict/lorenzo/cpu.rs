@@ -3,10 +3,11 @@
 use crate::predict::{Coded, none};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
+use crate::scratch::Buffer;
 use rayon::prelude::*;
 
 /// Values a task works on at least.
-const BLOCK: usize = 1 << 14;
+const BLOCK: usize = 1 << 15;
 
 /// Lengths of a tile seen as (independent blocks, slow, middle, fast): the last `axes` axes, padded with 1.
 fn block_shape(axes: usize, shape: &[usize]) -> (usize, usize, usize) {
@@ -30,7 +31,7 @@ pub fn encode<T: Kernels>(axes: usize, values: &[T], shape: &[usize], base: T, q
             }
         }
     }
-    let mut codes = vec![0; counts.len()];
+    let mut codes = Buffer::new(counts.len());
     let row_blocks = codes.par_chunks_mut(fast).with_min_len(BLOCK.div_ceil(fast)).enumerate();
     row_blocks.for_each(|(row, out)| {
         let (y, z) = (row % middle, row / middle % slow);
@@ -82,7 +83,8 @@ fn difference(block: &[i32], i: usize, middle: usize, fast: usize) -> i32 {
 /// Codes to values.
 pub fn decode<T: Kernels>(axes: usize, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
     let (slow, middle, fast) = block_shape(axes, shape);
-    let mut counts = codes.to_vec();
+    let mut counts = Buffer::new(codes.len());
+    counts.copy_from_slice(codes);
     counts.par_chunks_mut(fast).with_min_len(BLOCK.div_ceil(fast)).for_each(|row| {
         let mut sum = 0i32;
         for v in row {

@@ -4,14 +4,15 @@ use crate::predict::{Coded, collect_misses};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
 use crate::quantize::outlier::Outliers;
+use crate::scratch::Buffer;
 use rayon::prelude::*;
 
 /// Values a task: long enough to hide the cost of a task, short enough for the cache.
-const BLOCK: usize = 1 << 14;
+const BLOCK: usize = 1 << 15;
 
 /// Values to codes.
 pub fn encode<T: Kernels>(values: &[T], base: T, q: &Quantizer<T>) -> Coded {
-    let mut codes = vec![0; values.len()];
+    let mut codes = Buffer::new(values.len());
     let misses = codes
         .par_chunks_mut(BLOCK)
         .zip(values.par_chunks(BLOCK))

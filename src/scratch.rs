@@ -1,0 +1,114 @@
+//! Large working buffers, used again.
+//!
+//! Memory fresh from the system costs more than a pass of the codec over it (a page fault every 4 KiB), so that buffers that
+//! were given back are kept for the next tile or the next call: at most [`KEEP_BYTES`] in the process.
+
+use bytemuck::Pod;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+/// How much is kept while nobody uses it.
+pub const KEEP_BYTES: usize = 64 << 20;
+
+static KEPT: Mutex<Vec<Vec<u64>>> = Mutex::new(Vec::new());
+
+/// A slice of `T` that returns to the process's store when dropped.
+pub struct Buffer<T: Pod> {
+    words: Vec<u64>,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Pod> Buffer<T> {
+    /// Room for `len` elements **of unspecified value**: whoever takes it writes each before reading it.
+    pub fn new(len: usize) -> Self {
+        assert!(align_of::<T>() <= align_of::<u64>());
+        let n_words = (len * size_of::<T>()).div_ceil(size_of::<u64>());
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        // The smallest that is large enough.
+        let fit = kept.iter().enumerate().filter(|(_, w)| w.len() >= n_words).min_by_key(|(_, w)| w.len());
+        let words = fit.map(|(i, _)| i).map(|i| kept.swap_remove(i));
+        drop(kept);
+        let words = words.unwrap_or_else(|| vec![0; n_words]);
+        let mut buffer = Self { words, len, element: PhantomData };
+        if cfg!(debug_assertions) {
+            // Whoever relies on what was there before is found by the tests.
+            bytemuck::cast_slice_mut::<T, u8>(&mut buffer).fill(0xa5);
+        }
+        buffer
+    }
+
+    /// Room for `len` elements, all zero.
+    pub fn zeroed(len: usize) -> Self {
+        let mut buffer = Self::new(len);
+        buffer.fill(T::zeroed());
+        buffer
+    }
+}
+
+impl<T: Pod> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let words = std::mem::take(&mut self.words);
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let n_kept: usize = kept.iter().map(Vec::len).sum();
+        if !words.is_empty() && (n_kept + words.len()) * size_of::<u64>() <= KEEP_BYTES {
+            kept.push(words);
+        }
+    }
+}
+
+impl<T: Pod> Deref for Buffer<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+impl<T: Pod> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
+    }
+}
+
+impl<T: Pod> Default for Buffer<T> {
+    fn default() -> Self {
+        Self { words: Vec::new(), len: 0, element: PhantomData }
+    }
+}
+
+impl<T: Pod> Clone for Buffer<T> {
+    fn clone(&self) -> Self {
+        let mut copy = Self::new(self.len);
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
+impl<T: Pod + PartialEq> PartialEq for Buffer<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Pod + std::fmt::Debug> std::fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_of_any_type_and_length() {
+        for len in [0, 1, 7, 8, 1000] {
+            let mut bytes = Buffer::<u8>::new(len);
+            bytes.fill(7);
+            assert_eq!(*bytes.clone(), *vec![7; len]);
+            drop(bytes);
+            assert!(Buffer::<f64>::zeroed(len).iter().all(|&v| v.to_bits() == 0));
+        }
+    }
+}
