@@ -4,16 +4,16 @@
 //! [`compress_tile`] for each, which is the pipeline itself: special values, quantizer, predictor, codes, check, bytes.
 
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
-use crate::config::Config;
+use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
 use crate::encode::{bytes, exact, huffman};
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{Field, Float, Values};
 use crate::io::{Format, Schema, Source};
 use crate::plan::{Plan, Treatment};
-use crate::predict::{self, Coded, Predictor};
+use crate::predict::fitted::Rows;
+use crate::predict::{self, Coded, FITTED, Method, fitted};
 use crate::quantize::Quantizer;
-use crate::quantize::cpu::Kernels;
 use crate::quantize::log;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::{Found, Specials};
@@ -47,7 +47,7 @@ pub(crate) mod method {
 ///
 /// # Errors
 /// `Usage` if the bound means nothing or can not be represented in the field's type.
-pub fn compress<T: Kernels>(field: &Field<'_, T>, config: &Config) -> Result<Vec<u8>> {
+pub fn compress<T: Rows>(field: &Field<'_, T>, config: &Config) -> Result<Vec<u8>> {
     let shape: Vec<u64> = field.shape().iter().map(|&n| n as u64).collect();
     let schema = Schema::single(Format::Raw, "data", T::DTYPE, &shape);
     let bound = config.bound_of("data");
@@ -163,7 +163,7 @@ fn f32_of(bits: u64) -> f32 {
 }
 
 /// Statistics of the values that are not special.
-pub fn statistics<T: Kernels>(values: &[T], fill: Option<T>) -> Stats {
+pub fn statistics<T: Rows>(values: &[T], fill: Option<T>) -> Stats {
     const BLOCK: usize = 1 << 15;
     let of_block = |values: &[T]| {
         let (min, max, any_special) = T::scan(values, fill);
@@ -182,7 +182,7 @@ pub fn statistics<T: Kernels>(values: &[T], fill: Option<T>) -> Stats {
 ///
 /// # Errors
 /// `BoundViolated` if `config` asks for a check and it fails, which is a bug.
-pub fn compress_tile<T: Kernels>(
+pub fn compress_tile<T: Rows>(
     values: &[T],
     region: &[Range<u64>],
     treatment: &Treatment,
@@ -210,7 +210,7 @@ pub fn compress_tile<T: Kernels>(
     })
 }
 
-fn store_exactly<T: Kernels>(values: &[T]) -> Vec<u8> {
+fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
     let mut out = exact::encode(&T::values(values.to_vec()));
     out.insert(0, method::EXACT);
     out
@@ -224,15 +224,18 @@ struct Tile<'a, T> {
     config: &'a Config,
 }
 
-/// Codes of a tile with all that a decoder needs to read them.
+/// A tile's values as codes, with all that a decoder needs to read them.
 struct Encoded<T> {
-    predictor: Box<dyn Predictor<T>>,
     base: T,
     quantizer: Quantizer<T>,
-    coded: Coded,
+    method: Method<T>,
+    /// Coded codes.
+    bytes: Vec<u8>,
+    /// Values that codes miss.
+    outliers: Outliers,
 }
 
-impl<T: Kernels> Tile<'_, T> {
+impl<T: Rows> Tile<'_, T> {
     /// Codes within an absolute bound; `None` if codes make no sense for these values.
     fn direct(&self, bound: f64, resolved: &Resolved) -> Result<Option<Vec<u8>>> {
         // 1. Set special values apart.
@@ -242,16 +245,16 @@ impl<T: Kernels> Tile<'_, T> {
         let work = found.as_ref().map(|f| mark(self.values, &f.marks));
         let work = work.as_deref().unwrap_or(self.values);
         // 2.–4. Quantizer, predictor, codes.
-        let Some(mut encoded) = self.encode(work, &stats, bound) else { return Ok(None) };
+        let Some(mut encoded) = self.encode(work, found.as_ref(), &stats, bound) else { return Ok(None) };
         // 5. Check. Always where a decoded value might pass for the fill value.
         let near_fill = self.fill.is_some_and(|f| (stats.min - bound..=stats.max + bound).contains(&f.to_f64()));
         if self.config.verify || near_fill {
-            let decoded = self.decode(&encoded, found.as_ref());
-            self.keep_off_fill(&decoded, &mut encoded.coded.outliers);
-            self.check(decoded, &encoded.coded.outliers, resolved)?;
+            let decoded = self.decode(&encoded, found.as_ref())?;
+            self.keep_off_fill(&decoded, &mut encoded.outliers);
+            self.check(decoded, &encoded.outliers, resolved)?;
         }
         // 6. Bytes.
-        Ok(Some(self.to_bytes(method::DIRECT, &encoded, found, &[])))
+        Ok(Some(self.to_bytes(method::DIRECT, &encoded, found.as_ref())))
     }
 
     /// Codes whose mean square error is bounded too: the bound is tightened until it holds.
@@ -288,9 +291,9 @@ impl<T: Kernels> Tile<'_, T> {
         let stats = statistics(&logs, None);
         // 2.–4. As for other values, on the logarithms; what misses there is looked at here, in the values themselves.
         let tile = Tile { values: &logs, shape: self.shape.clone(), fill: None, config: self.config };
-        let Some(mut encoded) = tile.encode(&logs, &stats, bound) else { return Ok(None) };
-        encoded.coded.outliers = Outliers::default();
-        let decoded_logs = tile.decode(&encoded, None);
+        let Some(mut encoded) = tile.encode(&logs, found.as_ref(), &stats, bound) else { return Ok(None) };
+        encoded.outliers = Outliers::default();
+        let decoded_logs = tile.decode_codes(&encoded, found.as_ref())?;
         let signs = log::signs_to_bytes(self.values);
         let mut decoded: Vec<T> = decoded_logs.iter().map(|&y| log::inverse(y)).collect();
         log::apply_signs(&signs, &mut decoded)?;
@@ -310,11 +313,11 @@ impl<T: Kernels> Tile<'_, T> {
             self.check(decoded, &outliers, resolved)?;
         }
         // 6. Bytes.
-        let specials = found.map(|f| Found { outliers: Outliers::default(), ..f });
-        Ok(Some(tile.with_lists(method::LOG, &encoded, specials, &signs, outliers.to_bytes::<T>())))
+        let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
+        Ok(Some(encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes::<T>())))
     }
 
-    fn encode(&self, work: &[T], stats: &Stats, bound: f64) -> Option<Encoded<T>> {
+    fn encode(&self, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
         // 2. Fix the quantizer: bins around the middle of the range.
         let middle = if stats.n == 0 { 0.0 } else { stats.min / 2.0 + stats.max / 2.0 };
         let base = T::from_f64(middle);
@@ -322,22 +325,85 @@ impl<T: Kernels> Tile<'_, T> {
         if !quantizer.is_usable() {
             return None;
         }
-        // 3. Choose the predictor.
-        let predictor = predict::choose::choose(work, &self.shape, base, &quantizer, self.config.predictor);
-        // 4. Predict and quantize.
-        let coded = predictor.encode(work, &self.shape, base, &quantizer);
-        Some(Encoded { predictor, base, quantizer, coded })
+        // 3., 4. Choose the predictor; predict, quantize, code.
+        let marks = self.marks(found);
+        let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
+        // Where next to nothing is left, what the fits cost may be most of it.
+        let is_small = |e: &Encoded<T>| e.bytes.len() * 32 < work.len() || work.len() < 1 << 16;
+        match by_contexts {
+            Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
+            Some(encoded) => {
+                let other = self.with_huffman(work, marks.as_deref(), base, &quantizer);
+                Some(if self.size(&other) < self.size(&encoded) { other } else { encoded })
+            }
+            None => Some(self.with_huffman(work, marks.as_deref(), base, &quantizer)),
+        }
+    }
+
+    /// Codes with contexts, if the user lets us and the tile is large enough.
+    fn with_contexts(
+        &self,
+        work: &[T],
+        marks: Option<&[bool]>,
+        base: T,
+        quantizer: &Quantizer<T>,
+    ) -> Option<Encoded<T>> {
+        let effort = match (self.config.predictor, self.config.effort) {
+            (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => fitted::cpu::Effort::BALANCED,
+            (PredictorChoice::Auto, Effort::Balanced) => fitted::cpu::Effort::BALANCED,
+            (PredictorChoice::Auto | PredictorChoice::Fitted, Effort::Best) => fitted::cpu::Effort::BEST,
+            _ => return None,
+        };
+        if !fitted::is_worthwhile(&self.shape) {
+            return None;
+        }
+        let wrap = predict::choose::is_circle(work, &self.shape);
+        let coded = fitted::cpu::encode(work, marks, &self.shape, base, quantizer, wrap, effort);
+        let (bytes, outliers) = (coded.bytes, coded.outliers);
+        Some(Encoded { base, quantizer: *quantizer, method: Method::Contexts(coded.plan), bytes, outliers })
+    }
+
+    /// Codes of the cheapest of the other predictors.
+    fn with_huffman(&self, work: &[T], marks: Option<&[bool]>, base: T, quantizer: &Quantizer<T>) -> Encoded<T> {
+        let predictor = predict::choose::choose(work, &self.shape, base, quantizer, self.config.predictor);
+        let Coded { codes, outliers } = predictor.encode(work, &self.shape, base, quantizer);
+        // Codes of values stored in runs say nothing: the decoder puts zeros there.
+        let bytes = match marks {
+            None => huffman::cpu::encode(&codes),
+            Some(marks) => {
+                let marks = predictor.in_coding_order(marks, &self.shape);
+                let kept: Vec<i32> = codes.iter().zip(marks).filter(|(_, m)| !m).map(|(&c, _)| c).collect();
+                huffman::cpu::encode(&kept)
+            }
+        };
+        Encoded { base, quantizer: *quantizer, method: Method::Huffman(predictor), bytes, outliers }
+    }
+
+    /// Which values are stored in runs.
+    fn marks(&self, found: Option<&Found>) -> Option<Vec<bool>> {
+        found.filter(|f| !f.specials.is_empty()).map(|f| f.specials.marks(self.values.len()))
+    }
+
+    fn size(&self, encoded: &Encoded<T>) -> usize {
+        encoded.to_bytes(method::DIRECT, &[], &[], &encoded.outliers.to_bytes::<T>()).len()
+    }
+
+    /// What the decoder will make of the codes.
+    fn decode_codes(&self, encoded: &Encoded<T>, found: Option<&Found>) -> Result<Vec<T>> {
+        let empty = Specials::default();
+        let specials = found.map_or(&empty, |f| &f.specials);
+        let Encoded { base, quantizer, method, bytes, .. } = encoded;
+        crate::decompress::decode_codes(method, bytes, specials, &self.shape, *base, quantizer, self.values.len())
     }
 
     /// What the decoder will make of the codes, but for the values stored apart one by one.
-    fn decode(&self, encoded: &Encoded<T>, found: Option<&Found>) -> Vec<T> {
-        let Encoded { predictor, base, quantizer, coded } = encoded;
-        let mut decoded = predictor.decode(&coded.codes, &self.shape, *base, quantizer);
+    fn decode(&self, encoded: &Encoded<T>, found: Option<&Found>) -> Result<Vec<T>> {
+        let mut decoded = self.decode_codes(encoded, found)?;
         if let Some(found) = found {
             found.specials.apply(&mut decoded);
             found.outliers.apply(&mut decoded);
         }
-        decoded
+        Ok(decoded)
     }
 
     /// Stores exactly what would decode to the fill value, or to −0.0, without being it.
@@ -367,50 +433,45 @@ impl<T: Kernels> Tile<'_, T> {
         Err(Error::new(Kind::BoundViolated, format!("{n} values left their bound; this is a bug, please report it")))
     }
 
-    fn to_bytes(&self, method: u8, encoded: &Encoded<T>, found: Option<Found>, signs: &[u8]) -> Vec<u8> {
-        let mut outliers = encoded.coded.outliers.clone();
-        if let Some(found) = &found {
+    fn to_bytes(&self, method: u8, encoded: &Encoded<T>, found: Option<&Found>) -> Vec<u8> {
+        let mut outliers = encoded.outliers.clone();
+        if let Some(found) = found {
             let pairs = |o: &Outliers| o.positions.iter().copied().zip(o.bits.iter().copied()).collect::<Vec<_>>();
             outliers = Outliers::from_unsorted([pairs(&outliers), pairs(&found.outliers)].concat());
         }
-        self.with_lists(method, encoded, found, signs, outliers.to_bytes::<T>())
+        let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
+        encoded.to_bytes(method, &specials, &[], &outliers.to_bytes::<T>())
     }
+}
 
+impl<T: Rows> Encoded<T> {
     /// Method, base, step, predictor, lists of values stored apart, codes. Layout in `container/format.md`.
-    fn with_lists(
-        &self,
-        method: u8,
-        encoded: &Encoded<T>,
-        found: Option<Found>,
-        signs: &[u8],
-        outliers: Vec<u8>,
-    ) -> Vec<u8> {
-        let Encoded { predictor, base, quantizer, coded } = encoded;
-        let mut out = vec![method];
-        out.extend_from_slice(&base.to_bits().to_le_bytes()[..T::BYTES]);
-        out.extend_from_slice(&quantizer.step.to_bits().to_le_bytes()[..T::BYTES]);
-        out.push(predictor.id());
-        predictor.write(&mut out);
-        let specials = found.as_ref().map(|f| f.specials.to_bytes()).unwrap_or_default();
-        bytes::put_bytes(&mut out, &specials);
+    fn to_bytes(&self, method: u8, specials: &[u8], signs: &[u8], outliers: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes.len() + specials.len() + signs.len() + outliers.len() + 64);
+        out.push(method);
+        out.extend_from_slice(&self.base.to_bits().to_le_bytes()[..T::BYTES]);
+        out.extend_from_slice(&self.quantizer.step.to_bits().to_le_bytes()[..T::BYTES]);
+        match &self.method {
+            Method::Huffman(predictor) => {
+                out.push(predictor.id());
+                predictor.write(&mut out);
+            }
+            Method::Contexts(plan) => {
+                out.push(FITTED);
+                plan.write(&mut out);
+            }
+        }
+        bytes::put_bytes(&mut out, specials);
         if method == method::LOG {
             bytes::put_bytes(&mut out, signs);
         }
-        bytes::put_bytes(&mut out, &outliers);
-        // Codes of values stored in runs say nothing: the decoder puts zeros there.
-        match found.filter(|f| !f.specials.is_empty()) {
-            None => out.extend(huffman::cpu::encode(&coded.codes)),
-            Some(found) => {
-                let marks = predictor.in_coding_order(&found.specials.marks(self.values.len()), &self.shape);
-                let kept: Vec<i32> = coded.codes.iter().zip(marks).filter(|(_, m)| !m).map(|(&c, _)| c).collect();
-                out.extend(huffman::cpu::encode(&kept));
-            }
-        }
+        bytes::put_bytes(&mut out, outliers);
+        out.extend_from_slice(&self.bytes);
         out
     }
 }
 
 /// A working copy with NaN in marked places.
-fn mark<T: Kernels>(values: &[T], marks: &[bool]) -> Vec<T> {
+fn mark<T: Rows>(values: &[T], marks: &[bool]) -> Vec<T> {
     values.iter().zip(marks).map(|(&v, &m)| if m { T::NAN } else { v }).collect()
 }

@@ -21,6 +21,32 @@ pub enum PredictorChoice {
     Lorenzo,
     /// Multi-level interpolation.
     Interp,
+    /// Fitted stencils with contexts.
+    Fitted,
+}
+
+/// How hard to try.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effort {
+    /// Lorenzo or interpolation, then Huffman: several times faster than the others.
+    Fast,
+    /// Fitted predictor and contexts, fitted once to a sample.
+    #[default]
+    Balanced,
+    /// The same, fitted several times to more of the data: a few per cent smaller, several times slower to compress.
+    Best,
+}
+
+impl std::str::FromStr for Effort {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "fast" => Ok(Self::Fast),
+            "balanced" => Ok(Self::Balanced),
+            "best" => Ok(Self::Best),
+            _ => Err(Error::usage(format!("{text:?} is no effort; there are fast, balanced, best"))),
+        }
+    }
 }
 
 impl std::str::FromStr for PredictorChoice {
@@ -31,7 +57,8 @@ impl std::str::FromStr for PredictorChoice {
             "none" => Ok(Self::None),
             "lorenzo" => Ok(Self::Lorenzo),
             "interp" => Ok(Self::Interp),
-            _ => Err(Error::usage(format!("{text:?} is no predictor; there are auto, none, lorenzo, interp"))),
+            "fitted" => Ok(Self::Fitted),
+            _ => Err(Error::usage(format!("{text:?} is no predictor; there are auto, none, lorenzo, interp, fitted"))),
         }
     }
 }
@@ -45,6 +72,8 @@ pub struct Config {
     pub bounds: BTreeMap<String, Bound>,
     /// Which predictors may be chosen.
     pub predictor: PredictorChoice,
+    /// How hard to try.
+    pub effort: Effort,
     /// Bytes of values in a tile, about: more compress better and take more memory.
     pub tile_bytes: u64,
     /// Whether every tile is decoded and compared with its values before it is written.
@@ -61,6 +90,7 @@ impl Config {
             bound,
             bounds: BTreeMap::new(),
             predictor: PredictorChoice::Auto,
+            effort: Effort::default(),
             tile_bytes: DEFAULT_TILE_BYTES,
             verify: false,
         }
@@ -75,6 +105,12 @@ impl Config {
     /// Use only this predictor.
     pub fn with_predictor(mut self, predictor: PredictorChoice) -> Self {
         self.predictor = predictor;
+        self
+    }
+
+    /// Try as hard as this.
+    pub fn with_effort(mut self, effort: Effort) -> Self {
+        self.effort = effort;
         self
     }
 

@@ -7,9 +7,9 @@ use crate::error::{Context, Error, Result};
 use crate::field::{DType, Float, Values};
 use crate::io::Sink;
 use crate::plan::Treatment;
-use crate::predict;
+use crate::predict::fitted::Rows;
+use crate::predict::{self, Method, fitted};
 use crate::quantize::Quantizer;
-use crate::quantize::cpu::Kernels;
 use crate::quantize::log;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Specials;
@@ -95,7 +95,7 @@ pub fn decompress_tile(coded: &[u8], dtype: DType, treatment: &Treatment, region
 }
 
 /// Codes of the values themselves.
-fn direct<T: Kernels>(reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
+fn direct<T: Rows>(reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
     let parts = Parts::<T, T>::read(reader, false, shape, n)?;
     let mut values = parts.head.decode(parts.codes, shape, n)?;
     // What was stored apart comes last: no prediction depends on it.
@@ -105,7 +105,7 @@ fn direct<T: Kernels>(reader: Reader<'_>, shape: &[usize], n: usize) -> Result<V
 }
 
 /// Codes of logarithms.
-fn logarithmic<T: Kernels>(reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
+fn logarithmic<T: Rows>(reader: Reader<'_>, shape: &[usize], n: usize) -> Result<Vec<T>> {
     let parts = Parts::<f64, T>::read(reader, true, shape, n)?;
     let logs = parts.head.decode(parts.codes, shape, n)?;
     let mut values: Vec<T> = logs.par_iter().with_min_len(1 << 12).map(|&y| log::inverse(y)).collect();
@@ -125,7 +125,7 @@ struct Parts<'a, C, T> {
     values: std::marker::PhantomData<T>,
 }
 
-impl<'a, C: Kernels, T: Kernels> Parts<'a, C, T> {
+impl<'a, C: Rows, T: Rows> Parts<'a, C, T> {
     fn read(mut reader: Reader<'a>, with_signs: bool, shape: &[usize], n: usize) -> Result<Self> {
         // The method was read before.
         let total = reader.rest().len() + 1;
@@ -150,11 +150,11 @@ impl<'a, C: Kernels, T: Kernels> Parts<'a, C, T> {
 struct Head<T> {
     base: T,
     quantizer: Quantizer<T>,
-    predictor: Box<dyn predict::Predictor<T>>,
+    method: Method<T>,
     specials: Specials,
 }
 
-impl<T: Kernels> Head<T> {
+impl<T: Rows> Head<T> {
     /// Also gives the bytes that the list of special values takes.
     fn read(reader: &mut Reader<'_>, shape: &[usize], n: usize) -> Result<(Self, usize)> {
         let mut float = || {
@@ -163,28 +163,47 @@ impl<T: Kernels> Head<T> {
             Ok::<T, Error>(T::from_bits(u64::from_le_bytes(bits)))
         };
         let (base, step) = (float()?, float()?);
-        let predictor = predict::read(reader, shape)?;
+        let method = predict::read(reader, shape)?;
         let listed = reader.bytes()?;
         let specials = Specials::from_bytes(listed, n)?;
         // The decoder needs the step only; what the bound was, the check of a reader knows.
-        Ok((Self { base, quantizer: Quantizer::with_step(0.0, step), predictor, specials }, listed.len()))
+        Ok((Self { base, quantizer: Quantizer::with_step(0.0, step), method, specials }, listed.len()))
     }
 
     fn decode(&self, coded: &[u8], shape: &[usize], n: usize) -> Result<Vec<T>> {
-        let codes = if self.specials.is_empty() {
-            huffman::cpu::decode(coded, n)?
-        } else {
-            let kept = huffman::cpu::decode(coded, n - self.specials.len())?;
-            let marks = self.predictor.in_coding_order(&self.specials.marks(n), shape);
+        decode_codes(&self.method, coded, &self.specials, shape, self.base, &self.quantizer, n)
+    }
+}
+
+/// Coded codes to values, but for those stored apart.
+pub(crate) fn decode_codes<T: Rows>(
+    method: &Method<T>,
+    coded: &[u8],
+    specials: &Specials,
+    shape: &[usize],
+    base: T,
+    quantizer: &Quantizer<T>,
+    n: usize,
+) -> Result<Vec<T>> {
+    let marks = (!specials.is_empty()).then(|| specials.marks(n));
+    let predictor = match method {
+        Method::Contexts(plan) => return fitted::cpu::decode(plan, coded, marks.as_deref(), shape, base, quantizer),
+        Method::Huffman(predictor) => predictor,
+    };
+    let codes = match marks {
+        None => huffman::cpu::decode(coded, n)?,
+        Some(marks) => {
+            let kept = huffman::cpu::decode(coded, n - specials.len())?;
+            let marks = predictor.in_coding_order(&marks, shape);
             let mut kept = kept.iter();
             let mut codes = Buffer::new(n);
             for (code, special) in codes.iter_mut().zip(marks) {
                 *code = if special { 0 } else { kept.next().copied().unwrap_or(0) };
             }
             codes
-        };
-        Ok(self.predictor.decode(&codes, shape, self.base, &self.quantizer))
-    }
+        }
+    };
+    Ok(predictor.decode(&codes, shape, base, quantizer))
 }
 
 /// What a coded tile consists of, for `inspect`.
@@ -265,11 +284,11 @@ fn unknown_method(method: u8, dtype: DType) -> Error {
     Error::unsupported(format!("tile method {method} of {dtype}; a newer residuum may read it"))
 }
 
-impl<C: Kernels, T: Kernels> Parts<'_, C, T> {
+impl<C: Rows, T: Rows> Parts<'_, C, T> {
     fn report(&self, method: &'static str, n: usize) -> TileReport {
         TileReport {
             method,
-            predictor: self.head.predictor.describe(),
+            predictor: self.head.method.describe(),
             base: self.head.base.to_f64(),
             step: self.head.quantizer.step.to_f64(),
             n_values: n as u64,

@@ -26,7 +26,7 @@ pub mod tile;
 
 pub use bound::Bound;
 pub use compress::{compress, compress_source};
-pub use config::{Config, PredictorChoice};
+pub use config::{Config, Effort, PredictorChoice};
 pub use container::{Archive, Writer};
 pub use decompress::{decompress, decompress_to};
 pub use error::{Context, Error, Kind, Result};

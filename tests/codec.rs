@@ -8,7 +8,7 @@ use registry::{BOUNDS, CONTENTS, ENTRIES, FILL, Random, SHAPES, content};
 use residuum::{Bound, Config, Error, Field, Kind, bound::Mode, compress, decompress};
 
 /// A float type under test.
-trait TestFloat: residuum::quantize::cpu::Kernels {
+trait TestFloat: residuum::predict::fitted::Rows {
     const NAME: &'static str;
 }
 impl TestFloat for f32 {

@@ -2,7 +2,7 @@
 
 use super::help::{COMPRESS_EXAMPLES, DECOMPRESS_EXAMPLES, EXAMPLES, EXIT_STATUS};
 use crate::bound::Bound;
-use crate::config::PredictorChoice;
+use crate::config::{Effort, PredictorChoice};
 use crate::field::DType;
 use crate::io::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -55,6 +55,10 @@ pub struct CompressArgs {
     /// Element type of a raw input, little-endian.
     #[arg(long, value_name = "TYPE", value_parser = dtypes(), requires = "shape")]
     pub dtype: Option<DType>,
+    /// How hard to try: fast (interpolation and Huffman, several times faster), balanced (fitted predictor and contexts), best (fitted
+    /// several times: a few per cent smaller, several times slower to compress).
+    #[arg(long, value_name = "LEVEL", default_value = "balanced", value_parser = efforts())]
+    pub effort: Effort,
     /// Predictor: the cheapest for each tile, or always the same.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = predictors())]
     pub predictor: PredictorChoice,
@@ -202,8 +206,12 @@ fn threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024".to_string())
 }
 
+fn efforts() -> impl TypedValueParser<Value = Effort> {
+    PossibleValuesParser::new(["fast", "balanced", "best"]).try_map(|name| name.parse())
+}
+
 fn predictors() -> impl TypedValueParser<Value = PredictorChoice> {
-    PossibleValuesParser::new(["auto", "none", "lorenzo", "interp"]).try_map(|name| name.parse())
+    PossibleValuesParser::new(["auto", "none", "lorenzo", "interp", "fitted"]).try_map(|name| name.parse())
 }
 
 /// Types that a raw file may hold.

@@ -47,6 +47,7 @@ fn config(args: &CompressArgs) -> Result<Config> {
     bound.check()?;
     let mut config = Config::new(bound)
         .with_predictor(args.predictor)
+        .with_effort(args.effort)
         .with_tile_bytes(args.tile_mib << 20)
         .with_verify(!args.no_verify);
     for (name, bound) in of_file.iter().chain(args.bound.iter().map(|(name, bound)| (name, bound))) {

@@ -1,5 +1,7 @@
-//! Lossless stages: codes to bytes, exact values to bytes.
+//! From codes to bytes: the coders, and what they share.
 
+pub mod bits;
 pub mod bytes;
 pub mod exact;
 pub mod huffman;
+pub mod rans;

@@ -168,7 +168,7 @@ fn take_samples<T: Kernels>(values: &[T], shape: &[usize]) -> Vec<Sample<T>> {
 }
 
 /// Whether the last axis closes on itself: the step from its end to its start is like the steps between.
-fn is_circle<T: Kernels>(values: &[T], shape: &[usize]) -> bool {
+pub fn is_circle<T: Kernels>(values: &[T], shape: &[usize]) -> bool {
     const N_ROWS: usize = 64;
     let n = shape[shape.len() - 1];
     if n < 16 {

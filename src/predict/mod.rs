@@ -4,6 +4,7 @@
 //! `tests/registry` and a paragraph in `container/format.md`. [`none`] is the living template: copy it.
 
 pub mod choose;
+pub mod fitted;
 pub mod interp;
 pub mod lorenzo;
 pub mod none;
@@ -21,6 +22,8 @@ pub const NONE: u8 = 0;
 pub const LORENZO: u8 = 1;
 /// Id of [`interp::Interp`].
 pub const INTERP: u8 = 2;
+/// Id of [`fitted`].
+pub const FITTED: u8 = 3;
 
 /// What a predictor makes of a tile.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,15 +59,34 @@ pub trait Predictor<T: Kernels>: Send + Sync {
     fn describe(&self) -> String;
 }
 
+/// A predictor and the coder that goes with it.
+pub enum Method<T> {
+    /// Codes in an order that does not depend on them, then Huffman.
+    Huffman(Box<dyn Predictor<T>>),
+    /// Codes in contexts that the predictor knows, range coded.
+    Contexts(fitted::Plan),
+}
+
+impl<T: fitted::Rows> Method<T> {
+    /// One line for `inspect`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Huffman(predictor) => predictor.describe(),
+            Self::Contexts(plan) => plan.describe(),
+        }
+    }
+}
+
 /// Reads a predictor's id and decisions, for a tile of `shape` (axes of length 1 left out).
 ///
 /// # Errors
 /// `Unsupported` for an id of a later version, `Corrupt` for decisions out of range.
-pub fn read<T: Kernels>(reader: &mut Reader<'_>, shape: &[usize]) -> Result<Box<dyn Predictor<T>>> {
+pub fn read<T: Kernels>(reader: &mut Reader<'_>, shape: &[usize]) -> Result<Method<T>> {
     match reader.byte()? {
-        NONE => Ok(Box::new(none::None)),
-        LORENZO => Ok(Box::new(lorenzo::Lorenzo::read(reader, shape)?)),
-        INTERP => Ok(Box::new(interp::Interp::read(reader, shape)?)),
+        NONE => Ok(Method::Huffman(Box::new(none::None))),
+        LORENZO => Ok(Method::Huffman(Box::new(lorenzo::Lorenzo::read(reader, shape)?))),
+        INTERP => Ok(Method::Huffman(Box::new(interp::Interp::read(reader, shape)?))),
+        FITTED => Ok(Method::Contexts(fitted::Plan::read(reader, shape)?)),
         id => {
             Err(Error::unsupported(format!("predictor {id} is not known to this version; a newer residuum reads it")))
         }

@@ -48,6 +48,16 @@ impl<T: Float> Quantizer<T> {
         Self::with_step(self.bound, T::from_f64(self.step.to_f64() / ratio))
     }
 
+    /// `1 / step`
+    pub fn inverse(&self) -> T {
+        self.inverse_step
+    }
+
+    /// Differences strictly below this are within the bound.
+    pub fn within(&self) -> T {
+        self.surely_within
+    }
+
     /// Whether the step is a normal number whose inverse is finite, so that quantizing makes sense at all.
     pub fn is_usable(&self) -> bool {
         let (s, i) = (self.step.to_f64(), self.inverse_step.to_f64());

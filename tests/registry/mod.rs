@@ -14,6 +14,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry { name: "none", predictor: PredictorChoice::None },
     Entry { name: "lorenzo", predictor: PredictorChoice::Lorenzo },
     Entry { name: "interp", predictor: PredictorChoice::Interp },
+    Entry { name: "fitted", predictor: PredictorChoice::Fitted },
 ];
 
 pub const BOUNDS: &[(Bound, &str)] = &[
@@ -62,6 +63,13 @@ pub const SHAPES: &[&[usize]] = &[
     &[2, 3, 5, 7],
     &[2, 2, 3, 5, 9],
     &[2, 1, 3, 1, 64],
+    // Large enough for images of the fitted predictor.
+    &[1021],
+    &[23, 29],
+    &[4, 3, 200],
+    &[3, 17, 41],
+    &[3, 3, 19, 31],
+    &[2, 2, 2, 24, 25],
 ];
 
 /// Kinds of content, in f64; `fill` stands for missing values in some.

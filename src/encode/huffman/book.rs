@@ -1,8 +1,8 @@
 //! Code books: lengths from counts, canonical codes from lengths, decoding tables, and the compact form of lengths.
 
-use super::bits::{BitReader, BitWriter};
 use super::token::{self, Contexts, Meaning, N_CONTEXTS, N_TOKENS};
 use super::tokenize::CONTEXT_SIZE;
+use crate::encode::bits::{BitReader, BitWriter};
 use crate::error::{Error, Result};
 
 /// Longest code. 12 bits keep the four tables of a chunk within the second cache; what longer codes would gain on

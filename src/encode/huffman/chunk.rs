@@ -1,10 +1,10 @@
 //! A chunk's tokens to bits, and bits to codes.
 
 use super::FOUR_STREAMS_FROM_BYTES;
-use super::bits::{BitReader, BitWriter};
 use super::book::{MAX_BITS, entry};
 use super::token::{self, Contexts, Meaning};
 use super::tokenize::{self, N_INDICES, Placed, Tokens};
+use crate::encode::bits::{BitReader, BitWriter};
 use crate::error::{Error, Result};
 use multiversion::multiversion;
 use rayon::prelude::*;

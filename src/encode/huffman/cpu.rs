@@ -1,11 +1,11 @@
 //! The Huffman coder on the CPU: chunks are the tasks, in both directions.
 
 use super::CHUNK;
-use super::bits::{BitReader, BitWriter};
 use super::book::{self, Lengths};
 use super::chunk::{Coded, Place, decode_chunk, encode_chunk};
 use super::token::{self, Contexts, N_CONTEXTS, N_RUN, N_TOKENS};
 use super::tokenize::{CONTEXT_SIZE, Placed, Tokens, tokenize};
+use crate::encode::bits::{BitReader, BitWriter};
 use crate::encode::bytes::{self, Reader};
 use crate::error::{Error, Result};
 use crate::scratch::Buffer;

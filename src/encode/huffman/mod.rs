@@ -9,7 +9,6 @@
 //!
 //! Byte layout in `container/format.md`.
 
-mod bits;
 mod book;
 mod chunk;
 pub mod cpu;

@@ -1,0 +1,187 @@
+//! Streams: codes with their contexts to bytes and back.
+
+use super::family::{self, Frequencies};
+use super::token::{self, ESCAPE, N_TOKENS};
+use super::{LANES, PRECISION};
+use crate::encode::bits::{BitReader, BitWriter};
+use crate::encode::bytes::{self, Reader};
+use crate::error::{Error, Result};
+use crate::scratch::Buffer;
+
+/// States stay at or above this.
+const LOW: u32 = 1 << 16;
+const MASK: u32 = (1 << PRECISION) - 1;
+/// A state is below 2^32, a frequency below 2^14: with this shift the quotient is exact.
+const DIVISION_SHIFT: u32 = 46;
+/// A bucket of slots names the first token that any of them can have.
+const BUCKET_SHIFT: u32 = 2;
+const N_BUCKETS: usize = 1 << (PRECISION - BUCKET_SHIFT);
+
+/// Both directions' tables of a context.
+#[derive(Clone)]
+pub struct Table {
+    /// `start | frequency << 16`, by token; for encoders tokens without a frequency are [`ESCAPE`].
+    tokens: [u32; N_TOKENS],
+    /// `⌊2^46 / frequency⌋ + 1`: a product and a shift divide any state by the frequency.
+    inverses: [u64; N_TOKENS],
+    buckets: Vec<u8>,
+}
+
+impl Table {
+    /// The tables of distribution `id` (below [`family::N_DISTRIBUTIONS`]).
+    pub fn new(id: usize) -> Self {
+        let Frequencies(frequencies) = family::frequencies(id);
+        let mut tokens = [0; N_TOKENS];
+        let inverses = frequencies.map(|f| (1 << DIVISION_SHIFT) / u64::from(f.max(1)) + 1);
+        let mut buckets = vec![0u8; N_BUCKETS];
+        let mut start = 0u32;
+        for (t, &f) in frequencies.iter().enumerate() {
+            tokens[t] = start | u32::from(f) << 16;
+            let f = u32::from(f);
+            if f > 0 {
+                // Buckets whose first slot is within the token; the bucket in which it starts belongs to the one before.
+                let from = start.div_ceil(1 << BUCKET_SHIFT) as usize;
+                let to = (start + f).div_ceil(1 << BUCKET_SHIFT) as usize;
+                buckets[from..to].fill(t as u8);
+            }
+            start += f;
+        }
+        Self { tokens, inverses, buckets }
+    }
+}
+
+/// Writes a stream: `contexts` (indices into `tables`) and `codes` are of equal length.
+pub fn encode(codes: &[i32], contexts: &[u8], tables: &[Table], out: &mut Vec<u8>) {
+    // Plain bits go forward, states backwards: the decoder runs through both forward.
+    let mut plain = BitWriter::with_capacity(codes.len() / 8);
+    let mut tokens = Buffer::<[u8; 2]>::new(codes.len());
+    for ((&code, &context), out) in codes.iter().zip(contexts).zip(&mut *tokens) {
+        let (mut token, mut n, mut bits) = token::split(code);
+        if tables[usize::from(context)].tokens[token] >> 16 == 0 {
+            (token, n, bits) = (ESCAPE, 32, code as u32);
+        }
+        *out = [context, token as u8];
+        if n > 0 {
+            plain.put(u64::from(bits), n);
+        }
+    }
+    let mut states = [LOW; LANES];
+    // A code takes at most one word.
+    let mut words = Buffer::<u16>::new(codes.len());
+    let mut n_words = 0;
+    for (i, &[context, token]) in tokens.iter().enumerate().rev() {
+        let table = &tables[usize::from(context)];
+        let (entry, inverse) = (table.tokens[usize::from(token)], table.inverses[usize::from(token)]);
+        let (start, frequency) = (entry & 0xffff, entry >> 16);
+        let state = &mut states[i % LANES];
+        let full = *state >= frequency << (32 - PRECISION);
+        words[n_words] = *state as u16;
+        n_words += usize::from(full);
+        let s = if full { *state >> 16 } else { *state };
+        let quotient = (u128::from(s) * u128::from(inverse) >> DIVISION_SHIFT) as u32;
+        *state = (quotient << PRECISION) + (s - quotient * frequency) + start;
+    }
+    let words = &words[..n_words];
+    let plain = plain.finish();
+    bytes::put_varint(out, plain.len() as u64);
+    bytes::put_varint(out, words.len() as u64);
+    states.iter().for_each(|s| out.extend(s.to_le_bytes()));
+    words.iter().rev().for_each(|w| out.extend(w.to_le_bytes()));
+    out.extend(plain);
+}
+
+/// Reads a stream.
+pub struct Decoder<'a> {
+    states: [u32; LANES],
+    words: &'a [u8],
+    n_read: usize,
+    at: usize,
+    plain: BitReader<'a>,
+}
+
+impl<'a> Decoder<'a> {
+    /// A stream as [`encode`] wrote it.
+    ///
+    /// # Errors
+    /// `Corrupt` if the lengths do not fit.
+    pub fn new(reader: &mut Reader<'a>) -> Result<Self> {
+        let n_plain = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
+        let n_words = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
+        let mut states = [0; LANES];
+        for (s, bytes) in states.iter_mut().zip(reader.take(4 * LANES)?.as_chunks::<4>().0) {
+            *s = u32::from_le_bytes(*bytes);
+        }
+        let words = reader.take(n_words.saturating_mul(2))?;
+        let plain = reader.take(n_plain)?;
+        Ok(Self { states, words, n_read: 0, at: 0, plain: BitReader::new(plain, 0, plain.len()) })
+    }
+
+    /// The next codes, one for each context (an index into `tables`).
+    pub fn read(&mut self, contexts: &[u8], tables: &[Table], codes: &mut [i32]) {
+        for (code, &context) in codes.iter_mut().zip(contexts) {
+            let table = &tables[usize::from(context)];
+            let state = &mut self.states[self.at % LANES];
+            self.at += 1;
+            let slot = *state & MASK;
+            let mut token = usize::from(table.buckets[(slot >> BUCKET_SHIFT) as usize]);
+            let mut entry = table.tokens[token];
+            while slot >= (entry & 0xffff) + (entry >> 16) && token < ESCAPE {
+                token += 1;
+                entry = table.tokens[token];
+            }
+            let (start, frequency) = (entry & 0xffff, entry >> 16);
+            *state = frequency.wrapping_mul(*state >> PRECISION).wrapping_add(slot.wrapping_sub(start));
+            if *state < LOW {
+                let word =
+                    self.words.get(self.n_read..self.n_read + 2).map_or(0, |w| u32::from(w[0]) | u32::from(w[1]) << 8);
+                self.n_read += 2;
+                *state = *state << 16 | word;
+            }
+            *code = if token < 31 {
+                token::join(token, 0)
+            } else {
+                token::join(token, self.plain.take(token::n_plain(token)))
+            };
+        }
+    }
+
+    /// Checks that the stream ended where its codes did.
+    ///
+    /// # Errors
+    /// `Corrupt` if not.
+    pub fn finish(&self) -> Result<()> {
+        let whole = self.states.iter().all(|&s| s == LOW) && self.n_read == self.words.len() && self.plain.is_within();
+        if whole { Ok(()) } else { Err(Error::corrupt("coded stream is damaged")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_come_back() {
+        let tables: Vec<Table> = (0..family::N_DISTRIBUTIONS).step_by(7).map(Table::new).collect();
+        let mut state = 1u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for n in [0, 1, 31, 32, 33, 5000] {
+            let codes: Vec<i32> = (0..n).map(|_| random() as i32 >> (random() % 32)).collect();
+            let contexts: Vec<u8> = (0..n).map(|_| (random() % tables.len() as u64) as u8).collect();
+            let mut coded = Vec::new();
+            encode(&codes, &contexts, &tables, &mut coded);
+            let mut reader = Reader::new(&coded);
+            let mut decoder = Decoder::new(&mut reader).unwrap();
+            let mut back = vec![0; n];
+            for (contexts, back) in contexts.chunks(13).zip(back.chunks_mut(13)) {
+                decoder.read(contexts, &tables, back);
+            }
+            decoder.finish().unwrap();
+            assert_eq!(codes, back);
+        }
+    }
+}

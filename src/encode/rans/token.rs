@@ -1,0 +1,79 @@
+//! Tokens: 64 symbols for codes of any size.
+//!
+//! Tokens 0 to 30 are the codes 0, 1, −1, …, 15, −15. Tokens 31 to 62 are ranges of magnitudes, two an octave from 16 to 2^20, whose
+//! sign and lower bits follow as plain bits: within half an octave they are nearly uniform. Token 63 escapes to 32 plain bits.
+
+/// Number of tokens.
+pub const N_TOKENS: usize = 64;
+/// The token for what has no other.
+pub const ESCAPE: usize = 63;
+/// Codes of up to this magnitude have a token of their own.
+const DIRECT: u32 = 15;
+const FIRST_RANGE: u32 = 31;
+const FIRST_LOG2: u32 = 4;
+/// Codes from here on are escaped.
+const LIMIT_LOG2: u32 = 20;
+
+/// Token, number of plain bits, plain bits.
+#[inline]
+pub fn split(code: i32) -> (usize, u32, u32) {
+    let magnitude = code.unsigned_abs();
+    let negative = u32::from(code < 0);
+    if magnitude <= DIRECT {
+        return ((2 * magnitude).saturating_sub(1 - negative) as usize, 0, 0);
+    }
+    let log2 = magnitude.ilog2();
+    if log2 >= LIMIT_LOG2 {
+        return (ESCAPE, 32, code as u32);
+    }
+    let half = magnitude >> (log2 - 1) & 1;
+    let low = magnitude & ((1 << (log2 - 1)) - 1);
+    ((FIRST_RANGE + 2 * (log2 - FIRST_LOG2) + half) as usize, log2, low << 1 | negative)
+}
+
+/// Number of plain bits after a token.
+#[inline]
+pub fn n_plain(token: usize) -> u32 {
+    match token {
+        ESCAPE => 32,
+        t if t < FIRST_RANGE as usize => 0,
+        t => FIRST_LOG2 + (t as u32 - FIRST_RANGE) / 2,
+    }
+}
+
+/// The code of a token and its plain bits.
+#[inline]
+pub fn join(token: usize, plain: u32) -> i32 {
+    let t = token as u32;
+    if t < FIRST_RANGE {
+        let magnitude = t.div_ceil(2) as i32;
+        return if t.is_multiple_of(2) { -magnitude } else { magnitude };
+    }
+    if token == ESCAPE {
+        return plain as i32;
+    }
+    let log2 = n_plain(token);
+    let half = (t - FIRST_RANGE) & 1;
+    let magnitude = ((2 | half) << (log2 - 1) | plain >> 1) as i32;
+    if plain & 1 == 1 { -magnitude } else { magnitude }
+}
+
+/// Smallest magnitude of a token other than [`ESCAPE`].
+pub fn smallest(token: usize) -> u32 {
+    join(token, 0).unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_bring_back_every_code() {
+        let large = [1 << 19, (1 << 20) - 1, 1 << 20, -(1 << 20), i32::MAX, i32::MIN, 1 - (1 << 20)];
+        for code in (-5000..5000).chain(large) {
+            let (token, n, plain) = split(code);
+            assert!(token < N_TOKENS && n == n_plain(token) && u64::from(plain) < 1 << n);
+            assert_eq!(join(token, plain), code);
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! The fits: taps and weights by least squares, and the guess of code sizes. Class: `EncoderOnly`; results are written to the archive.
+
+use super::lattice::Plane;
+use super::rows::{self, Rows};
+use super::site::{Room, Site, Weights};
+use std::ops::Range;
+
+/// Bands of rows at most.
+pub const MAX_BANDS: usize = 8;
+/// Bits of a tap's place and of its head, about.
+const TAP_PRICE: f64 = 13.0;
+
+/// A tap fits the noise of the sample too: what that seems to gain for each value that stands behind one sampled, in bits.
+const NOISE_PRICE: f64 = 3.0;
+
+/// Normal equations, in bins: products of taps' deviations from the near mean, and of the value's, which comes last.
+#[derive(Clone, Debug, Default)]
+pub struct Equations {
+    /// Lower triangle row by row.
+    g: Vec<f64>,
+    /// Rows of values in it.
+    n: f64,
+}
+
+impl Equations {
+    /// Number of values in them.
+    pub fn count(&self) -> f64 {
+        self.n
+    }
+
+    fn add(&mut self, other: &Self) {
+        if self.g.is_empty() {
+            self.g = vec![0.0; other.g.len()];
+        }
+        self.g.iter_mut().zip(&other.g).for_each(|(a, b)| *a += b);
+        self.n += other.n;
+    }
+}
+
+/// Values whose products are taken at once.
+const BATCH: usize = 512;
+
+/// What is known of a phase (of images with the same kinds of side images) from samples.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// By band of rows.
+    pub equations: Vec<Equations>,
+    /// By band: deviations of taps and value yet to be multiplied, [`BATCH`] of each, and how many there are.
+    pending: Vec<(Vec<f32>, usize)>,
+    /// Features, and sizes of codes last: [`GUESS_SAMPLES`] of each.
+    pub features: Vec<f32>,
+    /// How many there are.
+    pub n_guess: usize,
+    /// Of the pieces of equations, every so many serves for the guess.
+    pub guess_every: usize,
+    /// Pieces so far.
+    n_pieces: usize,
+    /// How many values the phase has for each one sampled.
+    pub share: f64,
+    /// Rounds added to the first.
+    n_added: usize,
+    /// How many taps there are to choose from.
+    pub n_taps: usize,
+}
+
+impl Samples {
+    /// For about `n` samples of a phase with `n_taps` taps.
+    pub fn new(n: f64, n_taps: usize) -> Self {
+        let n_bands = ((n / SAMPLES_PER_BAND) as usize + 1).min(MAX_BANDS).next_power_of_two();
+        let n_bands = if n_bands as f64 * SAMPLES_PER_BAND > n && n_bands > 1 { n_bands / 2 } else { n_bands };
+        let n_rows = n_taps + 1;
+        let equations = vec![Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 }; n_bands];
+        let guess_every = ((n / GUESS_SAMPLES as f64) as usize).max(1);
+        Self { equations, pending: vec![(vec![], 0); n_bands], n_taps, guess_every, ..Self::default() }
+    }
+
+    /// Takes in another round's equations; both count alike for each value of the phase.
+    pub fn mix(&mut self, other: &Self) {
+        let factor = other.share / self.share;
+        for (own, other) in self.equations.iter_mut().zip(&other.equations) {
+            own.g.iter_mut().zip(&other.g).for_each(|(a, b)| *a += b * factor);
+            own.n += other.n * factor;
+        }
+        self.n_added += 1;
+    }
+
+    /// Multiplies what is pending.
+    pub fn flush(&mut self) {
+        for (band, (x, n)) in self.pending.iter_mut().enumerate().filter(|(_, p)| p.1 > 0) {
+            x.chunks_exact_mut(BATCH).for_each(|row| row[*n..].fill(0.0));
+            rows::products(x, self.n_taps + 1, BATCH, &mut self.equations[band].g);
+            *n = 0;
+        }
+    }
+}
+
+/// Samples of a guess, at most.
+const GUESS_SAMPLES: usize = 8192;
+
+/// A band of rows is worth as many samples.
+const SAMPLES_PER_BAND: f64 = 800.0;
+
+/// Which part of a phase is sampled: pieces of rows, as neighbours say much the same.
+pub fn pieces(n_rows: usize, n_columns: usize, every: usize, seed: usize) -> Vec<(usize, Range<usize>)> {
+    const SHORTEST: usize = 48;
+    // Of every third row a part, of short rows more rows whole.
+    let of_columns = (every / 3).clamp(1, (n_columns / SHORTEST).max(1));
+    let of_rows = every.div_ceil(of_columns).max(1);
+    let len = n_columns.div_ceil(of_columns);
+    (seed % of_rows..n_rows)
+        .step_by(of_rows)
+        .map(|i| {
+            // Golden ratio: evenly spread, whatever the number of rows.
+            let turn = ((i / of_rows + seed) as u32).wrapping_mul(0x9e37_79b9) as u64;
+            let start = (turn * (n_columns - len + 1) as u64 >> 32) as usize;
+            (i, start..start + len)
+        })
+        .collect()
+}
+
+/// Takes pieces of a phase into the normal equations. `values` gives the true values of a row from a column on, NaN where there is
+/// none; with `weighted`, values whose codes are likely to be large count less.
+pub fn sample_equations<T: Rows>(
+    site: &Site<'_, T>,
+    stride: usize,
+    values: &dyn Fn(usize, usize, &mut [T]),
+    pieces: &[(usize, Range<usize>)],
+    weighted: bool,
+    samples: &mut Samples,
+) {
+    let (n_rows, _) = site.size;
+    let longest = pieces.first().map_or(0, |p| p.1.len());
+    let n_taps = site.taps.all.len();
+    let (mut mean, mut truth) = (vec![T::default(); longest], vec![T::default(); longest]);
+    let mut near = vec![0; longest];
+    let n_bands = samples.equations.len();
+    for (i, span) in pieces {
+        let band = i * n_bands / n_rows;
+        // Long rows are taken part by part.
+        let mut start = span.start;
+        while start < span.end {
+            if samples.pending[band].1 == BATCH {
+                samples.flush();
+            }
+            let (x, filled) = &mut samples.pending[band];
+            x.resize((n_taps + 1) * BATCH, 0.0);
+            let len = (span.end - start).min(BATCH - *filled);
+            let site = site.at(Plane::<T>::at(stride, *i, start), len);
+            let (mean, truth) = (&mut mean[..len], &mut truth[..len]);
+            site.mean(mean);
+            values(*i, start, truth);
+            let mut x: Vec<&mut [f32]> =
+                x.chunks_exact_mut(BATCH).map(|row| &mut row[*filled..*filled + len]).collect();
+            for (tap, x) in site.taps.all.iter().zip(&mut x) {
+                T::deviation(site.values(*tap), mean, site.inverse, x);
+            }
+            T::deviation(truth, mean, site.inverse, x[n_taps]);
+            // What is missing has no weight; neither have values that no number of bins describes.
+            let there: Vec<bool> = x[n_taps].iter().map(|t| t.abs() < 1e9).collect();
+            if weighted || there.contains(&false) {
+                let near = &mut near[..len];
+                site.near_sizes(near);
+                let weights: Vec<f32> = there
+                    .iter()
+                    .zip(&*near)
+                    .map(|(&there, &near)| {
+                        // Near sizes: a guess of the magnitude in bins, 1.6 (√ of it)².
+                        let near = f32::from(near) / (rows::SIZE_SCALE * site.taps.n_near as f32);
+                        let s = 1.6 * near * near;
+                        let weight = if weighted { (0.5 / (s * s + 0.25)).sqrt() } else { 1.0 };
+                        if there { weight } else { 0.0 }
+                    })
+                    .collect();
+                for x in &mut x {
+                    for (x, &w) in x.iter_mut().zip(&weights) {
+                        *x = if w > 0.0 && x.is_finite() { *x * w } else { 0.0 };
+                    }
+                }
+            }
+            *filled += len;
+            start += len;
+            samples.equations[band].n += there.iter().filter(|&&t| t).count() as f64;
+        }
+    }
+}
+
+/// Takes pieces into the samples of the guess. `sizes` are those of the codes.
+pub fn sample_sizes<T: Rows>(
+    site: &Site<'_, T>,
+    stride: usize,
+    weights: &Weights<T>,
+    pieces: &[(usize, Range<usize>)],
+    samples: &mut Samples,
+) {
+    let longest = pieces.first().map_or(0, |p| p.1.len());
+    let n = site.n_features();
+    let mut room = Room::new(longest);
+    let mut row = vec![T::default(); longest];
+    samples.features.resize((n + 1) * GUESS_SAMPLES, 0.0);
+    for (i, span) in pieces {
+        samples.n_pieces += 1;
+        let from = samples.n_guess;
+        let len = span.len().min(GUESS_SAMPLES - from);
+        if len == 0 || !samples.n_pieces.is_multiple_of(samples.guess_every) {
+            continue;
+        }
+        let site = site.at(Plane::<T>::at(stride, *i, span.start), len);
+        let row = &mut row[..len];
+        site.predict(weights, i * weights.bands.len() / site.size.0, row);
+        site.features(row, &mut room);
+        let sizes = &site.own.sizes[usize::from(site.phase)].row(*i)[span.start..][..len];
+        let mut out = samples.features.chunks_exact_mut(GUESS_SAMPLES).map(|f| &mut f[from..from + len]);
+        for (features, out) in room.features.chunks_exact(len).zip(out.by_ref().take(n)) {
+            out.iter_mut().zip(features).for_each(|(o, &f)| *o = f32::from(f));
+        }
+        out.for_each(|out| out.iter_mut().zip(sizes).for_each(|(o, &s)| *o = f32::from(s)));
+        samples.n_guess += len;
+    }
+}
+
+/// Taps and weights of a phase as integers: what is written to the archive.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fitted {
+    /// Fraction bits of the weights.
+    pub shift: u8,
+    /// For each band `(tap, weight · 2^shift)`, taps ascending.
+    pub bands: Vec<Vec<(u8, i16)>>,
+}
+
+/// Fits the taps of a phase: 1, 2, 4 or 8 bands, whatever costs the least.
+pub fn fit(samples: &Samples) -> Fitted {
+    let mut best: Option<(f64, Fitted)> = None;
+    let mut n_bands = 1;
+    let rounds = (samples.n_added + 1) as f64;
+    let total: f64 = samples.equations.iter().map(|e| e.n).sum::<f64>() / rounds;
+    while n_bands <= samples.equations.len().max(1) {
+        // Few values can not pay for many bands.
+        if n_bands > 1 && total < SAMPLES_PER_BAND * n_bands as f64 {
+            break;
+        }
+        let mut cost = 0.0;
+        let mut bands = Vec::new();
+        for group in samples.equations.chunks((samples.equations.len() / n_bands).max(1)) {
+            let mut sum = Equations::default();
+            group.iter().for_each(|e| sum.add(e));
+            let system = System::new(&sum, samples.n_taps);
+            let (weights, bits) = system.solve(samples.share, rounds);
+            cost += bits;
+            bands.push(weights);
+        }
+        if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+            best = Some((cost, to_integers(&bands)));
+        }
+        n_bands *= 2;
+    }
+    best.map(|b| b.1).unwrap_or_else(|| Fitted { shift: 0, bands: vec![vec![]] })
+}
+
+/// Weights in 1/2^shift: at most 14 bits of fraction, fewer where weights are large.
+fn to_integers(bands: &[Vec<(u8, f64)>]) -> Fitted {
+    let largest = bands.iter().flatten().map(|w| w.1.abs()).fold(0.0, f64::max);
+    // Ten bits of fraction: what finer ones would gain is below their cost.
+    let mut shift = 10u8;
+    while shift > 0 && largest * f64::from(1u32 << shift) > 32_000.0 {
+        shift -= 1;
+    }
+    let scale = f64::from(1u32 << shift);
+    let integers = |band: &Vec<(u8, f64)>| {
+        let mut band: Vec<(u8, i16)> = band
+            .iter()
+            .map(|&(t, w)| (t, (w * scale).round_ties_even().clamp(-32_000.0, 32_000.0) as i16))
+            .filter(|w| w.1 != 0)
+            .collect();
+        band.sort_unstable();
+        band
+    };
+    Fitted { shift, bands: bands.iter().map(integers).collect() }
+}
+
+/// A least-squares problem.
+struct System {
+    a: Vec<f64>,
+    b: Vec<f64>,
+    yy: f64,
+    n: f64,
+    n_taps: usize,
+}
+
+impl System {
+    fn new(e: &Equations, n_taps: usize) -> Self {
+        let mut a = vec![0.0; n_taps * n_taps];
+        let at = |i: usize, j: usize| e.g[i * (i + 1) / 2 + j];
+        let trace: f64 = (0..n_taps).map(|i| at(i, i)).sum();
+        let ridge = 1e-6 * trace / n_taps as f64 + 1e-30;
+        for i in 0..n_taps {
+            for j in 0..=i {
+                let v = at(i, j) + if i == j { ridge } else { 0.0 };
+                a[i * n_taps + j] = v;
+                a[j * n_taps + i] = v;
+            }
+        }
+        Self { a, b: (0..n_taps).map(|j| at(n_taps, j)).collect(), yy: at(n_taps, n_taps), n: e.n, n_taps }
+    }
+
+    /// Bits for `n` values whose squared errors sum to `rss`, in bins: as for a Laplace distribution, never below 0.
+    fn bits(n: f64, rss: f64) -> f64 {
+        let sigma = (rss / n.max(1.0)).sqrt().max(1e-9);
+        // log2 of about e σ √2 for large σ; linear towards 0 for small.
+        n * (1.0 + 3.0 * sigma + 2.0 * sigma * sigma).log2()
+    }
+
+    /// Forward selection while a tap pays; `share` values stand behind each of the samples, which `rounds`
+    /// rounds repeat. Also gives the bits.
+    fn solve(&self, share: f64, rounds: f64) -> (Vec<(u8, f64)>, f64) {
+        let n_taps = self.n_taps;
+        let mut d: Vec<f64> = (0..n_taps).map(|i| self.a[i * n_taps + i]).collect();
+        let floor: Vec<f64> = d.iter().map(|d| 1e-7 * d).collect();
+        let mut r = self.b.clone();
+        let mut columns: Vec<Vec<f64>> = vec![];
+        let (mut order, mut z) = (vec![], vec![]);
+        let mut rss = self.yy;
+        let n = self.n * share / rounds;
+        let price = TAP_PRICE + 6.0 + NOISE_PRICE * share;
+        let scale = |rss: f64| rss * share / rounds;
+        let mut cost = Self::bits(n, scale(rss));
+        while order.len() < n_taps {
+            let gain = |t: usize| if order.contains(&t) || d[t] <= floor[t] { 0.0 } else { r[t] * r[t] / d[t] };
+            let Some((t, gained)) = (0..n_taps).map(|t| (t, gain(t))).max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
+            let left = (rss - gained).max(1e-9 * self.yy);
+            let next = Self::bits(n, scale(left));
+            if gained <= 0.0 || cost - next < price {
+                break;
+            }
+            let pivot = d[t].sqrt();
+            let mut column: Vec<f64> = (0..n_taps).map(|i| self.a[i * n_taps + t]).collect();
+            for c in &columns {
+                let at = c[t];
+                column.iter_mut().zip(c).for_each(|(v, c)| *v -= c * at);
+            }
+            column.iter_mut().for_each(|v| *v /= pivot);
+            let zt = r[t] / pivot;
+            for i in 0..n_taps {
+                d[i] -= column[i] * column[i];
+                r[i] -= column[i] * zt;
+            }
+            z.push(zt);
+            columns.push(column);
+            order.push(t);
+            rss = left;
+            cost = next;
+        }
+        // Back substitution.
+        let mut w = vec![0.0; order.len()];
+        for k in (0..order.len()).rev() {
+            let sum: f64 = (k + 1..order.len()).map(|j| columns[k][order[j]] * w[j]).sum();
+            w[k] = (z[k] - sum) / columns[k][order[k]];
+        }
+        let weights = order.iter().zip(w).map(|(&t, w)| (t as u8, w)).collect();
+        (weights, cost + order.len() as f64 * price)
+    }
+}
+
+/// Fits the guess: relative errors count. Weights in 1/1024, the constant (in 1/64) last.
+pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
+    let n = n_features + 1;
+    let n_samples = samples.n_guess;
+    let to_i16 = |w: f64| w.round_ties_even().clamp(-32_000.0, 32_000.0) as i16;
+    let rows: Vec<&[f32]> = samples.features.chunks_exact(GUESS_SAMPLES).map(|row| &row[..n_samples]).collect();
+    let mean = rows.last().map_or(0.0, |sizes| sizes.iter().sum::<f32>() / n_samples.max(1) as f32);
+    let mut w = vec![0.0; n];
+    w[n_features] = f64::from(mean.max(1.0 / 64.0));
+    if n_samples >= 64 {
+        let len = n_samples.next_multiple_of(16);
+        // Features, one, size: each times the root of its weight.
+        let mut x = vec![0f32; (n + 1) * len];
+        for _ in 0..3 {
+            let mut guess = vec![w[n_features] as f32; n_samples];
+            for (row, &w) in rows.iter().zip(&w[..n_features]) {
+                guess.iter_mut().zip(*row).for_each(|(g, &x)| *g += w as f32 * x);
+            }
+            let weight = |g: f32| {
+                let g = g.max(0.1);
+                1.0 / (g * g + 0.2).sqrt()
+            };
+            guess.iter_mut().for_each(|g| *g = weight(*g));
+            for (k, x) in x.chunks_exact_mut(len).enumerate() {
+                match k.cmp(&n_features) {
+                    std::cmp::Ordering::Less => {
+                        x.iter_mut().zip(rows[k]).zip(&guess).for_each(|((x, f), w)| *x = f * w)
+                    }
+                    std::cmp::Ordering::Equal => x.iter_mut().zip(&guess).for_each(|(x, &w)| *x = w),
+                    std::cmp::Ordering::Greater => {
+                        x.iter_mut().zip(rows[n_features]).zip(&guess).for_each(|((x, f), w)| *x = f * w);
+                    }
+                }
+            }
+            let mut g = vec![0.0; (n + 1) * (n + 2) / 2];
+            rows::products(&x, n + 1, len, &mut g);
+            let at = |i: usize, j: usize| g[i * (i + 1) / 2 + j];
+            let trace: f64 = (0..n).map(|k| at(k, k)).sum();
+            let mut a = vec![0.0; n * n];
+            for i in 0..n {
+                (0..=i).for_each(|j| a[i * n + j] = at(i, j) + if i == j { 1e-7 * trace + 1e-12 } else { 0.0 });
+            }
+            w = cholesky_solve(a, (0..n).map(|j| at(n, j)).collect(), n);
+        }
+    }
+    let (constant, of_features) = w.split_last().map_or((0.0, &[][..]), |(c, f)| (*c, f));
+    of_features.iter().map(|w| to_i16(w * 1024.0)).chain([to_i16(constant * 64.0)]).collect()
+}
+
+/// Solves a symmetric positive system given by its lower triangle.
+fn cholesky_solve(mut a: Vec<f64>, mut b: Vec<f64>, n: usize) -> Vec<f64> {
+    for j in 0..n {
+        for k in 0..j {
+            let ljk = a[j * n + k];
+            for i in j..n {
+                a[i * n + j] -= a[i * n + k] * ljk;
+            }
+        }
+        let pivot = a[j * n + j].max(1e-12).sqrt();
+        (j..n).for_each(|i| a[i * n + j] /= pivot);
+    }
+    for i in 0..n {
+        let sum: f64 = (0..i).map(|k| a[i * n + k] * b[k]).sum();
+        b[i] = (b[i] - sum) / a[i * n + i];
+    }
+    for i in (0..n).rev() {
+        let sum: f64 = (i + 1..n).map(|k| a[k * n + i] * b[k]).sum();
+        b[i] = (b[i] - sum) / a[i * n + i];
+    }
+    b
+}

@@ -1,0 +1,226 @@
+//! What was decided for a tile: weights, guesses, contexts; how it is written and read.
+
+use super::fit::{Fitted, MAX_BANDS};
+use super::lattice::{A, B2};
+use super::rows::{N_BUCKETS, Rows};
+use super::schedule::Schedule;
+use super::site::{FEATURE_SIDES, OWN_FEATURES, SIDE_FEATURES, Taps, Weights};
+use crate::encode::bits::{BitReader, BitWriter};
+use crate::encode::bytes::{self, Reader};
+use crate::encode::rans::family::N_DISTRIBUTIONS;
+use crate::error::{Error, Result};
+
+/// Most contexts of the phases; two more are for the base lattice.
+pub const MAX_CONTEXTS: usize = 32;
+/// Bucket of base values that a side image predicts.
+pub const BASE_BESIDE: u8 = N_BUCKETS as u8;
+/// Bucket of base values that the one before predicts.
+pub const BASE_CHAIN: u8 = BASE_BESIDE + 1;
+
+/// All decisions of a tile.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Columns are a circle.
+    pub wrap: bool,
+    /// Each phase's rows are cut into as many blocks, coded as streams of their own.
+    pub n_streams: usize,
+    /// By pass: weights of taps as integers.
+    pub(super) taps: Vec<Fitted>,
+    /// By pass: weights of features.
+    pub(super) guesses: Vec<Vec<i16>>,
+    /// First buckets of contexts 1, 2, …
+    pub(super) thresholds: Vec<u8>,
+    /// Distributions of the contexts, then of [`BASE_BESIDE`] and [`BASE_CHAIN`].
+    pub(super) distributions: Vec<u16>,
+}
+
+/// Number of features of a kind with so many side images.
+pub fn n_features(n_sides: usize) -> usize {
+    OWN_FEATURES + SIDE_FEATURES * n_sides.min(FEATURE_SIDES)
+}
+
+/// The taps of each pass.
+pub fn taps(schedule: &Schedule) -> Vec<Taps> {
+    let mut all = Vec::with_capacity(schedule.n_passes());
+    for &n_sides in &schedule.sides_of_kind {
+        for level in 0..schedule.lattices.levels {
+            for phase in A..=B2 {
+                let is_empty = |plane| {
+                    let (rows, columns) = schedule.lattices.plane_size(level, plane);
+                    rows == 0 || columns == 0
+                };
+                all.push(Taps::new(phase, n_sides, is_empty));
+            }
+        }
+    }
+    all
+}
+
+impl Plan {
+    /// Weights as the kernels take them: each band's taps ascending, the near ones with the share that is left.
+    pub(super) fn weights<T: Rows>(&self, taps: &[Taps]) -> Vec<Weights<T>> {
+        let of_pass = |(pass, taps): (usize, &Taps)| {
+            let Fitted { shift, bands } = &self.taps[pass];
+            let scale = f64::from(1u32 << shift);
+            let of_band = |band: &Vec<(u8, i16)>| {
+                let sum: f64 = band.iter().map(|&(_, w)| f64::from(w) / scale).sum();
+                let share = (1.0 - sum) / taps.n_near as f64;
+                let mut weights: Vec<(u8, f64)> = (0..taps.n_near as u8).map(|t| (t, share)).collect();
+                for &(tap, weight) in band {
+                    let weight = f64::from(weight) / scale;
+                    match weights.get_mut(usize::from(tap)).filter(|_| usize::from(tap) < taps.n_near) {
+                        Some(near) => near.1 += weight,
+                        None => weights.push((tap, weight)),
+                    }
+                }
+                weights.into_iter().map(|(t, w)| (t, T::from_f64(w))).collect()
+            };
+            Weights { bands: bands.iter().map(of_band).collect(), guess: self.guesses[pass].clone() }
+        };
+        taps.iter().enumerate().map(|(pass, taps)| (pass, taps)).map(of_pass).collect()
+    }
+
+    /// Context of each bucket.
+    pub(super) fn contexts(&self) -> [u8; N_BUCKETS + 2] {
+        let n = self.thresholds.len() as u8 + 1;
+        let mut contexts =
+            std::array::from_fn(|b| self.thresholds.iter().filter(|&&t| usize::from(t) <= b).count() as u8);
+        contexts[usize::from(BASE_BESIDE)] = n;
+        contexts[usize::from(BASE_CHAIN)] = n + 1;
+        contexts
+    }
+
+    /// One line for `inspect`.
+    pub fn describe(&self) -> String {
+        let finest: Vec<usize> = self.taps.iter().map(|f| f.bands.iter().map(Vec::len).max().unwrap_or(0)).collect();
+        let n_taps = finest.iter().max().copied().unwrap_or(0);
+        let wrap = if self.wrap { ", wrap" } else { "" };
+        format!("fitted (up to {n_taps} taps, {} contexts{wrap})", self.thresholds.len() + 1)
+    }
+
+    /// Appends the plan, as [`Plan::read`] expects it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut bits = BitWriter::default();
+        bits.put(u64::from(self.wrap), 1);
+        bits.put(self.n_streams as u64 - 1, 3);
+        for Fitted { shift, bands } in &self.taps {
+            bits.put(u64::from(bands.len().ilog2()), 2);
+            bits.put(u64::from(*shift), 4);
+            for band in bands {
+                put_gamma(&mut bits, band.len() as u32 + 1);
+                let width = band.iter().map(|w| bits_of(w.1)).max().unwrap_or(0);
+                if !band.is_empty() {
+                    bits.put(u64::from(width), 4);
+                }
+                let mut next = 0;
+                for &(tap, weight) in band {
+                    put_gamma(&mut bits, u32::from(tap - next) + 1);
+                    next = tap + 1;
+                    bits.put(weight as u64 & ((2 << width) - 1), width + 1);
+                }
+            }
+        }
+        for guess in &self.guesses {
+            let width = guess.iter().map(|&w| bits_of(w)).max().unwrap_or(0);
+            bits.put(u64::from(width), 4);
+            guess.iter().for_each(|&w| bits.put(w as u64 & ((2 << width) - 1), width + 1));
+        }
+        bits.put(self.thresholds.len() as u64, 5);
+        let mut last = 0;
+        for &t in &self.thresholds {
+            put_gamma(&mut bits, u32::from(t - last) + 1);
+            last = t;
+        }
+        self.distributions.iter().for_each(|&d| bits.put(u64::from(d), 11));
+        bytes::put_bytes(out, &bits.finish());
+    }
+
+    /// Reads what [`Plan::write`] wrote for a tile of `shape` (axes of length 1 left out).
+    ///
+    /// # Errors
+    /// `Corrupt` if anything is out of range.
+    pub fn read(reader: &mut Reader<'_>, shape: &[usize]) -> Result<Self> {
+        let bad = || Error::corrupt("plan of the fitted predictor is damaged");
+        if !super::is_worthwhile(shape) {
+            return Err(bad());
+        }
+        let schedule = &Schedule::new(shape);
+        let taps = &taps(schedule)[..];
+        let data = reader.bytes()?;
+        let mut bits = BitReader::new(data, 0, data.len());
+        let mut plan = Self { wrap: bits.take(1) == 1, n_streams: bits.take(3) as usize + 1, ..Self::default() };
+        for taps in taps {
+            let n_bands = 1usize << bits.take(2);
+            let shift = bits.take(4) as u8;
+            let mut bands = vec![];
+            for _ in 0..n_bands.min(MAX_BANDS) {
+                let n = take_gamma(&mut bits).ok_or_else(bad)? as usize - 1;
+                if n > taps.all.len() || !bits.is_within() {
+                    return Err(bad());
+                }
+                let width = if n > 0 { bits.take(4) } else { 0 };
+                let mut band = Vec::with_capacity(n);
+                let mut next = 0;
+                for _ in 0..n {
+                    let tap = take_gamma(&mut bits).and_then(|gap| (gap - 1).checked_add(next)).ok_or_else(bad)?;
+                    if tap as usize >= taps.all.len() {
+                        return Err(bad());
+                    }
+                    next = tap + 1;
+                    band.push((tap as u8, take_signed(&mut bits, width)));
+                }
+                bands.push(band);
+            }
+            plan.taps.push(Fitted { shift, bands });
+        }
+        for pass in 0..taps.len() {
+            let n_sides = schedule.sides_of_kind[pass / (3 * schedule.lattices.levels)];
+            let width = bits.take(4);
+            plan.guesses.push((0..n_features(n_sides) + 1).map(|_| take_signed(&mut bits, width)).collect());
+            if !bits.is_within() {
+                return Err(bad());
+            }
+        }
+        let mut last = 0;
+        for _ in 0..bits.take(5) {
+            last += take_gamma(&mut bits).ok_or_else(bad)? - 1;
+            plan.thresholds.push(u8::try_from(last).map_err(|_| bad())?);
+        }
+        for _ in 0..plan.thresholds.len() + 3 {
+            let id = bits.take(11) as u16;
+            if usize::from(id) >= N_DISTRIBUTIONS {
+                return Err(bad());
+            }
+            plan.distributions.push(id);
+        }
+        if bits.is_within() { Ok(plan) } else { Err(bad()) }
+    }
+}
+
+/// Bits of a magnitude.
+fn bits_of(w: i16) -> u32 {
+    u16::BITS - w.unsigned_abs().leading_zeros()
+}
+
+fn take_signed(bits: &mut BitReader<'_>, width: u32) -> i16 {
+    let n = width + 1;
+    ((bits.take(n) << (32 - n)) as i32 >> (32 - n)) as i16
+}
+
+/// Elias gamma code of `n ≥ 1`.
+fn put_gamma(bits: &mut BitWriter, n: u32) {
+    let log2 = n.ilog2();
+    bits.put(1 << log2, log2 + 1);
+    bits.put(u64::from(n - (1 << log2)), log2);
+}
+
+fn take_gamma(bits: &mut BitReader<'_>) -> Option<u32> {
+    let mut log2 = 0;
+    while bits.take(1) == 0 {
+        log2 += 1;
+        if log2 > 16 {
+            return None;
+        }
+    }
+    Some((1 << log2) + if log2 > 0 { bits.take(log2) } else { 0 })
+}

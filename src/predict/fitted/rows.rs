@@ -1,0 +1,328 @@
+//! The loops over rows: everything here becomes vector code, and follows the numerics contract (multiply and add one after
+//! the other, no fused operations, square roots as IEEE 754 has them).
+#![expect(clippy::too_many_arguments, reason = "row kernels take rows")]
+
+use crate::quantize::cpu::Kernels;
+use multiversion::multiversion;
+
+/// `4 √|code|` to the nearest integer, at most 255: the size of a code as contexts see it.
+pub const SIZE_SCALE: f32 = 4.0;
+/// Largest value of a root of a difference.
+pub const LARGEST_ROOT: f32 = 1023.0;
+
+/// Loops for one element type.
+pub trait Rows: Kernels {
+    /// `sum = weight · x`
+    fn scaled(sum: &mut [Self], weight: Self, x: &[Self]);
+    /// `sum += weight · x`
+    fn add_scaled(sum: &mut [Self], weight: Self, x: &[Self]);
+    /// Codes and decoded values of `values` around what `row` predicts; `row` becomes what is decoded. NaN gets code 0. Returns
+    /// whether any value may be outside the bound.
+    fn quantize(row: &mut [Self], values: &[Self], step: Self, inverse: Self, within: Self, codes: &mut [i32]) -> bool;
+    /// `row + step · codes`
+    fn reconstruct(row: &mut [Self], step: Self, codes: &[i32]);
+    /// As [`Rows::add_scaled`] four times, one after the other.
+    fn add_scaled_4(sum: &mut [Self], weights: [Self; 4], x: [&[Self]; 4]);
+    /// Mean of four rows.
+    fn mean(rows: [&[Self]; 4], mean: &mut [Self]);
+    /// The spread of four rows and how far `x` is from their mean, both `4 √(… · inverse)`.
+    fn spread_and_distance(rows: [&[Self]; 4], x: &[Self], inverse: Self, spread: &mut [u16], distance: &mut [u16]);
+    /// The spread of four rows and how far `x` is from `y`.
+    fn spread_and_difference(
+        rows: [&[Self]; 4],
+        x: &[Self],
+        y: &[Self],
+        inverse: Self,
+        spread: &mut [u16],
+        difference: &mut [u16],
+    );
+    /// `(x − mean) · inverse` as f32
+    fn deviation(x: &[Self], mean: &[Self], inverse: Self, out: &mut [f32]);
+}
+
+/// About `4 √x`, to the nearest integer, at most `most` (below 2^16): half the exponent, and the mantissa between powers of four in
+/// straight lines. Two integer operations where a square root would be half of all the work; `x` is not negative, NaN gives `most`.
+#[inline(always)]
+fn root(x: f32, most: f32) -> u16 {
+    const HALF_BIAS: u32 = 0x1fc0_0000;
+    const INTEGER: f32 = (1 << 23) as f32;
+    let root = SIZE_SCALE * f32::from_bits((x.to_bits() >> 1) + HALF_BIAS);
+    let root = if root < most { root } else { most };
+    (root + INTEGER).to_bits() as u16
+}
+
+/// `sum = Σ rows` of four rows, or `sum += Σ rows`
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn sum_sizes(sum: &mut [u16], [a, b, c, d]: [&[u8]; 4], add: bool) {
+    let n = sum.len();
+    let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
+    let keep = u16::from(add);
+    for i in 0..n {
+        let four = u16::from(a[i]) + u16::from(b[i]) + u16::from(c[i]) + u16::from(d[i]);
+        sum[i] = sum[i] * keep + four;
+    }
+}
+
+/// `sum += Σ weight · x`
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn add_weighted_4(sum: &mut [i32], weights: [i32; 4], x: &[u16]) {
+    let n = sum.len();
+    let (a, rest) = x.split_at(n);
+    let (b, rest) = rest.split_at(n);
+    let (c, d) = rest.split_at(n);
+    let d = &d[..n];
+    for i in 0..n {
+        let ab = weights[0] * i32::from(a[i]) + weights[1] * i32::from(b[i]);
+        let cd = weights[2] * i32::from(c[i]) + weights[3] * i32::from(d[i]);
+        sum[i] = sum[i].wrapping_add(ab).wrapping_add(cd);
+    }
+}
+
+/// Sizes of codes: see [`SIZE_SCALE`].
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn sizes(codes: &[i32], sizes: &mut [u8]) {
+    for (size, &code) in sizes.iter_mut().zip(codes) {
+        *size = root((code as f32).abs(), 255.0) as u8;
+    }
+}
+
+/// Number of buckets of guesses.
+pub const N_BUCKETS: usize = 160;
+
+/// Buckets of guesses: eight an octave.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn buckets(guesses: &[i32], buckets: &mut [u8]) {
+    for (bucket, &guess) in buckets.iter_mut().zip(guesses) {
+        let guess = guess.clamp(1, (1 << 19) - 1) as f32;
+        *bucket = ((guess.to_bits() >> 20) - (127 << 3)) as u8;
+    }
+}
+
+/// Products of the rows of `x`, each of `len` (a multiple of 16): `g[a][b] += Σ x[a] x[b]`, for `b ≤ a`, lower triangle row by row.
+/// Blocks of 2 × 4 rows, so that what is loaded is used more than once.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn products(x: &[f32], n: usize, len: usize, g: &mut [f64]) {
+    const LANES: usize = 16;
+    let row = |i: usize| x[i.min(n - 1) * len..][..len].as_chunks::<LANES>().0;
+    for a in (0..n).step_by(2) {
+        for b in (0..=(a + 1).min(n - 1)).step_by(4) {
+            let (a0, a1) = (row(a), row(a + 1));
+            let (b0, b1, b2, b3) = (row(b), row(b + 1), row(b + 2), row(b + 3));
+            let mut sums = [[0f32; LANES]; 8];
+            let others = a0.iter().zip(a1).zip(b0).zip(b1).zip(b2).zip(b3);
+            for (((((a0, a1), b0), b1), b2), b3) in others {
+                for lane in 0..LANES {
+                    sums[0][lane] += a0[lane] * b0[lane];
+                    sums[1][lane] += a0[lane] * b1[lane];
+                    sums[2][lane] += a0[lane] * b2[lane];
+                    sums[3][lane] += a0[lane] * b3[lane];
+                    sums[4][lane] += a1[lane] * b0[lane];
+                    sums[5][lane] += a1[lane] * b1[lane];
+                    sums[6][lane] += a1[lane] * b2[lane];
+                    sums[7][lane] += a1[lane] * b3[lane];
+                }
+            }
+            for (k, sum) in sums.iter_mut().enumerate() {
+                let (a, b) = (a + k / 4, b + k % 4);
+                if a >= n || b > a {
+                    continue;
+                }
+                for half in [8, 4, 2, 1] {
+                    for lane in 0..half {
+                        sum[lane] += sum[lane + half];
+                    }
+                }
+                g[a * (a + 1) / 2 + b] += f64::from(sum[0]);
+            }
+        }
+    }
+}
+
+macro_rules! rows {
+    ($t:ident, $magic:expr) => {
+        mod $t {
+            use super::{LARGEST_ROOT, root};
+            use crate::field::Float;
+            use multiversion::multiversion;
+
+            const MAGIC: $t = $magic;
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn scaled(sum: &mut [$t], weight: $t, x: &[$t]) {
+                sum.iter_mut().zip(x).for_each(|(s, &x)| *s = weight * x);
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn add_scaled(sum: &mut [$t], weight: $t, x: &[$t]) {
+                sum.iter_mut().zip(x).for_each(|(s, &x)| *s += weight * x);
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn quantize(
+                row: &mut [$t],
+                values: &[$t],
+                step: $t,
+                inverse: $t,
+                within: $t,
+                codes: &mut [i32],
+            ) -> bool {
+                let n = row.len();
+                let (values, codes) = (&values[..n], &mut codes[..n]);
+                let mut miss = 0;
+                for i in 0..n {
+                    let p = if row[i].abs() <= $t::MAX { row[i] } else { 0.0 };
+                    let t = (values[i] - p) * inverse;
+                    let t = if t.abs() <= $t::MAX_CODE as $t { t } else { 0.0 };
+                    let shifted = t + MAGIC;
+                    codes[i] = (shifted.to_bits().wrapping_sub(MAGIC.to_bits())) as i32;
+                    let r = p + (shifted - MAGIC) * step;
+                    row[i] = r;
+                    miss |= u32::from(!((r - values[i]).abs() < within) & !values[i].is_nan());
+                }
+                miss != 0
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn reconstruct(row: &mut [$t], step: $t, codes: &[i32]) {
+                for (r, &code) in row.iter_mut().zip(codes) {
+                    let p = if r.abs() <= $t::MAX { *r } else { 0.0 };
+                    *r = p + code as $t * step;
+                }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn add_scaled_4(sum: &mut [$t], w: [$t; 4], a: &[$t], b: &[$t], c: &[$t], d: &[$t]) {
+                let n = sum.len();
+                let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
+                for i in 0..n {
+                    sum[i] = (((sum[i] + w[0] * a[i]) + w[1] * b[i]) + w[2] * c[i]) + w[3] * d[i];
+                }
+            }
+
+            #[inline(always)]
+            fn mean_of(a: $t, b: $t, c: $t, d: $t) -> $t {
+                ((a + b) + (c + d)) * 0.25
+            }
+
+            #[inline(always)]
+            fn spread_of(a: $t, b: $t, c: $t, d: $t) -> $t {
+                let larger = |a: $t, b: $t| if a > b { a } else { b };
+                let smaller = |a: $t, b: $t| if a < b { a } else { b };
+                larger(larger(a, b), larger(c, d)) - smaller(smaller(a, b), smaller(c, d))
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn mean(a: &[$t], b: &[$t], c: &[$t], d: &[$t], mean: &mut [$t]) {
+                let n = mean.len();
+                let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
+                for i in 0..n {
+                    mean[i] = mean_of(a[i], b[i], c[i], d[i]);
+                }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn spread_and_distance(
+                a: &[$t],
+                b: &[$t],
+                c: &[$t],
+                d: &[$t],
+                x: &[$t],
+                inverse: $t,
+                spread: &mut [u16],
+                distance: &mut [u16],
+            ) {
+                let n = x.len();
+                let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
+                let (spread, distance) = (&mut spread[..n], &mut distance[..n]);
+                for i in 0..n {
+                    let away = (x[i] - mean_of(a[i], b[i], c[i], d[i])).abs();
+                    spread[i] = root((spread_of(a[i], b[i], c[i], d[i]) * inverse) as f32, LARGEST_ROOT);
+                    distance[i] = root((away * inverse) as f32, LARGEST_ROOT);
+                }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn spread_and_difference(
+                a: &[$t],
+                b: &[$t],
+                c: &[$t],
+                d: &[$t],
+                x: &[$t],
+                y: &[$t],
+                inverse: $t,
+                spread: &mut [u16],
+                difference: &mut [u16],
+            ) {
+                let n = x.len();
+                let (a, b, c, d, y) = (&a[..n], &b[..n], &c[..n], &d[..n], &y[..n]);
+                let (spread, difference) = (&mut spread[..n], &mut difference[..n]);
+                for i in 0..n {
+                    spread[i] = root((spread_of(a[i], b[i], c[i], d[i]) * inverse) as f32, LARGEST_ROOT);
+                    difference[i] = root(((x[i] - y[i]).abs() * inverse) as f32, LARGEST_ROOT);
+                }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn deviation(x: &[$t], mean: &[$t], inverse: $t, out: &mut [f32]) {
+                let n = out.len();
+                let (x, mean) = (&x[..n], &mean[..n]);
+                for i in 0..n {
+                    out[i] = ((x[i] - mean[i]) * inverse) as f32;
+                }
+            }
+        }
+
+        impl Rows for $t {
+            fn scaled(sum: &mut [Self], weight: Self, x: &[Self]) {
+                $t::scaled(sum, weight, x);
+            }
+            fn add_scaled(sum: &mut [Self], weight: Self, x: &[Self]) {
+                $t::add_scaled(sum, weight, x);
+            }
+            fn quantize(
+                row: &mut [Self],
+                values: &[Self],
+                step: Self,
+                inverse: Self,
+                within: Self,
+                codes: &mut [i32],
+            ) -> bool {
+                $t::quantize(row, values, step, inverse, within, codes)
+            }
+            fn reconstruct(row: &mut [Self], step: Self, codes: &[i32]) {
+                $t::reconstruct(row, step, codes);
+            }
+            fn add_scaled_4(sum: &mut [Self], weights: [Self; 4], [a, b, c, d]: [&[Self]; 4]) {
+                $t::add_scaled_4(sum, weights, a, b, c, d);
+            }
+            fn mean([a, b, c, d]: [&[Self]; 4], mean: &mut [Self]) {
+                $t::mean(a, b, c, d, mean);
+            }
+            fn spread_and_distance(
+                [a, b, c, d]: [&[Self]; 4],
+                x: &[Self],
+                inverse: Self,
+                spread: &mut [u16],
+                distance: &mut [u16],
+            ) {
+                $t::spread_and_distance(a, b, c, d, x, inverse, spread, distance);
+            }
+            fn spread_and_difference(
+                [a, b, c, d]: [&[Self]; 4],
+                x: &[Self],
+                y: &[Self],
+                inverse: Self,
+                spread: &mut [u16],
+                difference: &mut [u16],
+            ) {
+                $t::spread_and_difference(a, b, c, d, x, y, inverse, spread, difference);
+            }
+            fn deviation(x: &[Self], mean: &[Self], inverse: Self, out: &mut [f32]) {
+                $t::deviation(x, mean, inverse, out);
+            }
+        }
+    };
+}
+
+rows!(f32, 12_582_912.0);
+rows!(f64, 6_755_399_441_055_744.0);

@@ -1,0 +1,87 @@
+//! Which images there are, and which of those before serve as side images of each.
+
+use super::lattice::Lattices;
+
+/// How far away a side image is: along the slower of the leading axes, and along the fastest of them.
+pub type Offset = (u8, u8);
+
+/// Side images of tiles with two or more leading axes (time and level, say): the step before, the level below, two steps before, the
+/// level below a step before. Bit `k` of a kind says that image `k` of this list is there.
+const TWO_AXES: [Offset; 4] = [(1, 0), (0, 1), (2, 0), (1, 1)];
+/// With one leading axis: the two images before.
+const ONE_AXIS: [Offset; 2] = [(1, 0), (2, 0)];
+
+/// The images of a tile in coding order.
+pub struct Schedule {
+    /// Lattices of an image.
+    pub lattices: Lattices,
+    /// For each image its side images (indices) and its kind.
+    pub images: Vec<(Vec<usize>, usize)>,
+    /// Number of side images of each kind.
+    pub sides_of_kind: Vec<usize>,
+}
+
+impl Schedule {
+    /// For a tile of `shape` (axes of length 1 left out).
+    pub fn new(shape: &[usize]) -> Self {
+        let (leading, image) = shape.split_at(shape.len().saturating_sub(2));
+        let (ny, nx) = if let [ny, nx] = image { (*ny, *nx) } else { (1, image.first().copied().unwrap_or(1)) };
+        let (n_slow, n_fast, offsets): (usize, usize, &[Offset]) = match leading {
+            [] => (1, 1, &[]),
+            [n] => (*n, 1, &ONE_AXIS),
+            [slow @ .., fast] => (slow.iter().product(), *fast, &TWO_AXES),
+        };
+        let mut masks: Vec<u8> = vec![];
+        let mut images = Vec::with_capacity(n_slow * n_fast);
+        for slow in 0..n_slow {
+            for fast in 0..n_fast {
+                let mut mask = 0;
+                let mut sides = vec![];
+                for (bit, &(ds, df)) in offsets.iter().enumerate() {
+                    if let (Some(s), Some(f)) = (slow.checked_sub(usize::from(ds)), fast.checked_sub(usize::from(df))) {
+                        mask |= 1 << bit;
+                        sides.push(s * n_fast + f);
+                    }
+                }
+                let kind = masks.iter().position(|&m| m == mask).unwrap_or_else(|| {
+                    masks.push(mask);
+                    masks.len() - 1
+                });
+                images.push((sides, kind));
+            }
+        }
+        let sides_of_kind = masks.iter().map(|m| m.count_ones() as usize).collect();
+        Self { lattices: Lattices::new(ny, nx), images, sides_of_kind }
+    }
+
+    /// Number of passes: phases of the levels of each kind.
+    pub fn n_passes(&self) -> usize {
+        self.sides_of_kind.len() * self.lattices.levels * 3
+    }
+
+    /// Index of a pass. `phase` is 1 to 3.
+    pub fn pass(&self, kind: usize, level: usize, phase: u8) -> usize {
+        (kind * self.lattices.levels + level) * 3 + usize::from(phase) - 1
+    }
+
+    /// How many images, from the first on, tell enough of all: every kind, and of the last one that begins a third of the rest.
+    pub fn n_trial(&self) -> usize {
+        let n = self.images.len();
+        let all_kinds = self
+            .images
+            .iter()
+            .map(|i| i.1)
+            .enumerate()
+            .fold((0, 0), |(last, most), (i, kind)| if kind >= most { (i + 1, kind + 1) } else { (last, most) });
+        n.min(all_kinds.0 + (n - all_kinds.0).div_ceil(3))
+    }
+
+    /// The image after which image `i` is needed no more.
+    pub fn last_use(&self) -> Vec<usize> {
+        let mut last: Vec<usize> = (0..self.images.len()).collect();
+        for (i, (sides, _)) in self.images.iter().enumerate() {
+            sides.iter().for_each(|&s| last[s] = i);
+        }
+        last
+    }
+}

@@ -1,0 +1,187 @@
+//! A phase of an image at work: what is predicted there, and how large the codes are guessed to be.
+
+use super::lattice::{Plane, Tap, own_taps, side_taps};
+use super::rows::{self, Rows};
+
+/// Values and code sizes of the four planes of a lattice.
+#[derive(Clone, Debug)]
+pub struct Planes<T: Rows> {
+    /// Values.
+    pub values: [Plane<T>; 4],
+    /// Sizes of codes, see [`rows::SIZE_SCALE`].
+    pub sizes: [Plane<u8>; 4],
+}
+
+impl<T: Rows> Default for Planes<T> {
+    fn default() -> Self {
+        Self { values: std::array::from_fn(|_| Plane::default()), sizes: std::array::from_fn(|_| Plane::default()) }
+    }
+}
+
+/// Features of a guess: four of the image itself, and four of each of at most two side images.
+pub const OWN_FEATURES: usize = 4;
+/// Features that a side image adds.
+pub const SIDE_FEATURES: usize = 4;
+/// Side images that have features.
+pub const FEATURE_SIDES: usize = 2;
+
+/// Candidate taps of a phase, the near ones first.
+pub struct Taps {
+    /// Taps of image 0, then those of side images.
+    pub all: Vec<Tap>,
+    /// How many are near: 2 or 4.
+    pub n_near: usize,
+    /// How many belong to image 0.
+    pub n_own: usize,
+}
+
+impl Taps {
+    /// The taps of `phase` with `n_sides` side images, where planes of `is_empty` have none.
+    pub fn new(phase: u8, n_sides: usize, is_empty: impl Fn(u8) -> bool) -> Self {
+        let (near, far) = own_taps(phase);
+        let there = |t: &&Tap| !is_empty(t.plane);
+        let mut all: Vec<Tap> = near.iter().filter(there).copied().collect();
+        let n_near = all.len();
+        all.extend(far.iter().filter(there));
+        let n_own = all.len();
+        for side in 1..=n_sides as u8 {
+            all.extend(side_taps(phase).iter().filter(there).map(|t| Tap { image: side, ..*t }));
+        }
+        Self { all, n_near, n_own }
+    }
+}
+
+/// One phase of one image.
+#[derive(Clone)]
+pub struct Site<'a, T: Rows> {
+    /// The phase.
+    pub phase: u8,
+    /// Planes of the image; those of phases to come have no meaning yet.
+    pub own: &'a Planes<T>,
+    /// Planes of its side images.
+    pub sides: &'a [&'a Planes<T>],
+    /// Candidate taps.
+    pub taps: &'a Taps,
+    /// Rows and columns of the phase.
+    pub size: (usize, usize),
+    /// The run at work: where it starts (see [`Plane::at`]),
+    pub start: usize,
+    /// and how many values it has.
+    pub len: usize,
+    /// `1 / step`.
+    pub inverse: T,
+}
+
+/// What the fit made of a phase.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Weights<T> {
+    /// For each band of rows `(index of the tap, weight)`.
+    pub bands: Vec<Vec<(u8, T)>>,
+    /// Weights of the features in 1/1024, and a constant.
+    pub guess: Vec<i16>,
+}
+
+/// Room for what [`Site::guess`] needs.
+pub struct Room {
+    /// Features, one run after the other.
+    pub features: Vec<u16>,
+    guesses: Vec<i32>,
+    zeros: Vec<u8>,
+}
+
+impl Room {
+    /// For runs of up to `len` values.
+    pub fn new(len: usize) -> Self {
+        let features = vec![0; len * (OWN_FEATURES + FEATURE_SIDES * SIDE_FEATURES)];
+        Self { features, guesses: vec![0; len], zeros: vec![0; len] }
+    }
+}
+
+impl<T: Rows> Site<'_, T> {
+    fn planes(&self, image: u8) -> &Planes<T> {
+        if image == 0 { self.own } else { self.sides[usize::from(image) - 1] }
+    }
+
+    /// The same site at another run.
+    pub fn at(&self, start: usize, len: usize) -> Self {
+        Self { start, len, ..self.clone() }
+    }
+
+    /// Values of a tap beside the run.
+    pub fn values(&self, tap: Tap) -> &[T] {
+        self.planes(tap.image).values[usize::from(tap.plane)].run(self.start, tap.di, tap.dj, self.len)
+    }
+
+    fn sizes(&self, tap: Tap) -> &[u8] {
+        self.planes(tap.image).sizes[usize::from(tap.plane)].run(self.start, tap.di, tap.dj, self.len)
+    }
+
+    /// Runs of the nearest four; where there are two, both twice.
+    fn near(&self) -> [&[T]; 4] {
+        std::array::from_fn(|k| self.values(self.taps.all[k % self.taps.n_near]))
+    }
+
+    /// Mean of the nearest.
+    pub fn mean(&self, mean: &mut [T]) {
+        T::mean(self.near(), mean);
+    }
+
+    /// Sums of the sizes of the nearest codes.
+    pub fn near_sizes(&self, sum: &mut [u16]) {
+        let n_near = self.taps.n_near;
+        rows::sum_sizes(sum, std::array::from_fn(|k| self.sizes(self.taps.all[k % n_near])), false);
+    }
+
+    /// Number of features.
+    pub fn n_features(&self) -> usize {
+        OWN_FEATURES + SIDE_FEATURES * self.sides.len().min(FEATURE_SIDES)
+    }
+
+    /// Predictions of the run, with the weights of `band`: `Σ weight · tap`, one after the other.
+    pub fn predict(&self, weights: &Weights<T>, band: usize, row: &mut [T]) {
+        let value = |&(tap, _): &(u8, T)| self.values(self.taps.all[usize::from(tap)]);
+        let Some((first, rest)) = weights.bands[band].split_first() else { return row.fill(T::default()) };
+        T::scaled(row, first.1, value(first));
+        let (fours, rest) = rest.as_chunks::<4>();
+        fours.iter().for_each(|four| T::add_scaled_4(row, four.map(|t| t.1), four.each_ref().map(value)));
+        rest.iter().for_each(|t| T::add_scaled(row, t.1, value(t)));
+    }
+
+    /// Features of the run, whose predictions are `row`; in `room.features`.
+    pub fn features(&self, row: &[T], room: &mut Room) {
+        let n = row.len();
+        let (taps, n_near, n_own) = (&self.taps.all, self.taps.n_near, self.taps.n_own);
+        let zeros = &room.zeros[..n];
+        let mut features = room.features.chunks_exact_mut(n);
+        let mut next = || features.next().unwrap_or_default();
+        self.near_sizes(next());
+        let far = &taps[n_near..n_own];
+        let far_sizes = |k: usize| far.get(k).map_or(zeros, |&t| self.sizes(t));
+        let sum = next();
+        rows::sum_sizes(sum, std::array::from_fn(far_sizes), false);
+        rows::sum_sizes(sum, std::array::from_fn(|k| far_sizes(k + 4)), true);
+        T::spread_and_distance(self.near(), row, self.inverse, next(), next());
+        for side in 1..=self.sides.len().min(FEATURE_SIDES) as u8 {
+            let around = side_taps(self.phase).map(|t| Tap { image: side, ..t });
+            let axes: Vec<Tap> = around[1..5].iter().filter(|&t| taps.contains(t)).copied().collect();
+            let axis = |k: usize| axes[k % axes.len()];
+            rows::sum_sizes(next(), [self.sizes(around[0]), zeros, zeros, zeros], false);
+            rows::sum_sizes(next(), std::array::from_fn(|k| self.sizes(axis(k))), false);
+            let axes = std::array::from_fn(|k| self.values(axis(k)));
+            T::spread_and_difference(axes, self.values(around[0]), row, self.inverse, next(), next());
+        }
+    }
+
+    /// Buckets of the guessed sizes of the run, whose predictions are `row`.
+    pub fn guess(&self, weights: &Weights<T>, row: &[T], room: &mut Room, buckets: &mut [u8]) {
+        let n = row.len();
+        self.features(row, room);
+        let Some((&constant, of_features)) = weights.guess.split_last() else { return buckets.fill(0) };
+        let guesses = &mut room.guesses[..n];
+        guesses.fill(i32::from(constant) << 4);
+        for (weights, features) in of_features.as_chunks::<4>().0.iter().zip(room.features.chunks_exact(4 * n)) {
+            rows::add_weighted_4(guesses, weights.map(i32::from), features);
+        }
+        rows::buckets(guesses, buckets);
+    }
+}
