@@ -75,7 +75,7 @@ fn schema(format: Format, variables: Vec<Variable>) -> Schema {
 
 /// Writes counting values to all variables, each in one box.
 fn write_all(path: &Path, schema: &Schema, format: Format) {
-    let mut sink = Box::new(ZarrSink::create(path, schema, format).unwrap());
+    let mut sink = Box::new(ZarrSink::create(path, schema, format, true).unwrap());
     for (i, v) in schema.variables.iter().enumerate() {
         sink.write(i, &whole(&v.shape), &counting(v.dtype, v.len() as usize)).unwrap();
     }
@@ -117,7 +117,7 @@ fn every_type_and_shape_comes_back_in_boxes_of_any_cut() {
                 write_all(&a, &schema, format);
                 for cut in cuts {
                     let mut source = ZarrSource::open(&a).unwrap();
-                    let mut sink = Box::new(ZarrSink::create(&b, &schema, format).unwrap());
+                    let mut sink = Box::new(ZarrSink::create(&b, &schema, format, true).unwrap());
                     for region in boxes(shape, cut) {
                         sink.write(0, &region, &source.read(0, &region).unwrap()).unwrap();
                     }
@@ -278,7 +278,7 @@ fn fill_values_come_back_and_fill_what_is_missing() {
         let found = source.read(0, &[0..4]).unwrap();
         assert_eq!(found.as_bytes(), values.as_bytes());
         assert_eq!(found, values);
-        let mut sink = Box::new(ZarrSink::create(&back, source.schema(), Format::Zarr3).unwrap());
+        let mut sink = Box::new(ZarrSink::create(&back, source.schema(), Format::Zarr3, true).unwrap());
         sink.write(0, &[0..4], &values).unwrap();
         sink.finish().unwrap();
         let document: serde_json::Value = serde_json::from_slice(&fs::read(back.join("a/zarr.json")).unwrap()).unwrap();
@@ -296,13 +296,13 @@ fn nothing_stands_under_the_name_before_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("v.zarr");
     let one = schema(Format::Zarr3, vec![variable("/v", DType::F32, &[4], Some(&[3]))]);
-    let mut sink = Box::new(ZarrSink::create(&path, &one, Format::Zarr3).unwrap());
+    let mut sink = Box::new(ZarrSink::create(&path, &one, Format::Zarr3, true).unwrap());
     sink.write(0, &[0..2], &Values::F32(vec![1.0, 2.0])).unwrap();
     assert!(!path.exists());
     drop(sink);
     assert!(names_in(dir.path()).is_empty(), "the temporary folder is removed");
 
-    let mut sink = Box::new(ZarrSink::create(&path, &one, Format::Zarr3).unwrap());
+    let mut sink = Box::new(ZarrSink::create(&path, &one, Format::Zarr3, true).unwrap());
     sink.write(0, &[0..2], &Values::F32(vec![1.0, 2.0])).unwrap();
     refused(sink.finish(), Kind::Usage, "\"v\" lacks 2 values");
     assert!(names_in(dir.path()).is_empty());
@@ -341,11 +341,11 @@ fn names_that_lead_astray_are_refused() {
     for format in VERSIONS {
         for path in bad {
             let one = schema(format, vec![variable(path, DType::U8, &[1], None)]);
-            refused(ZarrSink::create(&inside.join("x.zarr"), &one, format), Kind::Usage, "can not be the name");
+            refused(ZarrSink::create(&inside.join("x.zarr"), &one, format, true), Kind::Usage, "can not be the name");
             let mut group = schema(format, vec![]);
             if path != "/" {
                 group.groups.push(Group { path: path.into(), attributes: vec![] });
-                refused(ZarrSink::create(&inside.join("x.zarr"), &group, format), Kind::Usage, "can not be the name");
+                refused(ZarrSink::create(&inside.join("x.zarr"), &group, format, true), Kind::Usage, "can not be the name");
             }
         }
         let v = |path| variable(path, DType::U8, &[1], None);
@@ -353,10 +353,10 @@ fn names_that_lead_astray_are_refused() {
             [(["/a", "/a"], "two groups"), (["/a", "/a/b"], "below it"), (["/a/b/c", "/a"], "below it")]
         {
             let two = schema(format, paths.map(v).to_vec());
-            refused(ZarrSink::create(&inside.join("x.zarr"), &two, format), Kind::Usage, part);
+            refused(ZarrSink::create(&inside.join("x.zarr"), &two, format, true), Kind::Usage, part);
         }
         let huge = schema(format, vec![variable("/v", DType::F64, &[0, u64::MAX, u64::MAX], None)]);
-        refused(ZarrSink::create(&inside.join("x.zarr"), &huge, format), Kind::Usage, "too large");
+        refused(ZarrSink::create(&inside.join("x.zarr"), &huge, format, true), Kind::Usage, "too large");
     }
     assert_eq!(names_in(dir.path()), ["inside"]);
     assert!(names_in(&inside).is_empty());

@@ -25,8 +25,11 @@ pub fn run(args: &CompressArgs) -> Result<ExitCode> {
     set_threads(args.common.threads)?;
     let mut status = ExitCode::SUCCESS;
     let mut failed = false;
+    // No output may take the place of anything that the call reads, be it before or after.
+    let read: Vec<&Path> = args.inputs.iter().chain(&args.bounds).map(PathBuf::as_path).collect();
     for (input, output) in args.inputs.iter().zip(&outputs) {
-        let code = compress(input, output, &config, args).unwrap_or_else(|e| print_error(&e));
+        let code = output::check(output, &read, args.force).and_then(|()| compress(input, output, &config, args));
+        let code = code.unwrap_or_else(|e| print_error(&e));
         // The first failure decides the status.
         if !failed && code != ExitCode::SUCCESS {
             (status, failed) = (code, true);
@@ -59,11 +62,15 @@ fn config(args: &CompressArgs) -> Result<Config> {
 fn outputs(args: &CompressArgs) -> Result<Vec<PathBuf>> {
     let pipe = || PathBuf::from("-");
     let several = args.inputs.len() > 1;
+    if let Some(output) = &args.output {
+        output::check_folder(output)?;
+    }
     if several && args.inputs.iter().any(|i| input::is_pipe(i)) {
         return Err(Error::usage("standard input goes alone, without other inputs"));
     }
     let outputs = args.inputs.iter().map(|input| match &args.output {
         None if input::is_pipe(input) => Ok(pipe()),
+        None if input::is_stream(input) => Err(no_name(input)),
         None => Ok(input.with_file_name(archive_name(input)?)),
         Some(folder) if folder.is_dir() && input::is_pipe(input) => Ok(folder.join("data.rsd")),
         Some(folder) if folder.is_dir() => Ok(folder.join(archive_name(input)?)),
@@ -84,22 +91,24 @@ fn outputs(args: &CompressArgs) -> Result<Vec<PathBuf>> {
 
 /// `era5.nc.rsd` for `era5.nc`.
 fn archive_name(input: &Path) -> Result<std::ffi::OsString> {
-    let no_name = || Error::usage(format!("{}: name the archive with -o", input.display()));
-    let mut name = input.file_name().ok_or_else(no_name)?.to_os_string();
+    let mut name = input.file_name().ok_or_else(|| no_name(input))?.to_os_string();
     name.push(".rsd");
     Ok(name)
 }
 
+fn no_name(input: &Path) -> Error {
+    Error::usage(format!("{}: name the archive with -o", input.display()))
+}
+
 fn compress(path: &Path, target: &Path, config: &Config, args: &CompressArgs) -> Result<ExitCode> {
     let name = || input::name_of(path);
-    output::check(target, path, args.force)?;
     let options = OpenOptions { shape: args.shape.clone(), dtype: args.dtype };
     let opened = input::open(path, &options).context(name)?;
     let mut config = config.clone();
     let mut source = prepare(opened.source, &mut config, args).context(name)?;
     config.check_names(source.schema()).context(name)?;
 
-    let mut out = Output::create(target)?;
+    let mut out = Output::create(target, args.force)?;
     let mut bar = Bar::new(source.schema(), args.common.quiet);
     let buffered = BufWriter::with_capacity(1 << 20, &mut out);
     let written = compress_source(&mut *source, buffered, &config, &mut |p| bar.step(p));
@@ -119,7 +128,7 @@ fn compress(path: &Path, target: &Path, config: &Config, args: &CompressArgs) ->
         }
         None => None,
     };
-    out.finish(args.force)?;
+    out.finish()?;
 
     if !args.common.quiet {
         let speed = table::speed(value_bytes, time);

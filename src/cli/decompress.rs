@@ -20,7 +20,7 @@ use std::process::ExitCode;
 pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
     let name = || input::name_of(&args.archive);
     let target = target(args)?;
-    output::check(&target, &args.archive, args.force)?;
+    output::check(&target, &[&args.archive], args.force)?;
     set_threads(args.common.threads)?;
     let file = input::open_archive_file(&args.archive).context(name)?;
     let mut archive = if args.recover { Archive::recover(file) } else { Archive::open(file) }.context(name)?;
@@ -60,8 +60,15 @@ fn target(args: &DecompressArgs) -> Result<PathBuf> {
         Some(e) if e == "rsd" => args.archive.file_stem().map(PathBuf::from),
         _ => None,
     };
+    if let Some(output) = args.output.as_ref().filter(|o| io::format_of_path(o) != Some(Format::Zarr3)) {
+        output::check_folder(output)?;
+    }
+    let into_folder = |folder: &Path| {
+        let name = || format!("{}: {} does not end in .rsd", folder.display(), input::name_of(&args.archive));
+        stem().map(|s| folder.join(s)).ok_or_else(|| Error::usage(format!("{}: name a file in that folder", name())))
+    };
     match &args.output {
-        Some(folder) if folder.is_dir() && !is_zarr(folder) => stem().map(|s| folder.join(s)),
+        Some(folder) if folder.is_dir() && !is_zarr(folder) => return into_folder(folder),
         Some(output) => Some(output.clone()),
         None => stem().map(|s| args.archive.with_file_name(s)),
     }
@@ -71,7 +78,7 @@ fn target(args: &DecompressArgs) -> Result<PathBuf> {
 /// Whether a folder is a store that would be replaced, rather than a place to put things into.
 fn is_zarr(folder: &Path) -> bool {
     io::format_of_path(folder) == Some(Format::Zarr3)
-        || ["zarr.json", ".zgroup", ".zarray"].iter().any(|f| folder.join(f).exists())
+        || io::part::is_zarr_store(folder)
 }
 
 /// The format that a path asks for, given that of the source: `.nc` is the NetCDF that the source was, if it was one.

@@ -6,6 +6,7 @@
 
 pub mod netcdf;
 pub mod npy;
+pub(crate) mod part;
 pub mod raw;
 pub mod unpack;
 pub mod zarr;
@@ -347,11 +348,11 @@ pub fn create(path: &Path, schema: &Schema, format: Format, force: bool) -> Resu
         return Err(Error::usage("exists already; --force overwrites it"));
     }
     match format {
-        Format::Raw => Ok(Box::new(raw::RawSink::create(path, schema)?)),
-        Format::Npy => Ok(Box::new(npy::NpySink::create(path, schema)?)),
+        Format::Raw => Ok(Box::new(raw::RawSink::create(path, schema, force)?)),
+        Format::Npy => Ok(Box::new(npy::NpySink::create(path, schema, force)?)),
         Format::NetCdf3 | Format::NetCdf3Offset64 | Format::NetCdf5 | Format::NetCdf4 => {
-            Ok(Box::new(netcdf::NetCdfSink::create(path, schema, format)?))
+            Ok(Box::new(netcdf::NetCdfSink::create(path, schema, format, force)?))
         }
-        Format::Zarr2 | Format::Zarr3 => Ok(Box::new(zarr::ZarrSink::create(path, schema, format)?)),
+        Format::Zarr2 | Format::Zarr3 => Ok(Box::new(zarr::ZarrSink::create(path, schema, format, force)?)),
     }
 }
