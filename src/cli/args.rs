@@ -46,6 +46,9 @@ pub struct CompressArgs {
     /// Compress only this variable, with its coordinates. Repeatable.
     #[arg(long, value_name = "NAME")]
     pub var: Vec<String>,
+    /// Leave out this variable. Repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub exclude: Vec<String>,
     /// Treat packed integers (scale_factor, add_offset) as the numbers they stand for, and compress those within the bound.
     #[arg(long)]
     pub unpack: bool,

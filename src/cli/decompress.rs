@@ -109,7 +109,9 @@ fn select(archive: &Archive<BufReader<File>>, format: Format, args: &DecompressA
     if args.recover {
         recover(archive, &mut selection);
     }
-    if selection.parts.is_empty() {
+    // A file of nothing but dimensions and attributes is one too, where the format can hold it.
+    let is_empty_file = archive.schema().variables.is_empty() && !matches!(format, Format::Npy | Format::Raw);
+    if selection.parts.is_empty() && !is_empty_file {
         return Err(Error::corrupt("nothing of what is wanted can be restored"));
     }
     if selection.parts.len() > 1 && matches!(format, Format::Npy | Format::Raw) {

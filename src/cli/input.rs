@@ -77,13 +77,31 @@ pub struct SelectedSource {
 }
 
 impl SelectedSource {
-    /// The variables `names` of `inner`, with their coordinates.
+    /// The variables `names` of `inner` (all if there are no names), with their coordinates; not those named `excluded`.
     ///
     /// # Errors
-    /// `Usage` if there is no such variable.
-    pub fn new(inner: Box<dyn Source>, names: &[String]) -> Result<Self> {
+    /// `Usage` if there is no such variable, `Unsupported` if one that is selected can not be read.
+    pub fn new(inner: Box<dyn Source>, names: &[String], excluded: &[String]) -> Result<Self> {
+        let is_among = |names: &[String], name: &str| names.iter().any(|n| n.trim_start_matches('/') == name);
+        let unreadable = inner.unreadable();
+        for u in unreadable {
+            let is_selected = names.is_empty() || is_among(names, &u.name);
+            if is_selected && !is_among(excluded, &u.name) {
+                let remedy = format!("leave the variable out with `--exclude {}`", u.name);
+                return Err(Error::unsupported(format!("{}; {remedy}", u.reason)))
+                    .context(|| format!("variable {:?}", u.name));
+            }
+        }
         let mut selection = Selection::all(inner.schema());
-        selection.keep(names, true)?;
+        let excluded: Vec<String> = excluded
+            .iter()
+            .filter(|name| !unreadable.iter().any(|u| u.name == name.trim_start_matches('/')))
+            .cloned()
+            .collect();
+        selection.exclude(&excluded)?;
+        if !names.is_empty() {
+            selection.keep(names, true)?;
+        }
         Ok(Self { inner, selection })
     }
 }
@@ -96,6 +114,10 @@ impl Source for SelectedSource {
     fn read(&mut self, variable: usize, region: &[Range<u64>]) -> Result<Values> {
         let (inner, _) = self.selection.parts.get(variable).ok_or_else(|| Error::usage("no such variable"))?;
         self.inner.read(*inner, region)
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        self.inner.warnings()
     }
 }
 

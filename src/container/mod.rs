@@ -54,6 +54,9 @@ impl<W: Write> Writer<W> {
     pub fn begin(&mut self, plan: &Plan) -> Result<()> {
         self.end_variable()?;
         let payload = minicbor::to_vec(plan).map_err(|e| Error::usage(format!("plan can not be stored: {e}")))?;
+        if payload.len() as u64 > limits::MAX_PLAN_BYTES {
+            return Err(Error::usage("a plan larger than any reader would take"));
+        }
         let len = section::write(&mut self.out, kind::PLAN, &payload)?;
         self.index.variables.push((len, VariableEntry { plan: self.at, tiles: vec![] }));
         self.at += len;
@@ -66,6 +69,9 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// `Usage` if the variable has all its tiles, `Io` if the output refuses.
     pub fn tile(&mut self, coded: &[u8]) -> Result<()> {
+        if coded.len() as u64 > limits::MAX_TILE_BYTES {
+            return Err(Error::usage(format!("a tile of {} bytes: no reader would take it", coded.len())));
+        }
         let Some((_, entry)) = self.index.variables.last_mut().filter(|_| self.tiles_left > 0) else {
             return Err(Error::usage("a tile too many"));
         };
@@ -99,7 +105,11 @@ impl<W: Write> Writer<W> {
     /// `Usage` if tiles are missing, `Io` if the output refuses.
     pub fn finish(mut self) -> Result<W> {
         self.end_variable()?;
-        let len = section::write(&mut self.out, kind::INDEX, &self.index.to_bytes())?;
+        let index = self.index.to_bytes();
+        if index.len() as u64 > limits::MAX_INDEX_BYTES {
+            return Err(Error::usage("more tiles than any reader would take: choose larger ones (--tile-mib)"));
+        }
+        let len = section::write(&mut self.out, kind::INDEX, &index)?;
         let mut footer = [self.at.to_le_bytes(), len.to_le_bytes()].concat();
         footer.extend(checksum::of_section(kind::INDEX, &footer).to_le_bytes());
         footer.extend(section::END_MAGIC);

@@ -13,10 +13,12 @@ mod hdf5;
 mod positioned;
 mod prepare;
 mod regions;
-mod values;
+pub(super) mod values;
+
+pub(super) use values::default_fill;
 
 use super::part::{PartFile, Purpose};
-use super::{Format, Schema, Sink, Source};
+use super::{Format, Schema, Sink, Source, Unreadable};
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
 use std::fs::File;
@@ -38,8 +40,8 @@ impl NetCdfSource {
     /// Opens a NetCDF file of any format and reads its header.
     ///
     /// # Errors
-    /// `Io` if the file can not be read, `Input` if it is damaged or not NetCDF, `Unsupported` if it holds variables or
-    /// attributes of user-defined types.
+    /// `Io` if the file can not be read, `Input` if it is damaged or not NetCDF. Variables of user-defined types are among
+    /// [`Source::unreadable`]; attributes of such types are left out with a warning.
     pub fn open(path: &Path) -> Result<Self> {
         let mut magic = Vec::with_capacity(4);
         File::open(path)?.take(4).read_to_end(&mut magic)?;
@@ -69,6 +71,20 @@ impl Source for NetCdfSource {
             Reader::Hdf5(reader) => reader.read(variable, region),
         }
         .context(|| format!("variable {name:?}"))
+    }
+
+    fn unreadable(&self) -> &[Unreadable] {
+        match &self.reader {
+            Reader::Classic(_) => &[],
+            Reader::Hdf5(reader) => &reader.unreadable,
+        }
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(match &mut self.reader {
+            Reader::Classic(reader) => &mut reader.warnings,
+            Reader::Hdf5(reader) => &mut reader.warnings,
+        })
     }
 }
 
