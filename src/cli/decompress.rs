@@ -36,6 +36,12 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
         Err(e) if sink.failed() => return Err(e),
         result => result.context(name).and_then(|()| sink.complete())?,
     };
+    for (variable, tile) in archive.damaged() {
+        let name = archive.schema().variables[variable].name();
+        let region = archive.variable(variable)?.plan.tiling.region(tile);
+        let region = region.iter().map(|r| format!("{}:{}", r.start, r.end)).collect::<Vec<_>>().join(",");
+        note(&format!("warning: variable {name:?}: tile {tile} is damaged: its values, {region}, are filled in"));
+    }
     if !is_whole {
         // Whoever read it has left: nothing to say.
         return Ok(ExitCode::from(Kind::Io.exit_code()));
@@ -135,7 +141,7 @@ fn recover(archive: &Archive<BufReader<File>>, selection: &mut Selection) {
         *kept = there.as_ref().is_ok_and(|&n| selection.shorten(i, n));
         let after = &selection.schema.variables[i].shape;
         if !*kept {
-            note(&format!("warning: variable {name:?} is left out: the archive ends before it"));
+            note(&format!("warning: variable {name:?} is left out: nothing of it is whole"));
         } else if let ([n, ..], [of, ..]) = (&after[..], &before[..])
             && n < of
         {

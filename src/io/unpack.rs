@@ -4,7 +4,7 @@
 //! `p · scale_factor + add_offset`. [`UnpackedSource`] shows such variables as floating-point ones, so that they can be compressed
 //! within a bound: computed in f64, then rounded to the variable's new type; `_FillValue`, `missing_value` and what was never written become NaN.
 
-use super::{Attribute, AttributeValue, Schema, Source, Unreadable, Variable, netcdf};
+use super::{Attribute, AttributeValue, Schema, Source, Unreadable, Variable};
 use crate::error::{Context, Error, Result};
 use crate::field::{DType, Values};
 use std::ops::Range;
@@ -100,7 +100,7 @@ impl Packing {
         let is_f64 = |a: Option<&AttributeValue>| matches!(a, Some(AttributeValue::F64(_)));
         let unpacked = if is_f64(scale) || is_f64(offset) || packed.size() > 2 { DType::F64 } else { DType::F32 };
         let missing = ["_FillValue", "missing_value"].iter().filter_map(|name| v.attribute(name)).flat_map(AttributeValue::integers);
-        let unwritten = unwritten.map(|value| netcdf::values::to_attribute(value).integers()).unwrap_or_default();
+        let unwritten = unwritten.and_then(|value| value.first_integer());
         Ok(Some(Self {
             scale: number(scale, "scale_factor", 1.0)?,
             offset: number(offset, "add_offset", 0.0)?,

@@ -13,7 +13,7 @@ mod hdf5;
 mod positioned;
 mod prepare;
 mod regions;
-pub(super) mod values;
+mod values;
 
 pub(super) use values::default_fill;
 
