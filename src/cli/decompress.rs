@@ -83,8 +83,7 @@ fn target(args: &DecompressArgs) -> Result<PathBuf> {
 
 /// Whether a folder is a store that would be replaced, rather than a place to put things into.
 fn is_zarr(folder: &Path) -> bool {
-    io::format_of_path(folder) == Some(Format::Zarr3)
-        || io::part::is_zarr_store(folder)
+    io::format_of_path(folder) == Some(Format::Zarr3) || io::part::is_zarr_store(folder)
 }
 
 /// The format that a path asks for, given that of the source: `.nc` is the NetCDF that the source was, if it was one.

@@ -288,7 +288,8 @@ impl Schema {
                 (v.dtype.size() > 1).then(|| netcdf::default_fill(v.dtype))
             }
             Format::Zarr3 if v.dtype.is_float() => {
-                let number = *v.attribute(zarr::FILL_VALUE)?.floats().first().filter(|&&x| x.is_finite() && x != 0.0)?;
+                let number =
+                    *v.attribute(zarr::FILL_VALUE)?.floats().first().filter(|&&x| x.is_finite() && x != 0.0)?;
                 Some(if v.dtype == DType::F32 { Values::F32(vec![number as f32]) } else { Values::F64(vec![number]) })
             }
             _ => None,

@@ -149,9 +149,8 @@ impl PartFolder {
         let (new, old) = (self.folder(), self.temporary.path().join("old"));
         if !self.force {
             // Takes the place of nothing but an empty folder.
-            fs::rename(&new, &self.path).map_err(|e| {
-                if self.path.symlink_metadata().is_ok() { came_meanwhile() } else { e.into() }
-            })?;
+            fs::rename(&new, &self.path)
+                .map_err(|e| if self.path.symlink_metadata().is_ok() { came_meanwhile() } else { e.into() })?;
             return sync_folder(folder_of(&self.path));
         }
         check_replaceable(&self.path)?;
@@ -179,7 +178,9 @@ pub(crate) fn is_zarr_store(folder: &Path) -> bool {
 /// Refuses to replace folders that are neither Zarr stores nor empty: whatever their name, they are someone's.
 fn check_replaceable(path: &Path) -> Result<()> {
     if path.is_dir() && !is_zarr_store(path) && fs::read_dir(path)?.next().is_some() {
-        return Err(Error::usage("is a folder, not a Zarr store, and not empty: it is not replaced, remove it yourself"));
+        return Err(Error::usage(
+            "is a folder, not a Zarr store, and not empty: it is not replaced, remove it yourself",
+        ));
     }
     Ok(())
 }

@@ -99,7 +99,10 @@ impl Packing {
         // The attributes' type, as CF has it; but f32 can not tell integers of 32 bits apart.
         let is_f64 = |a: Option<&AttributeValue>| matches!(a, Some(AttributeValue::F64(_)));
         let unpacked = if is_f64(scale) || is_f64(offset) || packed.size() > 2 { DType::F64 } else { DType::F32 };
-        let missing = ["_FillValue", "missing_value"].iter().filter_map(|name| v.attribute(name)).flat_map(AttributeValue::integers);
+        let missing = ["_FillValue", "missing_value"]
+            .iter()
+            .filter_map(|name| v.attribute(name))
+            .flat_map(AttributeValue::integers);
         let unwritten = unwritten.and_then(|value| value.first_integer());
         Ok(Some(Self {
             scale: number(scale, "scale_factor", 1.0)?,

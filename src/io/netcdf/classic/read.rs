@@ -62,12 +62,8 @@ struct Header<'a> {
 
 impl<'a> Header<'a> {
     fn read(file: &'a File, bytes: u64) -> Result<(Schema, Vec<Place>, Vec<String>)> {
-        let mut h = Self {
-            input: BufReader::new(file),
-            left: bytes,
-            widths: Widths::of(Format::NetCdf3),
-            warnings: vec![],
-        };
+        let mut h =
+            Self { input: BufReader::new(file), left: bytes, widths: Widths::of(Format::NetCdf3), warnings: vec![] };
         let magic = h.bytes(4)?;
         let format = match magic[..] {
             [b'C', b'D', b'F', 1] => Format::NetCdf3,
