@@ -117,3 +117,15 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_named_once() {
+        let e: Result<()> = Err(Error::input("wrong"));
+        let e = e.context(|| "b").context(|| "b").context(|| "a").unwrap_err();
+        assert_eq!(e.to_string(), "a: b: wrong");
+    }
+}
