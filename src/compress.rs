@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::container::Writer;
 use crate::encode::{bytes, exact, huffman};
 use crate::error::{Context, Error, Kind, Result};
-use crate::field::{DType, Field, Float, Values};
+use crate::field::{Field, Float, Values};
 use crate::io::{Format, Schema, Source};
 use crate::plan::{Plan, Treatment};
 use crate::predict::{self, Coded, Predictor};
@@ -100,7 +100,7 @@ pub fn compress_source<W: Write>(
         let place = || format!("variable {:?}", variable.name());
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
         let tiling = match variable.dtype {
-            DType::Text => text_tiling(source, i, config).context(place)?,
+            crate::DType::Text => text_tiling(source, i, config).context(place)?,
             dtype => Tiling::new(&variable.shape, config.max_tile_values(dtype)),
         };
         let fill = schema.fill_bits(i);
@@ -151,7 +151,7 @@ pub fn compress_source<W: Write>(
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
 fn text_tiling(source: &mut dyn Source, variable: usize, config: &Config) -> Result<Tiling> {
     let shape = source.schema().variables[variable].shape.clone();
-    let mut most = config.max_tile_values(DType::Text).min(exact::MAX_TILE_TEXTS);
+    let mut most = config.max_tile_values(crate::DType::Text).min(exact::MAX_TILE_TEXTS);
     loop {
         let tiling = Tiling::new(&shape, most);
         let mut cut = None;

@@ -184,3 +184,27 @@ fn check_replaceable(path: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_takes_the_place_of_nothing_unforced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.rsd");
+        let part = PartFile::create(&path, Purpose::Archive, false).unwrap();
+        let name = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with(".a.rsd.") && name.ends_with(".part"), "{name}");
+        fs::write(&path, "precious").unwrap();
+        assert_eq!(part.finish().unwrap_err().kind(), crate::Kind::Usage);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        PartFile::create(&path, Purpose::Archive, true).unwrap().finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // Long names have a temporary one too.
+        let long = folder.path().join("é".repeat(125));
+        PartFile::create(&long, Purpose::Archive, false).unwrap().finish().unwrap();
+        assert!(long.exists());
+    }
+}
