@@ -91,15 +91,22 @@ pub fn compress_source<W: Write>(
 ) -> Result<W> {
     let schema = source.schema().clone();
     config.check_names(&schema)?;
+    if let Some(variable) = source.unreadable().first() {
+        return Err(Error::unsupported(variable.reason.clone())).context(|| format!("variable {:?}", variable.name));
+    }
     let mut writer = Writer::new(out, &schema)?;
+    let coordinates = schema.coordinates();
     for (i, variable) in schema.variables.iter().enumerate() {
         let place = || format!("variable {:?}", variable.name());
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
-        let tiling = Tiling::new(&variable.shape, config.max_tile_values(variable.dtype));
-        let fill = variable.fill_bits();
+        let tiling = match variable.dtype {
+            crate::DType::Text => text_tiling(source, i, config).context(place)?,
+            dtype => Tiling::new(&variable.shape, config.max_tile_values(dtype)),
+        };
+        let fill = schema.fill_bits(i);
         // The values, where a first reading has them all.
         let mut only = None;
-        let exact = !variable.dtype.is_float() || config.is_kept_exact(&schema, i);
+        let exact = !variable.dtype.is_float() || config.is_kept_exact(variable, coordinates[i]);
         let treatment = if exact {
             Treatment::Exact
         } else {
@@ -128,7 +135,10 @@ pub fn compress_source<W: Write>(
             let coded = match &values {
                 Values::F32(v) => compress_tile(v, &region, &plan.treatment, config).context(place)?,
                 Values::F64(v) => compress_tile(v, &region, &plan.treatment, config).context(place)?,
-                other => [&[method::EXACT][..], &exact::encode(other)].concat(),
+                other => {
+                    exact::check_text(other).context(place)?;
+                    [&[method::EXACT][..], &exact::encode(other)].concat()
+                }
             };
             writer.tile(&coded)?;
             let bytes = tile::region_len(&region) * variable.dtype.size() as u64;
@@ -136,6 +146,29 @@ pub fn compress_source<W: Write>(
         }
     }
     writer.finish()
+}
+
+/// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
+fn text_tiling(source: &mut dyn Source, variable: usize, config: &Config) -> Result<Tiling> {
+    let shape = source.schema().variables[variable].shape.clone();
+    let mut most = config.max_tile_values(crate::DType::Text).min(exact::MAX_TILE_TEXTS);
+    loop {
+        let tiling = Tiling::new(&shape, most);
+        let mut cut = None;
+        for t in 0..tiling.count() {
+            let region = tiling.region(t);
+            let n = tile::region_len(&region);
+            let bytes = exact::text_bytes(&source.read(variable, &region)?);
+            if n > 1 && bytes > exact::TILE_TEXT_BYTES {
+                cut = Some((n / bytes.div_ceil(exact::TILE_TEXT_BYTES)).clamp(1, n - 1));
+                break;
+            }
+        }
+        match cut {
+            Some(fewer) => most = fewer,
+            None => return Ok(tiling),
+        }
+    }
 }
 
 /// What a bound means for a variable. `stats` must be there if the bound needs them.

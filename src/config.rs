@@ -4,7 +4,7 @@ use crate::bound::Bound;
 use crate::container::limits;
 use crate::error::{Context, Error, Result};
 use crate::field::DType;
-use crate::io::Schema;
+use crate::io::{Schema, Variable};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -169,7 +169,7 @@ impl Config {
             bound.check().context(|| format!("variable {name:?}"))?;
             let wanted = name.trim_start_matches('/');
             let Some(variable) = schema.variables.iter().find(|v| v.name() == wanted) else {
-                let names: Vec<_> = schema.variables.iter().map(crate::io::Variable::name).collect();
+                let names: Vec<_> = schema.variables.iter().map(Variable::name).collect();
                 return Err(Error::usage(format!("a bound names {name:?}; there are: {}", names.join(", "))));
             };
             if !variable.dtype.is_float() && !bound.is_lossless() {
@@ -184,10 +184,9 @@ impl Config {
 
     /// Whether a floating-point variable is kept bit for bit: scalars, variables with several fill values, and, unless they have a bound
     /// of their own, coordinates and their bounds.
-    pub fn is_kept_exact(&self, schema: &Schema, variable: usize) -> bool {
-        let v = &schema.variables[variable];
+    pub fn is_kept_exact(&self, v: &Variable, is_coordinate: bool) -> bool {
         let has_own_bound = self.bounds.keys().any(|name| name.trim_start_matches('/') == v.name());
-        v.shape.is_empty() || v.has_several_fill_values() || (!has_own_bound && schema.is_coordinate(variable))
+        v.shape.is_empty() || v.has_several_fill_values() || (!has_own_bound && is_coordinate)
     }
 
     /// Values in a tile at most.

@@ -108,8 +108,24 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     fn context<D: fmt::Display>(self, place: impl FnOnce() -> D) -> Result<T> {
         self.map_err(|e| {
             let mut e = e.into();
-            e.context.push(place().to_string());
+            let place = place().to_string();
+            // Layers may name the same place, each because it can be called alone.
+            if e.context.last() != Some(&place) {
+                e.context.push(place);
+            }
             e
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_named_once() {
+        let e: Result<()> = Err(Error::input("wrong"));
+        let e = e.context(|| "b").context(|| "b").context(|| "a").unwrap_err();
+        assert_eq!(e.to_string(), "a: b: wrong");
     }
 }

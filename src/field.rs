@@ -161,6 +161,21 @@ impl Values {
         self.len() == 0
     }
 
+    /// The first element, if it is an integer.
+    pub fn first_integer(&self) -> Option<i128> {
+        match self {
+            Values::F32(_) | Values::F64(_) | Values::Char(_) | Values::Text(_) => None,
+            Values::I8(v) => v.first().map(|&x| x.into()),
+            Values::I16(v) => v.first().map(|&x| x.into()),
+            Values::I32(v) => v.first().map(|&x| x.into()),
+            Values::I64(v) => v.first().map(|&x| x.into()),
+            Values::U8(v) => v.first().map(|&x| x.into()),
+            Values::U16(v) => v.first().map(|&x| x.into()),
+            Values::U32(v) => v.first().map(|&x| x.into()),
+            Values::U64(v) => v.first().map(|&x| x.into()),
+        }
+    }
+
     /// The elements as bytes in this machine's order; empty for text of any length.
     pub fn as_bytes(&self) -> &[u8] {
         with_numbers!(self, v => bytemuck::cast_slice(v), text => &[])

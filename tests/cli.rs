@@ -338,7 +338,7 @@ fn wrong_calls_end_with_2_and_say_why() {
         ("compress x.npy --abs 1 -o nowhere/x.rsd", "there is no folder"),
         ("compress x.npy x.npy --abs 1 -o .", "several inputs"),
         ("compress x.npy b.toml --abs 1 -o both.rsd", "a folder that is there"),
-        ("compress x.npy --abs 1 -o x.npy --force", "is the input"),
+        ("compress x.npy --abs 1 -o x.npy --force", "is an input"),
         ("decompress x.npy", "with -o"),
         ("decompress x.rsd --range time", "DIM=START:END"),
         ("decompress x.rsd --range time=3:2", "DIM=START:END"),
@@ -394,7 +394,7 @@ fn nothing_is_overwritten_unasked() {
     assert_eq!(std::fs::read(folder.path().join("y.npy")).unwrap(), b"precious");
     works(folder.path(), "decompress x.npy.rsd -o y.npy --force");
     works(folder.path(), "verify y.npy x.npy.rsd");
-    fails(folder.path(), "decompress x.npy.rsd -o x.npy.rsd --force", 2, "is the input");
+    fails(folder.path(), "decompress x.npy.rsd -o x.npy.rsd --force", 2, "is an input");
 }
 
 #[test]
@@ -490,4 +490,264 @@ fn devices_are_written_to_and_not_replaced() {
     works(folder.path(), "decompress x.npy.rsd -o /dev/null --force");
     fails(folder.path(), "decompress x.npy.rsd -o /dev/null --format netcdf4", 2, "front to back");
     assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+}
+
+/// A file of one group with these variables of one dimension `x`, whatever its length.
+fn file_of(path: &Path, format: Format, variables: Vec<(&str, Values, Vec<Attribute>)>) {
+    let len = variables.first().map_or(0, |v| v.1.len()) as u64;
+    let schema = Schema {
+        format,
+        groups: vec![Group { path: "/".into(), attributes: vec![] }],
+        dimensions: vec![Dimension { path: "/x".into(), len, unlimited: false }],
+        variables: variables
+            .iter()
+            .map(|(name, values, attributes)| Variable {
+                path: format!("/{name}"),
+                dtype: values.dtype(),
+                shape: vec![len],
+                dimensions: vec![0],
+                attributes: attributes.clone(),
+                chunks: None,
+            })
+            .collect(),
+    };
+    write(path, &schema, &variables.into_iter().map(|v| v.1).collect::<Vec<_>>());
+}
+
+fn attribute(name: &str, value: AttributeValue) -> Attribute {
+    Attribute { name: name.into(), value }
+}
+
+#[test]
+fn inputs_are_never_replaced() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    npy(&path("p"), &[4, 4]);
+    npy(&path("p.rsd"), &[4, 4]);
+    std::fs::write(path("b.toml"), "bound = \"abs:1\"").unwrap();
+    fails(folder.path(), "compress p p.rsd --abs 1 --force", 2, "is an input");
+    assert!(std::fs::read(path("p.rsd")).unwrap().starts_with(b"\x93NUMPY"));
+    fails(folder.path(), "compress p --bounds b.toml -o b.toml --force", 2, "is an input");
+
+    std::fs::remove_file(path("p.rsd")).unwrap();
+    std::fs::create_dir(path("d.zarr")).unwrap();
+    works(folder.path(), "compress p --abs 1 -o d.zarr/a.rsd");
+    fails(folder.path(), "decompress d.zarr/a.rsd --force -o d.zarr", 2, "that an input is in");
+    works(folder.path(), "compress p --abs 1 -o a.rsd");
+    fails(folder.path(), "decompress a.rsd --force -o d.zarr", 2, "not a Zarr store");
+    assert!(path("d.zarr/a.rsd").exists());
+    // A store is replaced, an empty folder too.
+    std::fs::create_dir(path("e.zarr")).unwrap();
+    works(folder.path(), "decompress a.rsd --force -o e.zarr");
+    works(folder.path(), "decompress a.rsd --force -o e.zarr");
+    fails(folder.path(), "decompress a.rsd -o e.zarr", 2, "--force");
+}
+
+#[test]
+fn what_appears_meanwhile_stays() {
+    let folder = TempDir::new().unwrap();
+    for (name, format) in [
+        ("a.nc", Format::NetCdf4),
+        ("a.cdf", Format::NetCdf3),
+        ("a.npy", Format::Npy),
+        ("a.bin", Format::Raw),
+        ("a.zarr", Format::Zarr3),
+    ] {
+        let path = folder.path().join(name);
+        let schema = Schema::single(format, "x", DType::F32, &[2]);
+        let sink = |force: bool| {
+            let mut sink = io::create(&path, &schema, format, force).unwrap();
+            sink.write(0, &[std::ops::Range { start: 0, end: 2 }], &Values::F32(vec![1.0, 2.0])).unwrap();
+            let parts = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name());
+            let names: Vec<_> = parts.map(|n| n.into_string().unwrap()).filter(|n| n.starts_with('.')).collect();
+            assert!(
+                names.len() == 1 && names[0].starts_with(&format!(".{name}.")) && names[0].ends_with(".tmp"),
+                "{names:?}"
+            );
+            sink
+        };
+        let late = sink(false);
+        std::fs::write(&path, "precious").unwrap();
+        let e = late.finish().unwrap_err();
+        assert!(e.kind() == residuum::Kind::Usage && e.to_string().contains("meanwhile"), "{name}: {e}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious", "{name}");
+        sink(true).finish().unwrap();
+        assert!(
+            io::open(&path, &OpenOptions { shape: (format == Format::Raw).then(|| vec![2]), dtype: Some(DType::F32) })
+                .is_ok()
+        );
+    }
+}
+
+#[test]
+fn values_never_written_do_not_count() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let unwritten = 9.969_21e36_f32;
+    let mut values = field(1000);
+    values[500] = 285.0;
+    values[..100].fill(unwritten);
+    for format in [Format::NetCdf3, Format::NetCdf4] {
+        file_of(&path("a.nc"), format, vec![("t", Values::F32(values.clone()), vec![])]);
+        works(folder.path(), "compress a.nc --rel 1e-3 --force");
+        works(folder.path(), "verify a.nc a.nc.rsd");
+        works(folder.path(), "decompress a.nc.rsd -o b.nc --force");
+        let (_, Values::F32(restored)) = read(&path("b.nc"), "t") else { panic!("f32") };
+        assert_within(&values, &restored, 0.021);
+        assert!(restored != values, "nothing was lossy");
+        std::fs::remove_file(path("a.nc")).unwrap();
+    }
+    // In a Zarr store of version 3 it is the array's own fill value.
+    values[..100].fill(-9e9);
+    let fill = attribute("_zarr_fill_value", AttributeValue::Json("-9e9".into()));
+    file_of(&path("a.zarr"), Format::Zarr3, vec![("t", Values::F32(values.clone()), vec![fill])]);
+    works(folder.path(), "compress a.zarr --rel 1e-3");
+    works(folder.path(), "decompress a.zarr.rsd -o b.zarr");
+    let (_, Values::F32(restored)) = read(&path("b.zarr"), "t") else { panic!("f32") };
+    assert_within(&values, &restored, 0.021);
+}
+
+#[test]
+fn fill_values_of_any_attribute_type() {
+    let v = |attributes: &[(&str, AttributeValue)]| Variable {
+        attributes: attributes.iter().map(|(n, v)| attribute(n, v.clone())).collect(),
+        ..Schema::single(Format::Raw, "x", DType::F32, &[1]).variables[0].clone()
+    };
+    use AttributeValue as A;
+    let fill = |x: f32| vec![u64::from(x.to_bits())];
+    for value in [
+        A::I8(vec![99]),
+        A::U8(vec![99]),
+        A::I16(vec![99]),
+        A::U16(vec![99]),
+        A::I32(vec![99]),
+        A::U32(vec![99]),
+        A::I64(vec![99]),
+        A::U64(vec![99]),
+        A::F32(vec![99.0]),
+        A::F64(vec![99.0]),
+        A::Text("99".into()),
+        A::Texts(vec!["99.0".into()]),
+        A::Json("[99]".into()),
+    ] {
+        assert_eq!(v(&[("missing_value", value.clone())]).fill_values(), fill(99.0), "{value:?}");
+        assert!(v(&[("missing_value", value), ("_FillValue", A::F32(vec![1e20]))]).has_several_fill_values());
+    }
+    assert!(v(&[("missing_value", A::I32(vec![1, 2]))]).has_several_fill_values());
+    assert!(!v(&[("missing_value", A::I32(vec![1, 1]))]).has_several_fill_values());
+    assert!(v(&[("missing_value", A::Text("n/a".into()))]).fill_values().is_empty());
+    assert!(v(&[("_FillValue", A::F32(vec![f32::NAN]))]).fill_values().is_empty());
+}
+
+#[test]
+fn one_variable_that_is_not_read_does_not_stop_the_others() {
+    let folder = TempDir::new().unwrap();
+    file_of(&folder.path().join("a.zarr"), Format::Zarr2, vec![("t", Values::F32(field(50)), vec![])]);
+    let odd = folder.path().join("a.zarr/odd");
+    std::fs::create_dir(&odd).unwrap();
+    let text = r#"{"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "<c8", "compressor": null, "fill_value": null,
+        "order": "C", "filters": null}"#;
+    std::fs::write(odd.join(".zarray"), text).unwrap();
+    fails(folder.path(), "compress a.zarr --abs 1", 5, "--exclude odd");
+    fails(folder.path(), "compress a.zarr --abs 1 --var odd", 5, "\"<c8\"");
+    fails(folder.path(), "compress a.zarr --abs 1 --exclude odd --exclude even", 2, "no variable");
+    works(folder.path(), "compress a.zarr --abs 1 --var t -o 1.rsd");
+    works(folder.path(), "compress a.zarr --abs 1 --exclude odd -o 2.rsd");
+    assert!(works(folder.path(), "verify a.zarr 2.rsd").contains("not in the archive: odd"));
+}
+
+#[test]
+fn a_file_without_variables_comes_back() {
+    let folder = TempDir::new().unwrap();
+    for format in [Format::NetCdf3, Format::NetCdf4, Format::Zarr3] {
+        let (a, b) = (TempDir::new_in(folder.path()).unwrap(), TempDir::new_in(folder.path()).unwrap());
+        let name = if format == Format::Zarr3 { "a.zarr" } else { "a.nc" };
+        let mut schema = Schema::single(format, "x", DType::F32, &[1]);
+        schema.variables.clear();
+        schema.groups[0].attributes.push(attribute("title", AttributeValue::Text("nothing".into())));
+        write(&a.path().join(name), &schema, &[]);
+        works(a.path(), &format!("compress {name} --abs 1"));
+        let archive = a.path().join(format!("{name}.rsd"));
+        works(b.path(), &format!("decompress {} -o {name}", archive.display()));
+        let source = io::open(&b.path().join(name), &OpenOptions::default()).unwrap();
+        assert_eq!(source.schema().groups, schema.groups);
+        fails(b.path(), &format!("decompress {} -o x.npy", archive.display()), 4, "nothing");
+    }
+}
+
+#[test]
+fn a_damaged_tile_costs_itself_only() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("n.f32"), noise(1 << 20)).unwrap();
+    works(folder.path(), "compress n.f32 --shape 1024,1024 --dtype f32 --abs 1 --tile-mib 1");
+    let path = folder.path().join("n.f32.rsd");
+    let mut archive = std::fs::read(&path).unwrap();
+    let middle = archive.len() * 3 / 8;
+    archive[middle] ^= 1;
+    std::fs::write(&path, &archive).unwrap();
+    fails(folder.path(), "decompress n.f32.rsd -o b.f32", 4, "variable \"n\": tile 1: checksum");
+    fails(folder.path(), "decompress n.f32.rsd -o b.f32", 4, "--recover");
+    let output = run(folder.path(), "decompress n.f32.rsd -o b.f32 --recover");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("tile 1 is damaged") && said.contains("256:512,0:1024"), "{said}");
+    let restored = floats(&std::fs::read(folder.path().join("b.f32")).unwrap());
+    let original = floats(&std::fs::read(folder.path().join("n.f32")).unwrap());
+    let (tile, rest) = (1 << 18..1 << 19, 1 << 19..1 << 20);
+    assert!(restored[tile].iter().all(|v| v.is_nan()));
+    assert_within(&original[rest.clone()], &restored[rest], 1.0);
+    assert_within(&original[..1 << 18], &restored[..1 << 18], 1.0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn pipes_with_a_path() {
+    let folder = TempDir::new().unwrap();
+    npy(&folder.path().join("x.npy"), &[50, 8]);
+    let binary = env!("CARGO_BIN_EXE_residuum");
+    let bash = |script: String| {
+        let output = Command::new("bash").arg("-c").arg(script).current_dir(folder.path()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (done, said) = bash(format!("{binary} compress <(cat x.npy) --abs 0.01 -o a.rsd"));
+    assert!(done, "{said}");
+    let (done, said) = bash(format!("{binary} compress <(cat x.npy) --abs 0.01"));
+    assert!(!done && said.contains("-o"), "{said}");
+    let (done, said) = bash(format!("{binary} decompress <(cat a.rsd) -o b.npy && {binary} verify <(cat b.npy) a.rsd"));
+    assert!(done, "{said}");
+}
+
+#[test]
+fn notes_and_messages_name_what_is_meant() {
+    let folder = TempDir::new().unwrap();
+    let scaled = attribute("scale_factor", AttributeValue::F32(vec![0.01]));
+    file_of(&folder.path().join("a.nc"), Format::NetCdf4, vec![("t", Values::F32(field(50)), vec![scaled])]);
+    let said = |arguments: &str| String::from_utf8(run(folder.path(), arguments).stderr).unwrap();
+    assert!(said("compress a.nc --abs 1").contains("before scale_factor"));
+    fails(folder.path(), "compress a.nc --abs 1 -o nowhere/", 2, "there is no folder nowhere/");
+    fails(folder.path(), "decompress a.nc.rsd -o nowhere/", 2, "there is no folder nowhere/");
+    std::fs::rename(folder.path().join("a.nc.rsd"), folder.path().join("a")).unwrap();
+    std::fs::create_dir(folder.path().join("out")).unwrap();
+    fails(folder.path(), "decompress a -o out", 2, "name a file in that folder");
+
+    // Names steer no terminal.
+    file_of(&folder.path().join("b.zarr"), Format::Zarr3, vec![("a\u{1b}[2J", Values::Char(vec![b'x']), vec![])]);
+    works(folder.path(), "compress b.zarr --abs 1");
+    for arguments in ["decompress b.zarr.rsd -o b.npy --var w", "compress b.zarr --abs 1 --var w -o x.rsd"] {
+        assert!(!said(arguments).contains('\u{1b}'), "{}", said(arguments));
+    }
+    assert!(!works(folder.path(), "verify b.zarr b.zarr.rsd").contains('\u{1b}'));
+}
+
+#[test]
+fn text_of_another_encoding_is_announced() {
+    let folder = TempDir::new().unwrap();
+    let title = attribute("title", AttributeValue::Text("grad _".into()));
+    file_of(&folder.path().join("a.nc"), Format::NetCdf3, vec![("t", Values::F32(field(50)), vec![title])]);
+    let mut bytes = std::fs::read(folder.path().join("a.nc")).unwrap();
+    let at = bytes.windows(6).position(|w| w == b"grad _").unwrap();
+    bytes[at + 5] = 0xb0;
+    std::fs::write(folder.path().join("a.nc"), bytes).unwrap();
+    let output = run(folder.path(), "compress a.nc --abs 1");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("attribute \"title\" is not UTF-8"), "{said}");
 }

@@ -7,8 +7,11 @@
 mod registry;
 
 use registry::{BOUNDS, ENTRIES, FILL, Random, content};
-use residuum::{Archive, Config, Field, Values, compress};
+use residuum::compress::compress_source;
+use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable};
+use residuum::{Archive, Bound, Config, DType, Field, Result, Values, compress};
 use std::io::Cursor;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 fn folder() -> PathBuf {
@@ -46,6 +49,113 @@ fn golden_archives_read_as_ever() {
     assert!(n >= 20, "only {n} golden archives");
 }
 
+/// All that a schema can say, in the manner of a NetCDF-4 file; no NaN, which is not equal to itself.
+fn whole_schema() -> Schema {
+    let attribute = |name: &str, value| Attribute { name: name.into(), value };
+    let text = |name: &str, value: &str| attribute(name, AttributeValue::Text(value.into()));
+    let lens = [4u64, 6, 8, 5, 3];
+    let dimension = |path: &str, i: usize, unlimited| Dimension { path: path.into(), len: lens[i], unlimited };
+    let variable = |path: &str, dtype, dimensions: &[u32], attributes, chunks: Option<&[u64]>| Variable {
+        path: path.into(),
+        dtype,
+        shape: dimensions.iter().map(|&d| lens[d as usize]).collect(),
+        dimensions: dimensions.to_vec(),
+        attributes,
+        chunks: chunks.map(<[u64]>::to_vec),
+    };
+    let globals = vec![
+        text("title", "ä whole schema"),
+        text("empty", ""),
+        attribute("texts", AttributeValue::Texts(vec!["one".into(), "".into(), "三".into()])),
+        attribute("f32", AttributeValue::F32(vec![0.1, f32::INFINITY])),
+        attribute("f64", AttributeValue::F64(vec![-0.1])),
+        attribute("i8", AttributeValue::I8(vec![i8::MIN, 1])),
+        attribute("i16", AttributeValue::I16(vec![i16::MIN, 1])),
+        attribute("i32", AttributeValue::I32(vec![i32::MIN, 1])),
+        attribute("i64", AttributeValue::I64(vec![i64::MIN, 1])),
+        attribute("u8", AttributeValue::U8(vec![u8::MAX, 1])),
+        attribute("u16", AttributeValue::U16(vec![u16::MAX, 1])),
+        attribute("u32", AttributeValue::U32(vec![u32::MAX, 1])),
+        attribute("u64", AttributeValue::U64(vec![u64::MAX, 1])),
+        attribute("json", AttributeValue::Json("{\"a\":[1,null]}".into())),
+        attribute("none", AttributeValue::I32(vec![])),
+    ];
+    let fill = |value: f32| vec![attribute("_FillValue", AttributeValue::F32(vec![value])), text("units", "K")];
+    let group = |path: &str, attributes| Group { path: path.into(), attributes };
+    let mut variables = vec![
+        variable("/time", DType::F64, &[0], vec![text("units", "days since 2000-01-01")], Some(&[1])),
+        variable("/lat", DType::F32, &[1], vec![], None),
+        variable("/t", DType::F32, &[0, 1, 2], fill(-999.0), Some(&[1, 6, 8])),
+        variable("/q", DType::F64, &[0, 1, 2], vec![text("coordinates", "lat")], None),
+        variable("/forecast/w", DType::F32, &[0, 1, 2], vec![], None),
+        variable("/forecast/surface/p", DType::F32, &[1, 4], vec![], None),
+        variable("/name", DType::Text, &[3], vec![], None),
+        variable("/letters", DType::Char, &[3, 1], vec![], None),
+        variable("/crs", DType::I32, &[], vec![text("grid_mapping_name", "latitude_longitude")], None),
+    ];
+    use DType::{I8, I16, I32, I64, U8, U16, U32, U64};
+    for dtype in [I8, I16, I32, I64, U8, U16, U32, U64] {
+        variables.push(variable(&format!("/numbers_{dtype}"), dtype, &[1, 2], vec![], None));
+    }
+    Schema {
+        format: Format::NetCdf4,
+        groups: vec![group("/", globals), group("/forecast", vec![]), group("/forecast/surface", vec![text("a", "b")])],
+        dimensions: vec![
+            dimension("/time", 0, true),
+            dimension("/lat", 1, false),
+            dimension("/lon", 2, false),
+            dimension("/station", 3, false),
+            dimension("/forecast/surface/x", 4, false),
+        ],
+        variables,
+    }
+}
+
+/// Made-up values for [`whole_schema`].
+struct Whole(Schema);
+
+impl Source for Whole {
+    fn schema(&self) -> &Schema {
+        &self.0
+    }
+
+    fn read(&mut self, variable: usize, region: &[Range<u64>]) -> Result<Values> {
+        let v = &self.0.variables[variable];
+        let whole: Vec<Range<u64>> = v.shape.iter().map(|&n| 0..n).collect();
+        assert_eq!(region, whole, "variables this small are one tile");
+        let wave = |i: u64| 280.0 + 10.0 * (i as f64 * 0.37).sin();
+        Ok(match v.dtype {
+            DType::F32 if v.name() == "t" => {
+                Values::F32((0..v.len()).map(|i| if i % 7 == 0 { -999.0 } else { wave(i) as f32 }).collect())
+            }
+            DType::F32 => Values::F32((0..v.len()).map(|i| wave(i) as f32).collect()),
+            DType::F64 => Values::F64((0..v.len()).map(wave).collect()),
+            DType::Text => Values::Text((0..v.len()).map(|i| "é".repeat(i as usize)).collect()),
+            dtype => {
+                let bytes: Vec<u8> = (0..v.len() as usize * dtype.size()).map(|i| (i * 37 % 251) as u8).collect();
+                Values::from_le_bytes(dtype, &bytes)?
+            }
+        })
+    }
+}
+
+#[test]
+fn the_schema_of_a_whole_file_reads_as_ever() {
+    let archive = std::fs::read(folder().join("v1/whole-file.rsd")).unwrap();
+    let mut archive = Archive::open(Cursor::new(&archive[..])).unwrap();
+    let schema = whole_schema();
+    assert_eq!(*archive.schema(), schema);
+    let mut source = Whole(schema.clone());
+    for (i, v) in schema.variables.iter().enumerate() {
+        let lossy = matches!(archive.variable(i).unwrap().plan.treatment, residuum::plan::Treatment::Lossy { .. });
+        assert_eq!(lossy, ["t", "q", "forecast/w", "forecast/surface/p"].contains(&v.name()), "{}", v.name());
+        if !lossy {
+            let whole: Vec<Range<u64>> = v.shape.iter().map(|&n| 0..n).collect();
+            assert_eq!(archive.read_all(i).unwrap(), source.read(i, &whole).unwrap(), "{}", v.name());
+        }
+    }
+}
+
 #[test]
 fn write_missing_golden_archives_if_asked() {
     if std::env::var_os("RESIDUUM_WRITE_GOLDEN").is_none() {
@@ -60,6 +170,12 @@ fn write_missing_golden_archives_if_asked() {
             std::fs::write(path, archive).unwrap();
         }
     };
+    let config = Config::new(Bound::abs(0.01))
+        .with_bound("q", Bound::rel(1e-3))
+        .with_bound("forecast/w", Bound::pw_rel(1e-3))
+        .with_bound("forecast/surface/p", Bound::psnr(60.0));
+    let whole = compress_source(&mut Whole(whole_schema()), Vec::new(), &config, &mut |_| ()).unwrap();
+    put("whole-file".into(), whole);
     let mut random = Random(42);
     for entry in ENTRIES {
         for (bound, bound_name) in BOUNDS {

@@ -101,7 +101,7 @@ fn cut(values: &Values, shape: &[u64], region: &[Range<u64>]) -> Values {
 
 /// Writes made-up values of all variables in boxes with lengths of at most `step`; returns the values.
 fn write(path: &Path, schema: &Schema, format: Format, step: u64) -> Result<Vec<Values>> {
-    let mut sink = Box::new(NetCdfSink::create(path, schema, format)?);
+    let mut sink = Box::new(NetCdfSink::create(path, schema, format, true)?);
     let mut all = vec![];
     for (i, v) in schema.variables.iter().enumerate() {
         let values = fill_values(v.dtype, v.len() as usize, i as u64);
@@ -377,7 +377,7 @@ fn fill_values_get_the_type_of_their_variable() {
 fn classic_formats_say_what_they_can_not_hold() {
     let folder = tempfile::tempdir().unwrap();
     let refuse = |s: &Schema, format: Format, hint: &str| {
-        let e = NetCdfSink::create(&folder.path().join("a.nc"), s, format).err().expect("refused");
+        let e = NetCdfSink::create(&folder.path().join("a.nc"), s, format, true).err().expect("refused");
         assert_eq!(e.kind(), Kind::Usage);
         assert!(e.to_string().contains(hint), "{e}");
     };
@@ -413,7 +413,7 @@ fn inconsistent_schemas_are_refused() {
     let refuse = |change: &dyn Fn(&mut Schema)| {
         let mut s = good.clone();
         change(&mut s);
-        let e = NetCdfSink::create(&folder.path().join("a.nc"), &s, Format::NetCdf4).err().expect("refused");
+        let e = NetCdfSink::create(&folder.path().join("a.nc"), &s, Format::NetCdf4, true).err().expect("refused");
         assert_eq!(e.kind(), Kind::Usage, "{e}");
     };
     refuse(&|s| s.variables[1].dimensions[0] = 99);
@@ -438,7 +438,7 @@ fn an_unfinished_file_leaves_nothing() {
         let path = folder.path().join("a.nc");
         let s = Schema::single(format, "v", DType::F32, &[4]);
         let half = Values::F32(vec![1.0; 2]);
-        let mut sink = Box::new(NetCdfSink::create(&path, &s, format).unwrap());
+        let mut sink = Box::new(NetCdfSink::create(&path, &s, format, true).unwrap());
         sink.write(0, std::slice::from_ref(&(0..2)), &half).unwrap();
         for (variable, region, values) in [
             (0, 0..3, half.clone()),
@@ -459,7 +459,7 @@ fn an_existing_file_is_replaced() {
     let path = folder.path().join("a.nc");
     std::fs::write(&path, "old").unwrap();
     let s = Schema::single(Format::NetCdf4, "v", DType::F32, &[1]);
-    let mut sink = Box::new(NetCdfSink::create(&path, &s, Format::NetCdf4).unwrap());
+    let mut sink = Box::new(NetCdfSink::create(&path, &s, Format::NetCdf4, true).unwrap());
     sink.write(0, std::slice::from_ref(&(0..1)), &Values::F32(vec![1.0])).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     sink.finish().unwrap();

@@ -75,7 +75,7 @@ fn schema(format: Format, variables: Vec<Variable>) -> Schema {
 
 /// Writes counting values to all variables, each in one box.
 fn write_all(path: &Path, schema: &Schema, format: Format) {
-    let mut sink = Box::new(ZarrSink::create(path, schema, format).unwrap());
+    let mut sink = Box::new(ZarrSink::create(path, schema, format, true).unwrap());
     for (i, v) in schema.variables.iter().enumerate() {
         sink.write(i, &whole(&v.shape), &counting(v.dtype, v.len() as usize)).unwrap();
     }
@@ -117,7 +117,7 @@ fn every_type_and_shape_comes_back_in_boxes_of_any_cut() {
                 write_all(&a, &schema, format);
                 for cut in cuts {
                     let mut source = ZarrSource::open(&a).unwrap();
-                    let mut sink = Box::new(ZarrSink::create(&b, &schema, format).unwrap());
+                    let mut sink = Box::new(ZarrSink::create(&b, &schema, format, true).unwrap());
                     for region in boxes(shape, cut) {
                         sink.write(0, &region, &source.read(0, &region).unwrap()).unwrap();
                     }
@@ -278,7 +278,7 @@ fn fill_values_come_back_and_fill_what_is_missing() {
         let found = source.read(0, &[0..4]).unwrap();
         assert_eq!(found.as_bytes(), values.as_bytes());
         assert_eq!(found, values);
-        let mut sink = Box::new(ZarrSink::create(&back, source.schema(), Format::Zarr3).unwrap());
+        let mut sink = Box::new(ZarrSink::create(&back, source.schema(), Format::Zarr3, true).unwrap());
         sink.write(0, &[0..4], &values).unwrap();
         sink.finish().unwrap();
         let document: serde_json::Value = serde_json::from_slice(&fs::read(back.join("a/zarr.json")).unwrap()).unwrap();
@@ -296,19 +296,22 @@ fn nothing_stands_under_the_name_before_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("v.zarr");
     let one = schema(Format::Zarr3, vec![variable("/v", DType::F32, &[4], Some(&[3]))]);
-    let mut sink = Box::new(ZarrSink::create(&path, &one, Format::Zarr3).unwrap());
+    let mut sink = Box::new(ZarrSink::create(&path, &one, Format::Zarr3, true).unwrap());
     sink.write(0, &[0..2], &Values::F32(vec![1.0, 2.0])).unwrap();
     assert!(!path.exists());
     drop(sink);
     assert!(names_in(dir.path()).is_empty(), "the temporary folder is removed");
 
-    let mut sink = Box::new(ZarrSink::create(&path, &one, Format::Zarr3).unwrap());
+    let mut sink = Box::new(ZarrSink::create(&path, &one, Format::Zarr3, true).unwrap());
     sink.write(0, &[0..2], &Values::F32(vec![1.0, 2.0])).unwrap();
     refused(sink.finish(), Kind::Usage, "\"v\" lacks 2 values");
     assert!(names_in(dir.path()).is_empty());
 
     fs::create_dir(&path).unwrap();
     fs::write(path.join("old"), "").unwrap();
+    refused(ZarrSink::create(&path, &one, Format::Zarr2, true), Kind::Usage, "not a Zarr store");
+    assert!(path.join("old").exists());
+    fs::write(path.join(".zgroup"), "{}").unwrap();
     write_all(&path, &one, Format::Zarr2);
     assert_eq!(names_in(dir.path()), ["v.zarr"]);
     assert!(!path.join("old").exists() && path.join(".zmetadata").exists());
@@ -341,11 +344,15 @@ fn names_that_lead_astray_are_refused() {
     for format in VERSIONS {
         for path in bad {
             let one = schema(format, vec![variable(path, DType::U8, &[1], None)]);
-            refused(ZarrSink::create(&inside.join("x.zarr"), &one, format), Kind::Usage, "can not be the name");
+            refused(ZarrSink::create(&inside.join("x.zarr"), &one, format, true), Kind::Usage, "can not be the name");
             let mut group = schema(format, vec![]);
             if path != "/" {
                 group.groups.push(Group { path: path.into(), attributes: vec![] });
-                refused(ZarrSink::create(&inside.join("x.zarr"), &group, format), Kind::Usage, "can not be the name");
+                refused(
+                    ZarrSink::create(&inside.join("x.zarr"), &group, format, true),
+                    Kind::Usage,
+                    "can not be the name",
+                );
             }
         }
         let v = |path| variable(path, DType::U8, &[1], None);
@@ -353,10 +360,10 @@ fn names_that_lead_astray_are_refused() {
             [(["/a", "/a"], "two groups"), (["/a", "/a/b"], "below it"), (["/a/b/c", "/a"], "below it")]
         {
             let two = schema(format, paths.map(v).to_vec());
-            refused(ZarrSink::create(&inside.join("x.zarr"), &two, format), Kind::Usage, part);
+            refused(ZarrSink::create(&inside.join("x.zarr"), &two, format, true), Kind::Usage, part);
         }
         let huge = schema(format, vec![variable("/v", DType::F64, &[0, u64::MAX, u64::MAX], None)]);
-        refused(ZarrSink::create(&inside.join("x.zarr"), &huge, format), Kind::Usage, "too large");
+        refused(ZarrSink::create(&inside.join("x.zarr"), &huge, format, true), Kind::Usage, "too large");
     }
     assert_eq!(names_in(dir.path()), ["inside"]);
     assert!(names_in(&inside).is_empty());
@@ -380,14 +387,20 @@ fn what_is_not_read_is_named() {
         ZarrSource::open(dir.path())
     };
     assert_eq!(document(&[]).unwrap().read(0, &[0..4, 1..2]).unwrap(), Values::F32(vec![0.0; 4]));
-    refused(document(&[("<f4", "<c8")]), Kind::Unsupported, "variable \"a\": elements of type \"<c8\"");
-    refused(document(&[("\"<f4\"", "[[\"x\", \"<f4\"]]")]), Kind::Unsupported, "variable \"a\"");
-    refused(document(&[("<f4", "|O")]), Kind::Unsupported, "Python objects");
-    refused(document(&[("<f4", "<U99999999")]), Kind::Unsupported, "<U99999999");
-    refused(document(&[("\"compressor\": null", "\"compressor\": {\"id\": \"lzma\"}")]), Kind::Unsupported, "lzma");
+    let unreadable = |change: (&str, &str), part: &str| {
+        let source = document(&[change]).unwrap();
+        assert!(source.schema().variables.is_empty());
+        let [u] = source.unreadable() else { panic!("{part}: {:?}", source.unreadable()) };
+        assert!(u.name == "a" && u.reason.contains(part), "{u:?}");
+    };
+    unreadable(("<f4", "<c8"), "elements of type \"<c8\"");
+    unreadable(("\"<f4\"", "[[\"x\", \"<f4\"]]"), "elements of type");
+    unreadable(("<f4", "|O"), "Python objects");
+    unreadable(("<f4", "<U99999999"), "<U99999999");
+    unreadable(("\"compressor\": null", "\"compressor\": {\"id\": \"lzma\"}"), "lzma");
+    unreadable(("[2, 5]", "[2000000000, 5]"), "smaller chunks");
     refused(document(&[("[2, 5]", "[0, 5]")]), Kind::Input, "chunk lengths");
     refused(document(&[("[2, 5]", "[2]")]), Kind::Input, "chunk lengths");
-    refused(document(&[("[2, 5]", "[2000000000, 5]")]), Kind::Unsupported, "smaller chunks");
     refused(document(&[("[4, 5]", "[9223372036854775807, 5]")]), Kind::Input, "too large");
     refused(document(&[("[4, 5]", "[0, 9223372036854775807, 9]"), ("[2, 5]", "[1, 1, 1]")]), Kind::Input, "too large");
     refused(document(&[("[4, 5]", "[-4, 5]")]), Kind::Input, "list of lengths");

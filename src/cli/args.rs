@@ -46,6 +46,9 @@ pub struct CompressArgs {
     /// Compress only this variable, with its coordinates. Repeatable.
     #[arg(long, value_name = "NAME")]
     pub var: Vec<String>,
+    /// Leave out this variable. Repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub exclude: Vec<String>,
     /// Treat packed integers (scale_factor, add_offset) as the numbers they stand for, and compress those within the bound.
     #[arg(long)]
     pub unpack: bool,
@@ -127,7 +130,7 @@ pub struct DecompressArgs {
     /// Restore only these indices of a dimension, END excluded; unnamed dimensions by number, from 0. Repeatable.
     #[arg(long, value_name = "DIM=START:END", value_parser = named_range)]
     pub range: Vec<NamedRange>,
-    /// Restore what is there of an archive that is incomplete.
+    /// Restore what is whole of an archive that is incomplete or damaged; fill values stand for tiles that are not.
     #[arg(long)]
     pub recover: bool,
     /// Replace an output that is there already.

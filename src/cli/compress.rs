@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::container::Archive;
 use crate::error::{Context, Error, Result};
 use crate::io::unpack::UnpackedSource;
-use crate::io::{OpenOptions, Schema, Source};
+use crate::io::{OpenOptions, Schema, Source, Variable};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -25,8 +25,11 @@ pub fn run(args: &CompressArgs) -> Result<ExitCode> {
     set_threads(args.common.threads)?;
     let mut status = ExitCode::SUCCESS;
     let mut failed = false;
+    // No output may take the place of anything that the call reads, be it before or after.
+    let read: Vec<&Path> = args.inputs.iter().chain(&args.bounds).map(PathBuf::as_path).collect();
     for (input, output) in args.inputs.iter().zip(&outputs) {
-        let code = compress(input, output, &config, args).unwrap_or_else(|e| print_error(&e));
+        let code = output::check(output, &read, args.force).and_then(|()| compress(input, output, &config, args));
+        let code = code.unwrap_or_else(|e| print_error(&e));
         // The first failure decides the status.
         if !failed && code != ExitCode::SUCCESS {
             (status, failed) = (code, true);
@@ -60,11 +63,15 @@ fn config(args: &CompressArgs) -> Result<Config> {
 fn outputs(args: &CompressArgs) -> Result<Vec<PathBuf>> {
     let pipe = || PathBuf::from("-");
     let several = args.inputs.len() > 1;
+    if let Some(output) = &args.output {
+        output::check_folder(output)?;
+    }
     if several && args.inputs.iter().any(|i| input::is_pipe(i)) {
         return Err(Error::usage("standard input goes alone, without other inputs"));
     }
     let outputs = args.inputs.iter().map(|input| match &args.output {
         None if input::is_pipe(input) => Ok(pipe()),
+        None if input::is_stream(input) => Err(no_name(input)),
         None => Ok(input.with_file_name(archive_name(input)?)),
         Some(folder) if folder.is_dir() && input::is_pipe(input) => Ok(folder.join("data.rsd")),
         Some(folder) if folder.is_dir() => Ok(folder.join(archive_name(input)?)),
@@ -85,27 +92,34 @@ fn outputs(args: &CompressArgs) -> Result<Vec<PathBuf>> {
 
 /// `era5.nc.rsd` for `era5.nc`.
 fn archive_name(input: &Path) -> Result<std::ffi::OsString> {
-    let no_name = || Error::usage(format!("{}: name the archive with -o", input.display()));
-    let mut name = input.file_name().ok_or_else(no_name)?.to_os_string();
+    let mut name = input.file_name().ok_or_else(|| no_name(input))?.to_os_string();
     name.push(".rsd");
     Ok(name)
 }
 
+fn no_name(input: &Path) -> Error {
+    Error::usage(format!("{}: name the archive with -o", input.display()))
+}
+
 fn compress(path: &Path, target: &Path, config: &Config, args: &CompressArgs) -> Result<ExitCode> {
     let name = || input::name_of(path);
-    output::check(target, path, args.force)?;
     let options = OpenOptions { shape: args.shape.clone(), dtype: args.dtype };
     let opened = input::open(path, &options).context(name)?;
     let mut config = config.clone();
     let mut source = prepare(opened.source, &mut config, args).context(name)?;
     config.check_names(source.schema()).context(name)?;
+    let warn = |source: &mut dyn Source| {
+        source.warnings().iter().for_each(|w| note(&format!("warning: {}: {w}", name())));
+    };
+    warn(source.as_mut());
 
-    let mut out = Output::create(target)?;
+    let mut out = Output::create(target, args.force)?;
     let mut bar = Bar::new(source.schema(), args.common.quiet);
     let buffered = BufWriter::with_capacity(1 << 20, &mut out);
     let written = compress_source(&mut *source, buffered, &config, &mut |p| bar.step(p));
     let result = written.and_then(|mut buffered| Ok(buffered.flush()?));
     let (value_bytes, time) = bar.finish();
+    warn(source.as_mut());
     match (result, out.failure()) {
         // Whoever read it has left: nothing to say, but the archive is not whole.
         (Err(_), Some(ErrorKind::BrokenPipe)) => return Ok(ExitCode::from(crate::Kind::Io.exit_code())),
@@ -120,7 +134,7 @@ fn compress(path: &Path, target: &Path, config: &Config, args: &CompressArgs) ->
         }
         None => None,
     };
-    out.finish(args.force)?;
+    out.finish()?;
 
     if !args.common.quiet {
         let speed = table::speed(value_bytes, time);
@@ -136,11 +150,11 @@ fn compress(path: &Path, target: &Path, config: &Config, args: &CompressArgs) ->
 /// The source as it is to be compressed.
 fn prepare(source: Box<dyn Source>, config: &mut Config, args: &CompressArgs) -> Result<Box<dyn Source>> {
     let source = if args.unpack { input::unpacked(source)? } else { source };
-    if args.var.is_empty() {
+    if args.var.is_empty() && args.exclude.is_empty() && source.unreadable().is_empty() {
         return Ok(source);
     }
     let all: Vec<String> = source.schema().variables.iter().map(|v| v.name().to_string()).collect();
-    let source = SelectedSource::new(source, &args.var)?;
+    let source = SelectedSource::new(source, &args.var, &args.exclude)?;
     // A bounds file may serve many calls: bounds of variables left out are no misspelt names.
     let is_left_out = |name: &String| all.contains(name) && !source.schema().variables.iter().any(|v| v.name() == name);
     config.bounds.retain(|name, _| !is_left_out(name));
@@ -160,16 +174,26 @@ fn summary(archive: &Archive<BufReader<File>>, input: &Path, target: &Path) -> R
     Ok(format!("{table}{files}, "))
 }
 
-/// Packed variables are integers and kept exactly, which is seldom what a bound was given for.
+/// Packed variables are integers and kept exactly, and the bound of scaled floats is that of the numbers before scaling: seldom what
+/// a bound was given for.
 fn note_packed(schema: &Schema, config: &Config, name: &str) {
-    let packed = schema.variables.iter().enumerate();
-    let packed: Vec<&str> = packed
-        .filter(|(i, v)| UnpackedSource::is_packed(v) && !schema.is_coordinate(*i))
-        .map(|(_, v)| v.name())
-        .filter(|name| !config.bound_of(name).is_lossless())
-        .collect();
-    if !packed.is_empty() {
-        let names = packed.join(", ");
+    let coordinates = schema.coordinates();
+    let names = |is_meant: &dyn Fn(&Variable) -> bool| {
+        let variables = schema.variables.iter().zip(&coordinates);
+        let meant = variables.filter(|&(v, c)| !c && is_meant(v) && !config.bound_of(v.name()).is_lossless());
+        meant.map(|(v, _)| v.name()).collect::<Vec<_>>().join(", ")
+    };
+    let scaled = names(&|v| {
+        let differs = |name: &str, from: f64| v.attribute(name).is_some_and(|a| a.floats() != [from]);
+        v.dtype.is_float() && (differs("scale_factor", 1.0) || differs("add_offset", 0.0))
+    });
+    if !scaled.is_empty() {
+        note(&format!(
+            "note: {name}: the bound is that of the numbers as stored, before scale_factor and add_offset ({scaled})"
+        ));
+    }
+    let names = names(&UnpackedSource::is_packed);
+    if !names.is_empty() {
         note(&format!(
             "note: {name}: packed integers are kept exactly ({names}); --unpack compresses them within the bound"
         ));

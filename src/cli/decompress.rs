@@ -20,7 +20,7 @@ use std::process::ExitCode;
 pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
     let name = || input::name_of(&args.archive);
     let target = target(args)?;
-    output::check(&target, &args.archive, args.force)?;
+    output::check(&target, &[&args.archive], args.force)?;
     set_threads(args.common.threads)?;
     let file = input::open_archive_file(&args.archive).context(name)?;
     let mut archive = if args.recover { Archive::recover(file) } else { Archive::open(file) }.context(name)?;
@@ -36,6 +36,12 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
         Err(e) if sink.failed() => return Err(e),
         result => result.context(name).and_then(|()| sink.complete())?,
     };
+    for (variable, tile) in archive.damaged() {
+        let name = archive.schema().variables[variable].name();
+        let region = archive.variable(variable)?.plan.tiling.region(tile);
+        let region = region.iter().map(|r| format!("{}:{}", r.start, r.end)).collect::<Vec<_>>().join(",");
+        note(&format!("warning: variable {name:?}: tile {tile} is damaged: its values, {region}, are filled in"));
+    }
     if !is_whole {
         // Whoever read it has left: nothing to say.
         return Ok(ExitCode::from(Kind::Io.exit_code()));
@@ -60,8 +66,15 @@ fn target(args: &DecompressArgs) -> Result<PathBuf> {
         Some(e) if e == "rsd" => args.archive.file_stem().map(PathBuf::from),
         _ => None,
     };
+    if let Some(output) = args.output.as_ref().filter(|o| io::format_of_path(o) != Some(Format::Zarr3)) {
+        output::check_folder(output)?;
+    }
+    let into_folder = |folder: &Path| {
+        let name = || format!("{}: {} does not end in .rsd", folder.display(), input::name_of(&args.archive));
+        stem().map(|s| folder.join(s)).ok_or_else(|| Error::usage(format!("{}: name a file in that folder", name())))
+    };
     match &args.output {
-        Some(folder) if folder.is_dir() && !is_zarr(folder) => stem().map(|s| folder.join(s)),
+        Some(folder) if folder.is_dir() && !is_zarr(folder) => return into_folder(folder),
         Some(output) => Some(output.clone()),
         None => stem().map(|s| args.archive.with_file_name(s)),
     }
@@ -70,8 +83,7 @@ fn target(args: &DecompressArgs) -> Result<PathBuf> {
 
 /// Whether a folder is a store that would be replaced, rather than a place to put things into.
 fn is_zarr(folder: &Path) -> bool {
-    io::format_of_path(folder) == Some(Format::Zarr3)
-        || ["zarr.json", ".zgroup", ".zarray"].iter().any(|f| folder.join(f).exists())
+    io::format_of_path(folder) == Some(Format::Zarr3) || io::part::is_zarr_store(folder)
 }
 
 /// The format that a path asks for, given that of the source: `.nc` is the NetCDF that the source was, if it was one.
@@ -102,7 +114,9 @@ fn select(archive: &Archive<BufReader<File>>, format: Format, args: &DecompressA
     if args.recover {
         recover(archive, &mut selection);
     }
-    if selection.parts.is_empty() {
+    // A file of nothing but dimensions and attributes is one too, where the format can hold it.
+    let is_empty_file = archive.schema().variables.is_empty() && !matches!(format, Format::Npy | Format::Raw);
+    if selection.parts.is_empty() && !is_empty_file {
         return Err(Error::corrupt("nothing of what is wanted can be restored"));
     }
     if selection.parts.len() > 1 && matches!(format, Format::Npy | Format::Raw) {
@@ -126,7 +140,7 @@ fn recover(archive: &Archive<BufReader<File>>, selection: &mut Selection) {
         *kept = there.as_ref().is_ok_and(|&n| selection.shorten(i, n));
         let after = &selection.schema.variables[i].shape;
         if !*kept {
-            note(&format!("warning: variable {name:?} is left out: the archive ends before it"));
+            note(&format!("warning: variable {name:?} is left out: nothing of it is whole"));
         } else if let ([n, ..], [of, ..]) = (&after[..], &before[..])
             && n < of
         {

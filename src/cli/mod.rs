@@ -46,9 +46,9 @@ fn print_error(e: &Error) -> ExitCode {
     ExitCode::from(e.kind().exit_code())
 }
 
-/// A line on standard error. If that is closed, there is nobody to tell.
+/// A line on standard error. If that is closed, there is nobody to tell. Names come out of files: what would steer a terminal is shown as `?`.
 fn note(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", line.replace(char::is_control, "?"));
 }
 
 /// Text on standard output. A reader who has seen enough (`| head`) is no error.

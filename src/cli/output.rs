@@ -3,20 +3,19 @@
 use super::input::is_pipe;
 use crate::error::{Context, Error, Result};
 use crate::field::{DType, Values};
+use crate::io::part::{PartFile, Purpose, folder_of};
 use crate::io::{self, Format, Schema, Sink};
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
-/// Refuses outputs that would overwrite an input, or anything else without `force`.
+/// Refuses outputs that would overwrite one of the `inputs`, all that the call names, or anything else without `force`.
 ///
 /// # Errors
 /// `Usage`.
-pub fn check(output: &Path, input: &Path, force: bool) -> Result<()> {
+pub fn check(output: &Path, inputs: &[&Path], force: bool) -> Result<()> {
     let place = || output.display().to_string();
-    let same = || Error::usage("is the input, or inside it: choose another output with -o");
     if is_pipe(output) {
         return Ok(());
     }
@@ -24,10 +23,15 @@ pub fn check(output: &Path, input: &Path, force: bool) -> Result<()> {
     if !folder.is_dir() {
         return Err(Error::usage(format!("there is no folder {}", folder.display()))).context(place);
     }
-    if let (Ok(input), Ok(folder)) = (input.canonicalize(), folder.canonicalize()) {
-        let output = output.canonicalize().unwrap_or_else(|_| folder.join(output.file_name().unwrap_or_default()));
-        if output.starts_with(input) {
-            return Err(same()).context(place);
+    if let Ok(folder) = folder.canonicalize() {
+        let whole = output.canonicalize().unwrap_or_else(|_| folder.join(output.file_name().unwrap_or_default()));
+        for input in inputs.iter().filter_map(|i| i.canonicalize().ok()) {
+            let problem = match () {
+                () if whole.starts_with(&input) => "is an input, or inside one",
+                () if input.starts_with(&whole) => "is a folder that an input is in",
+                () => continue,
+            };
+            return Err(Error::usage(format!("{problem}: choose another output with -o"))).context(place);
         }
     }
     if output.exists() && !is_device(output) && !force {
@@ -37,7 +41,7 @@ pub fn check(output: &Path, input: &Path, force: bool) -> Result<()> {
 }
 
 /// Devices and pipes are written to; they are not replaced.
-fn is_device(path: &Path) -> bool {
+pub fn is_device(path: &Path) -> bool {
     path.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir())
 }
 
@@ -46,13 +50,21 @@ pub fn is_stream(path: &Path) -> bool {
     is_pipe(path) || is_device(path)
 }
 
+/// Refuses `folder/` where there is no such folder: it is not known whether a folder or a file was meant.
+///
+/// # Errors
+/// `Usage`.
+pub fn check_folder(path: &Path) -> Result<()> {
+    let names_folder = path.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
+    if names_folder && !path.is_dir() {
+        return Err(Error::usage(format!("there is no folder {}", path.display())));
+    }
+    Ok(())
+}
+
 /// What to call an output in messages.
 pub fn name_of(path: &Path) -> String {
     if is_pipe(path) { "standard output".into() } else { path.display().to_string() }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// An archive being written. Its errors name it.
@@ -64,7 +76,7 @@ pub struct Output {
 
 enum Target {
     /// Beside its final place until it is complete; removed if it never is.
-    Part(NamedTempFile),
+    Part(PartFile),
     Stream(Box<dyn Write + Send>),
 }
 
@@ -73,23 +85,14 @@ impl Output {
     ///
     /// # Errors
     /// `Usage` if that is a terminal or a folder, `Io` if the system refuses.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path, force: bool) -> Result<Self> {
         let place = || path.display().to_string();
         // A link stays one: its target is replaced.
         let path = if path.is_symlink() { path.canonicalize().context(place)? } else { path.to_owned() };
         let target = if is_stream(&path) {
             Target::Stream(stream(&path)?)
-        } else if path.is_dir() {
-            return Err(Error::usage("is a folder")).context(place);
         } else {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let mut builder = tempfile::Builder::new();
-            let prefix = format!(".{name}.");
-            builder.prefix(&prefix).suffix(".part");
-            // Temporary files are private by default; this one becomes an ordinary file, so the umask alone decides.
-            #[cfg(unix)]
-            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-            Target::Part(builder.tempfile_in(folder_of(&path)).context(place)?)
+            Target::Part(PartFile::create(&path, Purpose::Archive, force).context(place)?)
         };
         Ok(Self { path, target, failure: None })
     }
@@ -114,25 +117,16 @@ impl Output {
     ///
     /// # Errors
     /// `Io` if the system refuses, `Usage` if a file of that name came to be meanwhile and `force` is not set.
-    pub fn finish(self, force: bool) -> Result<()> {
-        let place = || self.path.display().to_string();
-        let Target::Part(file) = self.target else { return Ok(()) };
-        file.as_file().sync_all().context(place)?;
-        if !force && self.path.exists() {
-            return Err(Error::usage("came to be meanwhile; --force replaces it")).context(place);
+    pub fn finish(self) -> Result<()> {
+        match self.target {
+            Target::Part(file) => file.finish().context(|| self.path.display().to_string()),
+            Target::Stream(_) => Ok(()),
         }
-        file.persist(&self.path).map_err(|e| e.error).context(place)?;
-        // The name lasts once the folder is on disk, where the system can do that.
-        #[cfg(unix)]
-        if let Ok(folder) = File::open(folder_of(&self.path)) {
-            let _ = folder.sync_all();
-        }
-        Ok(())
     }
 
     fn target(&mut self) -> &mut dyn Write {
         match &mut self.target {
-            Target::Part(file) => file.as_file_mut(),
+            Target::Part(file) => file.file_mut(),
             Target::Stream(out) => out,
         }
     }

@@ -31,15 +31,7 @@ impl Selection {
     pub fn keep(&mut self, names: &[String], with_coordinates: bool) -> Result<()> {
         let variables = &self.schema.variables;
         let mut kept = vec![false; variables.len()];
-        let mut todo = Vec::new();
-        for name in names {
-            let wanted = name.trim_start_matches('/');
-            let found = variables.iter().position(|v| v.name() == wanted).ok_or_else(|| {
-                let names: Vec<_> = variables.iter().map(Variable::name).collect();
-                Error::usage(format!("no variable {name:?}; there are: {}", names.join(", ")))
-            })?;
-            todo.push(found);
-        }
+        let mut todo = names.iter().map(|name| self.find(name)).collect::<Result<Vec<_>>>()?;
         while let Some(i) = todo.pop() {
             if !std::mem::replace(&mut kept[i], true) && with_coordinates {
                 todo.extend((0..variables.len()).filter(|&c| !kept[c] && self.locates(c, i)));
@@ -48,6 +40,24 @@ impl Selection {
         self.retain(|i| kept[i]);
         self.drop_unused();
         Ok(())
+    }
+
+    /// Leaves out the variables `names`; their dimensions stay.
+    ///
+    /// # Errors
+    /// `Usage` if there is no such variable, with the names that there are.
+    pub fn exclude(&mut self, names: &[String]) -> Result<()> {
+        let excluded = names.iter().map(|name| self.find(name)).collect::<Result<Vec<_>>>()?;
+        self.retain(|i| !excluded.contains(&i));
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<usize> {
+        let (variables, wanted) = (&self.schema.variables, name.trim_start_matches('/'));
+        variables.iter().position(|v| v.name() == wanted).ok_or_else(|| {
+            let names: Vec<_> = variables.iter().map(Variable::name).collect();
+            Error::usage(format!("no variable {name:?}; there are: {}", names.join(", ")))
+        })
     }
 
     /// Whether variable `c` is a coordinate of variable `v`: named like one of its dimensions, or by one of its attributes.
@@ -80,11 +90,17 @@ impl Selection {
     /// Drops dimensions without variables, and groups without either.
     fn drop_unused(&mut self) {
         let Schema { groups, dimensions, variables, .. } = &mut self.schema;
-        let used: Vec<bool> =
-            (0..dimensions.len()).map(|d| variables.iter().any(|v| v.dimensions.contains(&(d as u32)))).collect();
-        for d in variables.iter_mut().flat_map(|v| &mut v.dimensions) {
-            *d = used[..*d as usize].iter().filter(|&&u| u).count() as u32;
-        }
+        let mut used = vec![false; dimensions.len()];
+        variables.iter().flat_map(|v| &v.dimensions).for_each(|&d| used[d as usize] = true);
+        let places: Vec<u32> = used
+            .iter()
+            .scan(0, |next, &u| {
+                let place = *next;
+                *next += u32::from(u);
+                Some(place)
+            })
+            .collect();
+        variables.iter_mut().flat_map(|v| &mut v.dimensions).for_each(|d| *d = places[*d as usize]);
         let mut i = 0;
         dimensions.retain(|_| {
             i += 1;

@@ -55,7 +55,8 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     differences.extend(checks.iter().filter_map(Check::looser_than_asked));
 
     let n_violations: u64 = checks.iter().map(Check::violations).sum();
-    let left_out = metadata::left_out(source.schema(), archive.schema());
+    let mut left_out = metadata::left_out(source.schema(), archive.schema());
+    left_out.extend(source.unreadable().iter().map(|u| u.name.clone()));
     if args.json {
         let variables: Vec<Value> = checks.iter().map(Check::to_json).collect();
         let json = json!({
@@ -224,9 +225,11 @@ fn to_text(checks: &[Check], differences: &[String], left_out: &[String], n_viol
         ]);
     }
     let mut text = table.to_string();
-    differences.iter().for_each(|d| text += &format!("differs: {d}\n"));
+    // Names come out of files: what would steer a terminal is shown as `?`.
+    let shown = |name: &str| name.replace(char::is_control, "?");
+    differences.iter().for_each(|d| text += &format!("differs: {}\n", shown(d)));
     if !left_out.is_empty() {
-        text += &format!("not in the archive: {}\n", left_out.join(", "));
+        text += &format!("not in the archive: {}\n", shown(&left_out.join(", ")));
     }
     if n_violations == 0 && differences.is_empty() {
         text += "every value is within its bound\n";

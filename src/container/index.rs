@@ -3,6 +3,9 @@
 use crate::encode::bytes::{self, Reader};
 use crate::error::{Error, Result};
 
+/// A section without payload: kind, length, checksum.
+const MIN_SECTION_BYTES: u64 = 10;
+
 /// Where a variable's sections lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VariableEntry {
@@ -55,7 +58,8 @@ impl Index {
             let plan_len = reader.varint()?;
             let mut entry = VariableEntry { plan: next(plan_len)?, tiles: Vec::new() };
             for _ in 0..reader.varint()? {
-                let len = reader.varint()?;
+                // So that a short index can not promise many tiles.
+                let len = reader.varint().and_then(|n| if n < MIN_SECTION_BYTES { Err(bad()) } else { Ok(n) })?;
                 entry.tiles.push((next(len)?, len));
             }
             variables.push((plan_len, entry));

@@ -4,12 +4,18 @@
 pub const MAX_TILE_VALUES: u64 = 1 << 25;
 
 /// Bytes of the schema (names, attributes) when unpacked.
-pub const MAX_SCHEMA_BYTES: usize = 1 << 26;
+pub const MAX_SCHEMA_BYTES: usize = 1 << 25;
+
+/// CBOR items of the schema: each takes up to some 30 bytes in memory, however few it has in the file.
+pub const MAX_SCHEMA_ITEMS: usize = 1 << 22;
+
+/// Groups, dimensions and variables of a schema, of each.
+pub const MAX_SCHEMA_OBJECTS: u64 = 1 << 17;
 
 /// Bytes of a plan.
 pub const MAX_PLAN_BYTES: u64 = 1 << 16;
 
-/// Bytes of the index: some 16 million tiles.
+/// Bytes of the index: some 128 million tiles at one byte each, as tiles below 128 bytes take; two words each are kept in memory.
 pub const MAX_INDEX_BYTES: u64 = 1 << 27;
 
 /// Coded bytes of a tile: its values as f64, and as much again for lists of exact values that do not compress.

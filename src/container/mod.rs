@@ -1,7 +1,7 @@
 //! The archive file: sections with checksums, an index at the end, random access. Normative text in `format.md`.
 //!
 //! [`Writer`] writes front to back to anything that takes bytes, one tile at a time; [`Archive`] reads any tile by one seek.
-//! An archive whose writer died has no index; [`Archive::recover`] reads it up to its last whole section.
+//! An archive whose writer died has no index; [`Archive::recover`] reads it up to its last whole section, and what is whole of a damaged one.
 
 mod checksum;
 mod index;
@@ -11,13 +11,14 @@ mod section;
 pub use section::VERSION;
 
 use crate::encode::bytes;
-use crate::error::{Context, Error, Result};
-use crate::field::Values;
+use crate::error::{Context, Error, Kind, Result};
+use crate::field::{DType, Values};
 use crate::io::Schema;
 use crate::plan::Plan;
 use crate::tile::{self, Tiling};
 use index::{Index, VariableEntry};
 use section::{FOOTER_BYTES, HEADER_BYTES, kind};
+use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
@@ -36,8 +37,8 @@ impl<W: Write> Writer<W> {
     /// `Io` if `out` refuses, `Usage` if the schema is beyond the format's caps.
     pub fn new(mut out: W, schema: &Schema) -> Result<Self> {
         let plain = minicbor::to_vec(schema).map_err(|e| Error::usage(format!("schema can not be stored: {e}")))?;
-        if plain.len() > limits::MAX_SCHEMA_BYTES {
-            return Err(Error::usage("names and attributes of more than 64 MiB"));
+        if let Some(excess) = schema_excess(&plain) {
+            return Err(Error::usage(format!("{excess}: no reader would take the archive")));
         }
         let mut payload = Vec::new();
         bytes::put_packed(&mut payload, &plain);
@@ -54,6 +55,9 @@ impl<W: Write> Writer<W> {
     pub fn begin(&mut self, plan: &Plan) -> Result<()> {
         self.end_variable()?;
         let payload = minicbor::to_vec(plan).map_err(|e| Error::usage(format!("plan can not be stored: {e}")))?;
+        if payload.len() as u64 > limits::MAX_PLAN_BYTES {
+            return Err(Error::usage("a plan larger than any reader would take"));
+        }
         let len = section::write(&mut self.out, kind::PLAN, &payload)?;
         self.index.variables.push((len, VariableEntry { plan: self.at, tiles: vec![] }));
         self.at += len;
@@ -66,6 +70,9 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// `Usage` if the variable has all its tiles, `Io` if the output refuses.
     pub fn tile(&mut self, coded: &[u8]) -> Result<()> {
+        if coded.len() as u64 > limits::MAX_TILE_BYTES {
+            return Err(Error::usage(format!("a tile of {} bytes: no reader would take it", coded.len())));
+        }
         let Some((_, entry)) = self.index.variables.last_mut().filter(|_| self.tiles_left > 0) else {
             return Err(Error::usage("a tile too many"));
         };
@@ -99,7 +106,11 @@ impl<W: Write> Writer<W> {
     /// `Usage` if tiles are missing, `Io` if the output refuses.
     pub fn finish(mut self) -> Result<W> {
         self.end_variable()?;
-        let len = section::write(&mut self.out, kind::INDEX, &self.index.to_bytes())?;
+        let index = self.index.to_bytes();
+        if index.len() as u64 > limits::MAX_INDEX_BYTES {
+            return Err(Error::usage("more tiles than any reader would take: choose larger ones (--tile-mib)"));
+        }
+        let len = section::write(&mut self.out, kind::INDEX, &index)?;
         let mut footer = [self.at.to_le_bytes(), len.to_le_bytes()].concat();
         footer.extend(checksum::of_section(kind::INDEX, &footer).to_le_bytes());
         footer.extend(section::END_MAGIC);
@@ -134,9 +145,13 @@ pub struct Archive<R> {
     input: R,
     version: u16,
     schema: Schema,
-    /// By the schema's order; `None` if a recovered archive ends before.
+    /// By the schema's order; `None` if a recovered archive lacks it.
     variables: Vec<Option<StoredVariable>>,
     file_len: u64,
+    /// Whether damaged tiles are no error.
+    recovers: bool,
+    /// Variable and tile of those.
+    damaged: BTreeSet<(usize, u64)>,
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -148,44 +163,12 @@ impl<R: Read + Seek> Archive<R> {
         let file_len = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
         let version = section::read_header(&mut input)?;
-        let incomplete = || {
-            Error::corrupt(
-                "archive is incomplete: it ends without an index; `residuum decompress --recover` reads what is there",
-            )
-        };
-        let footer_at = file_len.checked_sub(FOOTER_BYTES).filter(|&a| a >= HEADER_BYTES).ok_or_else(incomplete)?;
-        input.seek(SeekFrom::Start(footer_at))?;
-        let mut footer = [0; FOOTER_BYTES as usize];
-        input.read_exact(&mut footer)?;
-        if footer[24..] != section::END_MAGIC {
-            return Err(incomplete());
-        }
-        let word = |i: usize| u64::from_le_bytes(footer[8 * i..8 * i + 8].try_into().unwrap_or_default());
-        let (index_at, index_len) = (word(0), word(1));
-        let fits = index_at >= HEADER_BYTES && index_at.checked_add(index_len) == Some(footer_at);
-        if checksum::of_section(kind::INDEX, &footer[..16]) != word(2) || !fits {
-            return Err(Error::corrupt("end of the archive is damaged"));
-        }
-        input.seek(SeekFrom::Start(index_at))?;
-        let (k, payload, _) = section::read(&mut input, limits::MAX_INDEX_BYTES)?;
-        if k != kind::INDEX {
-            return Err(Error::corrupt("index is damaged"));
-        }
-        let index = Index::from_bytes(&payload, HEADER_BYTES, index_at)?;
+        let index = read_index(&mut input, file_len)?;
         input.seek(SeekFrom::Start(HEADER_BYTES))?;
         let schema = read_schema(&mut input)?;
         let mut archive = Self::new(input, version, schema, file_len);
         for (plan_len, entry) in index.variables {
-            archive.input.seek(SeekFrom::Start(entry.plan))?;
-            let (k, payload, len) = section::read(&mut archive.input, limits::MAX_PLAN_BYTES)?;
-            if k != kind::PLAN || len != plan_len {
-                return Err(Error::corrupt("index does not match the sections"));
-            }
-            let n_tiles = entry.tiles.len() as u64;
-            let stored = archive.add(&payload, plan_len, entry.tiles)?;
-            if stored.plan.tiling.count() != n_tiles {
-                return Err(Error::corrupt("variable lacks tiles"));
-            }
+            archive.add_indexed(plan_len, entry)?;
         }
         if archive.variables.iter().any(Option::is_none) {
             return Err(Error::corrupt("variable is missing"));
@@ -193,7 +176,10 @@ impl<R: Read + Seek> Archive<R> {
         Ok(archive)
     }
 
-    /// Opens what there is of an archive, section by section up to the first that is not whole; ignores the index.
+    /// Opens what there is of an archive. If its index is whole, that is every variable whose plan is; if not, what comes before the first
+    /// section that is not whole.
+    ///
+    /// Tiles that turn out to be damaged read as fill values (NaN or 0 where there are none), and are among [`Archive::damaged`] then.
     ///
     /// # Errors
     /// As [`Archive::open`] if not even the schema is whole.
@@ -201,8 +187,18 @@ impl<R: Read + Seek> Archive<R> {
         let file_len = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
         let version = section::read_header(&mut input)?;
+        let index = read_index(&mut input, file_len).ok();
+        input.seek(SeekFrom::Start(HEADER_BYTES))?;
         let schema = read_schema(&mut input)?;
         let mut archive = Self::new(input, version, schema, file_len);
+        archive.recovers = true;
+        if let Some(index) = index {
+            for (plan_len, entry) in index.variables {
+                // What does not fit is as good as not there.
+                let _ = archive.add_indexed(plan_len, entry);
+            }
+            return Ok(archive);
+        }
         let mut at = archive.input.stream_position()?;
         // Payload and length of the last plan, and the tiles since.
         let mut current: Option<(Vec<u8>, u64, Places)> = None;
@@ -224,9 +220,24 @@ impl<R: Read + Seek> Archive<R> {
         Ok(archive)
     }
 
+    /// Takes in a variable as the index has it.
+    fn add_indexed(&mut self, plan_len: u64, entry: VariableEntry) -> Result<()> {
+        self.input.seek(SeekFrom::Start(entry.plan))?;
+        let (k, payload, len) = section::read(&mut self.input, limits::MAX_PLAN_BYTES)?;
+        if k != kind::PLAN || len != plan_len {
+            return Err(Error::corrupt("index does not match the sections"));
+        }
+        let n_tiles = entry.tiles.len() as u64;
+        let stored = self.add(&payload, plan_len, entry.tiles)?;
+        if stored.plan.tiling.count() != n_tiles {
+            return Err(Error::corrupt("variable lacks tiles"));
+        }
+        Ok(())
+    }
+
     fn new(input: R, version: u16, schema: Schema, file_len: u64) -> Self {
         let variables = schema.variables.iter().map(|_| None).collect();
-        Self { input, version, schema, variables, file_len }
+        Self { input, version, schema, variables, file_len, recovers: false, damaged: BTreeSet::new() }
     }
 
     fn add(&mut self, plan: &[u8], plan_len: u64, tiles: Places) -> Result<&StoredVariable> {
@@ -262,11 +273,11 @@ impl<R: Read + Seek> Archive<R> {
     /// Plan and size of a variable (an index into the schema).
     ///
     /// # Errors
-    /// `Usage` if there is no such variable, `Corrupt` if a recovered archive ends before it.
+    /// `Usage` if there is no such variable, `Corrupt` if a recovered archive lacks it.
     pub fn variable(&self, variable: usize) -> Result<&StoredVariable> {
         match self.variables.get(variable) {
             Some(Some(v)) => Ok(v),
-            Some(None) => Err(Error::corrupt("the archive ends before this variable")),
+            Some(None) => Err(Error::corrupt("the archive has nothing of this variable")),
             None => Err(Error::usage("no such variable")),
         }
     }
@@ -294,11 +305,40 @@ impl<R: Read + Seek> Archive<R> {
             .and_then(|t| stored.tiles.get(t))
             .ok_or_else(|| Error::corrupt(format!("the archive ends before tile {tile}")))?;
         self.input.seek(SeekFrom::Start(offset))?;
-        let (k, payload, read) = section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES))?;
-        if k != kind::TILE || read != len {
-            return Err(Error::corrupt("index does not match the sections"));
+        match section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES)) {
+            Ok((kind::TILE, payload, read)) if read == len => Ok(payload),
+            Ok(_) => Err(Error::corrupt("index does not match the sections")),
+            Err(e) if e.kind() == Kind::Corrupt => Err(advised(&e)),
+            Err(e) => Err(e),
         }
-        Ok(payload)
+        .context(|| format!("tile {tile}"))
+    }
+
+    /// Variable and tile of the damaged tiles that were read as fill values: of a recovered archive only.
+    pub fn damaged(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.damaged.iter().copied()
+    }
+
+    /// Stands in for `n` values that are lost.
+    fn fillers(&self, variable: usize, n: usize) -> Values {
+        let v = &self.schema.variables[variable];
+        let named = || v.attribute("_FillValue").and_then(|a| a.integers().first().copied());
+        let unwritten = || self.schema.unwritten(v).and_then(|u| u.first_integer());
+        let integer = if v.dtype.is_float() { 0 } else { named().or_else(unwritten).unwrap_or(0) };
+        let bits = self.schema.fill_bits(variable);
+        match v.dtype {
+            DType::F32 => Values::F32(vec![bits.map_or(f32::NAN, |b| f32::from_bits(b as u32)); n]),
+            DType::F64 => Values::F64(vec![bits.map_or(f64::NAN, f64::from_bits); n]),
+            DType::I8 => Values::I8(vec![integer as i8; n]),
+            DType::I16 => Values::I16(vec![integer as i16; n]),
+            DType::I32 => Values::I32(vec![integer as i32; n]),
+            DType::I64 => Values::I64(vec![integer as i64; n]),
+            DType::U8 => Values::U8(vec![integer as u8; n]),
+            DType::U16 => Values::U16(vec![integer as u16; n]),
+            DType::U32 => Values::U32(vec![integer as u32; n]),
+            DType::U64 => Values::U64(vec![integer as u64; n]),
+            DType::Char | DType::Text => Values::zeros(v.dtype, n),
+        }
     }
 
     /// The box and the values of a tile.
@@ -306,13 +346,23 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// `Corrupt` if it is damaged, `Unsupported` if it needs a later version.
     pub fn tile(&mut self, variable: usize, tile: u64) -> Result<(Vec<Range<u64>>, Values)> {
-        let coded = self.coded_tile(variable, tile)?;
+        self.variable(variable)?;
+        let coded = self.coded_tile(variable, tile);
         let dtype = self.schema.variables[variable].dtype;
-        let plan = &self.variable(variable)?.plan;
-        let region = plan.tiling.region(tile);
-        let values = crate::decompress::decompress_tile(&coded, dtype, &plan.treatment, &region)
-            .context(|| format!("tile {tile}"))?;
-        Ok((region, values))
+        let stored = self.variable(variable)?;
+        let region = stored.plan.tiling.region(tile);
+        let decode = |coded: Vec<u8>| {
+            crate::decompress::decompress_tile(&coded, dtype, &stored.plan.treatment, &region)
+                .context(|| format!("tile {tile}"))
+        };
+        match coded.and_then(decode) {
+            Err(e) if self.recovers && e.kind() == Kind::Corrupt && tile < stored.n_tiles() => {
+                self.damaged.insert((variable, tile));
+                let values = self.fillers(variable, tile::region_len(&region) as usize);
+                Ok((region, values))
+            }
+            values => values.map(|values| (region, values)),
+        }
     }
 
     /// The values of a variable in a box (one range an axis), in C order. Only tiles that the box touches are read.
@@ -374,12 +424,98 @@ fn copy_values(from: &Values, from_region: &[Range<u64>], to: &mut Values, to_re
     Ok(())
 }
 
+/// An error of damage, with what can be done.
+fn advised(e: &Error) -> Error {
+    Error::corrupt(format!("{e}; `residuum decompress --recover` restores what is whole"))
+}
+
+fn read_index<R: Read + Seek>(input: &mut R, file_len: u64) -> Result<Index> {
+    let incomplete = || {
+        Error::corrupt(
+            "archive is incomplete: it ends without an index; `residuum decompress --recover` reads what is there",
+        )
+    };
+    let footer_at = file_len.checked_sub(FOOTER_BYTES).filter(|&a| a >= HEADER_BYTES).ok_or_else(incomplete)?;
+    input.seek(SeekFrom::Start(footer_at))?;
+    let mut footer = [0; FOOTER_BYTES as usize];
+    input.read_exact(&mut footer)?;
+    if footer[24..] != section::END_MAGIC {
+        return Err(incomplete());
+    }
+    let word = |i: usize| u64::from_le_bytes(footer[8 * i..8 * i + 8].try_into().unwrap_or_default());
+    let (index_at, index_len) = (word(0), word(1));
+    let fits = index_at >= HEADER_BYTES && index_at.checked_add(index_len) == Some(footer_at);
+    if checksum::of_section(kind::INDEX, &footer[..16]) != word(2) || !fits {
+        return Err(advised(&Error::corrupt("end of the archive is damaged")));
+    }
+    input.seek(SeekFrom::Start(index_at))?;
+    let (k, payload, _) = section::read(input, limits::MAX_INDEX_BYTES).map_err(|e| match e.kind() {
+        Kind::Corrupt => advised(&e),
+        _ => e,
+    })?;
+    if k != kind::INDEX {
+        return Err(Error::corrupt("index is damaged"));
+    }
+    Index::from_bytes(&payload, HEADER_BYTES, index_at)
+}
+
+/// Number of CBOR items, nested ones included, as far as the bytes are CBOR.
+fn n_items(mut rest: &[u8]) -> usize {
+    let mut n = 0;
+    while let [head, tail @ ..] = rest {
+        n += 1;
+        let n_bytes = match head & 31 {
+            0..=23 | 31 => 0,
+            k @ 24..=27 => 1 << (k - 24),
+            _ => break,
+        };
+        let Some((number, tail)) = tail.split_at_checked(n_bytes) else { break };
+        let number = number.iter().fold(0, |n, &b| n << 8 | u64::from(b));
+        let number = if n_bytes == 0 { u64::from(head & 31) } else { number };
+        // Bytes and texts are followed by as many bytes.
+        let content = if matches!(head >> 5, 2 | 3) && head & 31 != 31 { number } else { 0 };
+        let Some(tail) = usize::try_from(content).ok().and_then(|c| tail.get(c..)) else { break };
+        rest = tail;
+    }
+    n
+}
+
+/// Says if a serialized schema is beyond the caps: a byte of it may become a hundred in memory.
+fn schema_excess(plain: &[u8]) -> Option<String> {
+    use minicbor::decode::{Decoder, Error};
+    if plain.len() > limits::MAX_SCHEMA_BYTES {
+        return Some(format!("names and attributes of more than {} MiB", limits::MAX_SCHEMA_BYTES >> 20));
+    }
+    if n_items(plain) > limits::MAX_SCHEMA_ITEMS {
+        return Some(format!("names, lengths and attributes of more than {} items", limits::MAX_SCHEMA_ITEMS));
+    }
+    let lists = || -> Result<Option<&str>, Error> {
+        let mut decoder = Decoder::new(plain);
+        decoder.array()?;
+        decoder.skip()?;
+        for list in ["groups", "dimensions", "variables"] {
+            match decoder.array()? {
+                Some(n) if n <= limits::MAX_SCHEMA_OBJECTS => (0..n).try_for_each(|_| decoder.skip())?,
+                _ => return Ok(Some(list)),
+            }
+        }
+        Ok(None)
+    };
+    match lists() {
+        Ok(list) => list.map(|list| format!("more than {} {list}", limits::MAX_SCHEMA_OBJECTS)),
+        Err(e) => Some(e.to_string()),
+    }
+}
+
 fn read_schema(input: &mut impl Read) -> Result<Schema> {
     let (k, payload, _) = section::read(input, limits::MAX_SCHEMA_BYTES as u64)?;
     if k != kind::SCHEMA {
         return Err(Error::corrupt("schema is missing"));
     }
     let plain = bytes::Reader::new(&payload).packed(limits::MAX_SCHEMA_BYTES)?;
+    if let Some(excess) = schema_excess(&plain) {
+        return Err(Error::corrupt(format!("schema is damaged: {excess}")));
+    }
     let schema: Schema = minicbor::decode(&plain).map_err(|e| Error::corrupt(format!("schema is damaged: {e}")))?;
     let total = |shape: &[u64]| shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
     let sound = schema.variables.iter().all(|v| {
@@ -389,4 +525,25 @@ fn read_schema(input: &mut impl Read) -> Result<Schema> {
             && (v.dimensions.is_empty() || v.dimensions.len() == v.shape.len())
     });
     if sound { Ok(schema) } else { Err(Error::corrupt("schema is damaged")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Format;
+
+    #[test]
+    fn schemas_beyond_the_caps_are_refused_before_they_are_decoded() {
+        let mut schema = Schema::single(Format::Raw, "x", DType::F32, &[0]);
+        let size = |schema: &Schema| schema_excess(&minicbor::to_vec(schema).unwrap());
+        assert_eq!(size(&schema), None);
+        let one = schema.variables[0].clone();
+        schema.variables = vec![one.clone(); limits::MAX_SCHEMA_OBJECTS as usize + 1];
+        assert!(size(&schema).unwrap().contains("variables"));
+        assert_eq!(Writer::new(Vec::new(), &schema).err().unwrap().kind(), Kind::Usage);
+        schema.variables = vec![one];
+        let value = crate::io::AttributeValue::Texts(vec![String::new(); limits::MAX_SCHEMA_ITEMS]);
+        schema.groups[0].attributes.push(crate::io::Attribute { name: "a".into(), value });
+        assert!(size(&schema).unwrap().contains("items"));
+    }
 }

@@ -13,8 +13,33 @@ const PCO: u8 = 2;
 const ZSTD_LEVEL: i32 = 6;
 /// pco's default: higher levels gain little.
 const PCO_LEVEL: usize = 8;
-/// Values of a variable of text of any length, in bytes, at most.
+/// Bytes of a tile of text of any length that a reader takes.
 const MAX_TEXT_BYTES: usize = 1 << 28;
+/// Bytes of text that a writer puts into a tile, unless one text has more.
+pub const TILE_TEXT_BYTES: u64 = 1 << 26;
+/// Texts that a writer puts into a tile: each takes memory, be it empty.
+pub const MAX_TILE_TEXTS: u64 = 1 << 16;
+
+/// Bytes that texts take before compression; 0 for other values.
+pub fn text_bytes(values: &Values) -> u64 {
+    /// Of the length in front of each text, at most.
+    const LENGTH_BYTES: u64 = 10;
+    let Values::Text(texts) = values else { return 0 };
+    texts.iter().map(|t| t.len() as u64 + LENGTH_BYTES).sum()
+}
+
+/// Refuses text that no reader would take.
+///
+/// # Errors
+/// `Unsupported`.
+pub fn check_text(values: &Values) -> Result<()> {
+    match text_bytes(values) {
+        n if n <= MAX_TEXT_BYTES as u64 => Ok(()),
+        n => Err(Error::unsupported(format!(
+            "a text of {n} bytes: there can be {MAX_TEXT_BYTES}; leave the variable out (`--exclude NAME`)"
+        ))),
+    }
+}
 
 /// Values to bytes.
 pub fn encode(values: &Values) -> Vec<u8> {

@@ -6,6 +6,7 @@
 
 pub mod netcdf;
 pub mod npy;
+pub(crate) mod part;
 pub mod raw;
 pub mod unpack;
 pub mod zarr;
@@ -13,6 +14,7 @@ pub mod zarr;
 use crate::error::{Error, Result};
 use crate::field::{DType, Values};
 use minicbor::{Decode, Encode};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -79,6 +81,43 @@ pub enum AttributeValue {
     /// Any other value, as JSON text (Zarr attributes may be objects, lists of mixed type, booleans or null).
     #[n(12)]
     Json(#[n(0)] String),
+}
+
+impl AttributeValue {
+    /// The numbers that it holds; also those written as text or JSON.
+    pub fn floats(&self) -> Vec<f64> {
+        fn all<T: Copy>(values: &[T], float: impl Fn(T) -> f64) -> Vec<f64> {
+            values.iter().map(|&v| float(v)).collect()
+        }
+        fn parsed(text: &str) -> Vec<f64> {
+            let words = text.split([' ', ',']).filter(|w| !w.is_empty()).map(|w| w.trim_matches('\0').parse());
+            words.collect::<Result<_, _>>().unwrap_or_default()
+        }
+        match self {
+            Self::Text(text) => parsed(text),
+            Self::Texts(texts) => texts.iter().flat_map(|t| parsed(t)).collect(),
+            Self::Json(text) => parsed(text.trim().trim_start_matches('[').trim_end_matches(']')),
+            Self::F32(v) => all(v, f64::from),
+            Self::F64(v) => v.clone(),
+            Self::I8(v) => all(v, f64::from),
+            Self::I16(v) => all(v, f64::from),
+            Self::I32(v) => all(v, f64::from),
+            Self::I64(v) => all(v, |v| v as f64),
+            Self::U8(v) => all(v, f64::from),
+            Self::U16(v) => all(v, f64::from),
+            Self::U32(v) => all(v, f64::from),
+            Self::U64(v) => all(v, |v| v as f64),
+        }
+    }
+
+    /// The whole numbers among [`AttributeValue::floats`], without rounding those of 64 bits.
+    pub fn integers(&self) -> Vec<i128> {
+        match self {
+            Self::I64(v) => v.iter().map(|&x| x.into()).collect(),
+            Self::U64(v) => v.iter().map(|&x| x.into()).collect(),
+            other => other.floats().into_iter().filter(|x| x.fract() == 0.0).map(|x| x as i128).collect(),
+        }
+    }
 }
 
 /// A name with a value.
@@ -156,39 +195,28 @@ impl Variable {
         self.attributes.iter().find(|a| a.name == name).map(|a| &a.value)
     }
 
-    /// Bits of the fill value of a floating-point variable: its `_FillValue`, else its `missing_value`, as the variable's type.
-    pub fn fill_bits(&self) -> Option<u64> {
-        self.fill_bits_of("_FillValue").or_else(|| self.fill_bits_of("missing_value"))
-    }
-
-    /// Whether `_FillValue` and `missing_value` name two different values, or there are several of them.
-    pub fn has_several_fill_values(&self) -> bool {
-        let (a, b) = (self.fill_bits_of("_FillValue"), self.fill_bits_of("missing_value"));
-        let several = |v: Option<&AttributeValue>| match v {
-            Some(AttributeValue::F32(v)) => v.len() > 1,
-            Some(AttributeValue::F64(v)) => v.len() > 1,
-            _ => false,
-        };
-        (a.is_some() && b.is_some() && a != b) || several(self.attribute("missing_value"))
-    }
-
-    fn fill_bits_of(&self, name: &str) -> Option<u64> {
-        let value = self.attribute(name)?;
-        let first = match value {
-            AttributeValue::F32(v) => v.first().map(|&v| f64::from(v)),
-            AttributeValue::F64(v) => v.first().copied(),
-            AttributeValue::I64(v) => v.first().map(|&v| v as f64),
-            AttributeValue::I32(v) => v.first().map(|&v| f64::from(v)),
-            AttributeValue::I16(v) => v.first().map(|&v| f64::from(v)),
-            _ => None,
-        };
-        // All NaN are special already.
-        let value = first.filter(|v| !v.is_nan())?;
-        match self.dtype {
-            DType::F32 => Some(u64::from((value as f32).to_bits())),
-            DType::F64 => Some(value.to_bits()),
-            _ => None,
+    /// Bits of the values that the attributes `_FillValue` and `missing_value` of a floating-point variable name, as the variable's type,
+    /// each once, `_FillValue` first. NaN is none of them: it is special already.
+    pub fn fill_values(&self) -> Vec<u64> {
+        let mut found = Vec::new();
+        for value in ["_FillValue", "missing_value"].iter().filter_map(|name| self.attribute(name)) {
+            for number in value.floats().into_iter().filter(|v| !v.is_nan()) {
+                let bits = match self.dtype {
+                    DType::F32 => u64::from((number as f32).to_bits()),
+                    DType::F64 => number.to_bits(),
+                    _ => continue,
+                };
+                if !found.contains(&bits) {
+                    found.push(bits);
+                }
+            }
         }
+        found
+    }
+
+    /// Whether `_FillValue` and `missing_value` name different values, or several.
+    pub fn has_several_fill_values(&self) -> bool {
+        self.fill_values().len() > 1
     }
 
     /// The path without the leading slash: what a user types and sees.
@@ -215,25 +243,57 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Whether a variable locates others: it is named like its dimension, or another's `coordinates`, `bounds` or `grid_mapping`
-    /// attribute names it.
-    pub fn is_coordinate(&self, variable: usize) -> bool {
-        let v = &self.variables[variable];
-        let leaf = |path: &str| path.rsplit('/').next().unwrap_or_default().to_string();
-        let own = leaf(&v.path);
-        let of_own_dimension =
-            v.dimensions.len() == 1 && v.dimensions.iter().any(|&d| leaf(&self.dimensions[d as usize].path) == own);
-        let names = |a: &Attribute| match &a.value {
-            AttributeValue::Text(t)
-                if ["coordinates", "bounds", "climatology", "grid_mapping"].contains(&a.name.as_str()) =>
-            {
-                t.split_whitespace().any(|word| word.trim_end_matches(':') == own)
-            }
-            _ => false,
-        };
+    /// For each variable, whether it locates others: it is named like its dimension, or another's `coordinates`, `bounds` or
+    /// `grid_mapping` attribute names it.
+    pub fn coordinates(&self) -> Vec<bool> {
+        const LOCATING: [&str; 4] = ["coordinates", "bounds", "climatology", "grid_mapping"];
+        fn leaf(path: &str) -> &str {
+            path.rsplit('/').next().unwrap_or_default()
+        }
         let attributes =
             self.variables.iter().flat_map(|v| &v.attributes).chain(self.groups.iter().flat_map(|g| &g.attributes));
-        of_own_dimension || attributes.into_iter().any(names)
+        let named: HashSet<&str> = attributes
+            .filter(|a| LOCATING.contains(&a.name.as_str()))
+            .filter_map(|a| if let AttributeValue::Text(text) = &a.value { Some(text) } else { None })
+            .flat_map(|text| text.split_whitespace().map(|word| word.trim_end_matches(':')))
+            .collect();
+        let is_coordinate = |v: &Variable| {
+            let own = leaf(&v.path);
+            let of_own_dimension = matches!(v.dimensions[..], [d] if leaf(&self.dimensions[d as usize].path) == own);
+            of_own_dimension || named.contains(own)
+        };
+        self.variables.iter().map(is_coordinate).collect()
+    }
+
+    /// Bits of the one value that stands for missing data in a floating-point variable: what its attributes name, else what the format
+    /// puts where nothing was written.
+    pub fn fill_bits(&self, variable: usize) -> Option<u64> {
+        let v = &self.variables[variable];
+        let unwritten = || match self.unwritten(v)? {
+            Values::F32(x) => x.first().map(|x| u64::from(x.to_bits())),
+            Values::F64(x) => x.first().map(|x| x.to_bits()),
+            _ => None,
+        };
+        v.fill_values().first().copied().or_else(unwritten)
+    }
+
+    /// The value that stands where nothing was ever written, if it is none that data would have: NetCDF's default fill value of variables
+    /// without `_FillValue` (bytes have none by convention), the `fill_value` of floats in Zarr version 3 but 0.
+    pub fn unwritten(&self, v: &Variable) -> Option<Values> {
+        if v.attribute("_FillValue").is_some() {
+            return None;
+        }
+        match self.format {
+            Format::NetCdf3 | Format::NetCdf3Offset64 | Format::NetCdf5 | Format::NetCdf4 => {
+                (v.dtype.size() > 1).then(|| netcdf::default_fill(v.dtype))
+            }
+            Format::Zarr3 if v.dtype.is_float() => {
+                let number =
+                    *v.attribute(zarr::FILL_VALUE)?.floats().first().filter(|&&x| x.is_finite() && x != 0.0)?;
+                Some(if v.dtype == DType::F32 { Values::F32(vec![number as f32]) } else { Values::F64(vec![number]) })
+            }
+            _ => None,
+        }
     }
 
     /// A schema of one variable with unnamed dimensions, as `.npy` and raw files have.
@@ -265,6 +325,25 @@ pub trait Source: Send {
     /// # Errors
     /// `Input` or `Io` if the file can not be read there.
     fn read(&mut self, variable: usize, region: &[Range<u64>]) -> Result<Values>;
+
+    /// Variables of the file that are not in the schema, because this version can not read values of their type.
+    fn unreadable(&self) -> &[Unreadable] {
+        &[]
+    }
+
+    /// What a user should know of what was read so far, a line each: attributes left out, text not kept as it is. Each is said once.
+    fn warnings(&mut self) -> Vec<String> {
+        vec![]
+    }
+}
+
+/// A variable that can not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its path without the leading slash.
+    pub name: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A file to write to. Nothing stands under the final name before [`Sink::finish`] returns.
@@ -347,11 +426,11 @@ pub fn create(path: &Path, schema: &Schema, format: Format, force: bool) -> Resu
         return Err(Error::usage("exists already; --force overwrites it"));
     }
     match format {
-        Format::Raw => Ok(Box::new(raw::RawSink::create(path, schema)?)),
-        Format::Npy => Ok(Box::new(npy::NpySink::create(path, schema)?)),
+        Format::Raw => Ok(Box::new(raw::RawSink::create(path, schema, force)?)),
+        Format::Npy => Ok(Box::new(npy::NpySink::create(path, schema, force)?)),
         Format::NetCdf3 | Format::NetCdf3Offset64 | Format::NetCdf5 | Format::NetCdf4 => {
-            Ok(Box::new(netcdf::NetCdfSink::create(path, schema, format)?))
+            Ok(Box::new(netcdf::NetCdfSink::create(path, schema, format, force)?))
         }
-        Format::Zarr2 | Format::Zarr3 => Ok(Box::new(zarr::ZarrSink::create(path, schema, format)?)),
+        Format::Zarr2 | Format::Zarr3 => Ok(Box::new(zarr::ZarrSink::create(path, schema, format, force)?)),
     }
 }

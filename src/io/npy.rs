@@ -4,7 +4,8 @@
 //! hostile file is evaluated, nested or allocated by its word. Little- and big-endian numbers, C and Fortran order
 //! are read; the writer writes little-endian C order. Booleans are read as `u8`.
 
-use super::raw::{self, FlatValues, PartFile};
+use super::part::{PartFile, Purpose};
+use super::raw::{self, FlatValues};
 use super::{Format, Schema, Sink, Source};
 use crate::error::{Error, Result};
 use crate::field::{DType, Values};
@@ -170,10 +171,10 @@ impl NpySink {
     ///
     /// # Errors
     /// `Usage` if the schema has not exactly one variable or it is text, `Io` if the file can not be created.
-    pub fn create(path: &Path, schema: &Schema) -> Result<Self> {
+    pub fn create(path: &Path, schema: &Schema, force: bool) -> Result<Self> {
         let variable = raw::single_variable(schema, "a .npy file")?;
         let header = header_bytes(variable.dtype, &variable.shape)?;
-        let part = PartFile::create(path)?;
+        let part = PartFile::create(path, Purpose::Restored, force)?;
         let mut file = part.file()?;
         file.write_all(&header)?;
         let flat = FlatValues::create(file, header.len() as u64, variable)?;

@@ -1,9 +1,9 @@
 //! Raw binary files: the values of one variable, little-endian, C order, nothing else.
 //!
 //! Shape and element type come from the caller; the variable is named after the file. What other formats need of
-//! flat files stands here too: positioned reads and writes of boxes (`FlatValues`), and a file that gets its name
-//! only when it is complete (`PartFile`).
+//! flat files stands here too: positioned reads and writes of boxes (`FlatValues`).
 
+use super::part::{PartFile, Purpose};
 use super::{Format, OpenOptions, Schema, Sink, Source, Variable};
 use crate::error::{Error, Result};
 use crate::field::{DType, Values};
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A raw file to read from.
 pub struct RawSource {
@@ -69,9 +69,9 @@ impl RawSink {
     ///
     /// # Errors
     /// `Usage` if the schema has not exactly one variable or it is text, `Io` if the file can not be created.
-    pub fn create(path: &Path, schema: &Schema) -> Result<Self> {
+    pub fn create(path: &Path, schema: &Schema, force: bool) -> Result<Self> {
         let variable = single_variable(schema, "a raw file")?;
-        let part = PartFile::create(path)?;
+        let part = PartFile::create(path, Purpose::Restored, force)?;
         let flat = FlatValues::create(part.file()?, 0, variable)?;
         Ok(Self { part, flat })
     }
@@ -285,51 +285,4 @@ pub(super) fn single_variable<'a>(schema: &'a Schema, what: &str) -> Result<&'a 
 /// Refuses any variable but the first.
 pub(super) fn only_variable(variable: usize) -> Result<()> {
     if variable != 0 { Err(Error::usage(format!("variable {variable} of a file with one variable"))) } else { Ok(()) }
-}
-
-/// The folder that a path's last component stands in.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    }
-}
-
-/// A file beside its final place, which it takes in [`PartFile::finish`]; dropped before that, it is removed.
-pub(super) struct PartFile {
-    temporary: tempfile::NamedTempFile,
-    path: PathBuf,
-}
-
-impl PartFile {
-    /// A new file in the folder of `path`.
-    pub(super) fn create(path: &Path) -> Result<Self> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".residuum-").suffix(".part");
-        // Temporary files are private by default; this one becomes an ordinary file, so the umask alone decides.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        Ok(Self { temporary: builder.tempfile_in(folder_of(path))?, path: path.to_owned() })
-    }
-
-    /// A second handle of the file.
-    pub(super) fn file(&self) -> Result<File> {
-        Ok(self.temporary.as_file().try_clone()?)
-    }
-
-    /// Makes the file last and gives it its name, over a file of that name if there is one.
-    pub(super) fn finish(self) -> Result<()> {
-        self.temporary.as_file().sync_all()?;
-        self.temporary.persist(&self.path).map_err(|e| e.error)?;
-        sync_folder(folder_of(&self.path))
-    }
-}
-
-/// Makes the names in a folder last, where the system can.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    if cfg!(unix) {
-        // Some file systems refuse to sync a folder; the names then last as well as they do there for anyone.
-        let _ = File::open(folder)?.sync_all();
-    }
-    Ok(())
 }

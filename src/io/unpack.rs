@@ -2,9 +2,9 @@
 //!
 //! By the CF conventions (chapter 8.1) an integer `p` of a variable with `scale_factor` and `add_offset` stands for
 //! `p · scale_factor + add_offset`. [`UnpackedSource`] shows such variables as floating-point ones, so that they can be compressed
-//! within a bound: computed in f64, then rounded to the variable's new type; `_FillValue` and `missing_value` become NaN.
+//! within a bound: computed in f64, then rounded to the variable's new type; `_FillValue`, `missing_value` and what was never written become NaN.
 
-use super::{Attribute, AttributeValue, Schema, Source, Variable};
+use super::{Attribute, AttributeValue, Schema, Source, Unreadable, Variable};
 use crate::error::{Context, Error, Result};
 use crate::field::{DType, Values};
 use std::ops::Range;
@@ -37,8 +37,9 @@ impl UnpackedSource {
     pub fn new(inner: Box<dyn Source>) -> Result<Self> {
         let mut schema = inner.schema().clone();
         let mut packings = Vec::new();
-        for v in &mut schema.variables {
-            let packing = Packing::of(v).context(|| format!("variable {:?}", v.name()))?;
+        let unwritten: Vec<Option<Values>> = schema.variables.iter().map(|v| schema.unwritten(v)).collect();
+        for (v, unwritten) in schema.variables.iter_mut().zip(unwritten) {
+            let packing = Packing::of(v, unwritten).context(|| format!("variable {:?}", v.name()))?;
             if let Some(p) = &packing {
                 v.attributes = p.unpacked_attributes(&v.attributes);
                 v.dtype = p.unpacked;
@@ -50,7 +51,7 @@ impl UnpackedSource {
 
     /// Whether a variable holds packed numbers.
     pub fn is_packed(variable: &Variable) -> bool {
-        matches!(Packing::of(variable), Ok(Some(_)))
+        matches!(Packing::of(variable, None), Ok(Some(_)))
     }
 }
 
@@ -66,11 +67,19 @@ impl Source for UnpackedSource {
             _ => Ok(values),
         }
     }
+
+    fn unreadable(&self) -> &[Unreadable] {
+        self.inner.unreadable()
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        self.inner.warnings()
+    }
 }
 
 impl Packing {
-    /// The packing of a variable, if it has one.
-    fn of(v: &Variable) -> Result<Option<Self>> {
+    /// The packing of a variable, if it has one; `unwritten` stands where nothing was written.
+    fn of(v: &Variable, unwritten: Option<Values>) -> Result<Option<Self>> {
         let (scale, offset) = (v.attribute("scale_factor"), v.attribute("add_offset"));
         let is_integer = !matches!(v.dtype, DType::F32 | DType::F64 | DType::Char | DType::Text);
         if !is_integer || (scale.is_none() && offset.is_none()) {
@@ -78,7 +87,7 @@ impl Packing {
         }
         let number = |value: Option<&AttributeValue>, name: &str, default: f64| match value {
             None => Ok(default),
-            Some(value) => match floats(value)[..] {
+            Some(value) => match value.floats()[..] {
                 [x] if x.is_finite() => Ok(x),
                 _ => Err(Error::input(format!("{name} is not one finite number"))),
             },
@@ -90,11 +99,15 @@ impl Packing {
         // The attributes' type, as CF has it; but f32 can not tell integers of 32 bits apart.
         let is_f64 = |a: Option<&AttributeValue>| matches!(a, Some(AttributeValue::F64(_)));
         let unpacked = if is_f64(scale) || is_f64(offset) || packed.size() > 2 { DType::F64 } else { DType::F32 };
-        let missing = ["_FillValue", "missing_value"].iter().filter_map(|name| v.attribute(name)).flat_map(integers);
+        let missing = ["_FillValue", "missing_value"]
+            .iter()
+            .filter_map(|name| v.attribute(name))
+            .flat_map(AttributeValue::integers);
+        let unwritten = unwritten.and_then(|value| value.first_integer());
         Ok(Some(Self {
             scale: number(scale, "scale_factor", 1.0)?,
             offset: number(offset, "add_offset", 0.0)?,
-            missing: missing.map(|m| wrapped(m, packed)).collect(),
+            missing: missing.chain(unwritten).map(|m| wrapped(m, packed)).collect(),
             packed,
             unpacked,
         }))
@@ -147,7 +160,7 @@ impl Packing {
             };
             let value = if ["valid_min", "valid_max", "valid_range"].contains(&name) {
                 let mut limits: Vec<f64> =
-                    integers(&a.value).into_iter().map(|p| self.number(wrapped(p, self.packed))).collect();
+                    a.value.integers().into_iter().map(|p| self.number(wrapped(p, self.packed))).collect();
                 limits.sort_by(f64::total_cmp);
                 typed(limits)
             } else {
@@ -155,7 +168,7 @@ impl Packing {
             };
             out.push(Attribute { name: name.to_string(), value });
         }
-        if attributes.iter().any(|a| a.name == "_FillValue" || a.name == "missing_value") {
+        if !self.missing.is_empty() || attributes.iter().any(|a| a.name == "_FillValue" || a.name == "missing_value") {
             out.push(Attribute { name: "_FillValue".into(), value: typed(vec![f64::NAN]) });
         }
         out
@@ -190,36 +203,6 @@ fn wrapped(value: i128, packed: DType) -> i128 {
         value - modulus
     } else {
         value
-    }
-}
-
-/// The numbers of an attribute.
-fn floats(value: &AttributeValue) -> Vec<f64> {
-    match value {
-        AttributeValue::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
-        AttributeValue::F64(v) => v.clone(),
-        // Zarr attributes may come as JSON numbers.
-        AttributeValue::Json(text) => text.trim().parse().into_iter().collect(),
-        other => integers(other).into_iter().map(|i| i as f64).collect(),
-    }
-}
-
-/// The whole numbers of an attribute.
-fn integers(value: &AttributeValue) -> Vec<i128> {
-    let whole = |x: &f64| (x.fract() == 0.0).then_some(*x as i128);
-    match value {
-        AttributeValue::I8(v) => v.iter().map(|&x| x.into()).collect(),
-        AttributeValue::I16(v) => v.iter().map(|&x| x.into()).collect(),
-        AttributeValue::I32(v) => v.iter().map(|&x| x.into()).collect(),
-        AttributeValue::I64(v) => v.iter().map(|&x| x.into()).collect(),
-        AttributeValue::U8(v) => v.iter().map(|&x| x.into()).collect(),
-        AttributeValue::U16(v) => v.iter().map(|&x| x.into()).collect(),
-        AttributeValue::U32(v) => v.iter().map(|&x| x.into()).collect(),
-        AttributeValue::U64(v) => v.iter().map(|&x| x.into()).collect(),
-        AttributeValue::F32(_) | AttributeValue::F64(_) | AttributeValue::Json(_) => {
-            floats(value).iter().filter_map(whole).collect()
-        }
-        AttributeValue::Text(_) | AttributeValue::Texts(_) => vec![],
     }
 }
 
@@ -268,6 +251,20 @@ mod tests {
         let names: Vec<_> = v.attributes.iter().map(|a| a.name.as_str()).collect();
         assert_eq!(names, ["valid_range", "units", "_FillValue"]);
         assert_eq!(v.attributes[0].value, AttributeValue::F32(vec![5.0, 110.0]));
+    }
+
+    #[test]
+    fn what_was_never_written_becomes_nan() {
+        let scale = ("scale_factor", AttributeValue::F32(vec![0.5]));
+        let (v, values) = unpacked(Values::I16(vec![-32767, 4]), std::slice::from_ref(&scale));
+        let Values::F32(values) = values else { panic!("f32") };
+        assert!(values[0].is_nan() && values[1] == 2.0);
+        assert!(v.attribute("_FillValue").is_some());
+        // Another value is named, and bytes have no default.
+        let other = ("_FillValue", AttributeValue::I16(vec![7]));
+        let (_, values) = unpacked(Values::I16(vec![-32767, 4]), &[scale.clone(), other]);
+        assert_eq!(values, Values::F32(vec![-16383.5, 2.0]));
+        assert_eq!(unpacked(Values::I8(vec![-127]), &[scale]).1, Values::F32(vec![-63.5]));
     }
 
     #[test]

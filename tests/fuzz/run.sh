@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-60}
 shift || true
-targets=${*:-archive tile field netcdf npy zarr}
+targets=${*:-archive metadata tile field netcdf npy zarr}
 host=$(rustc -vV | sed -n 's/^host: //p')
 # Coverage for our own code and the Rust crates; build scripts and macros stay as they are thanks to --target.
 export RUSTFLAGS="--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

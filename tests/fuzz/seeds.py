@@ -17,6 +17,7 @@ def put(target, name, data):
 
 for path in sorted((root / "golden").glob("**/*.rsd")):
     put("archive", path.name, path.read_bytes())
+    put("metadata", path.name, path.read_bytes())
 for path in sorted((root / "golden").glob("**/*.nc")):
     put("netcdf", path.name, path.read_bytes())
 

@@ -289,7 +289,49 @@ def test_unsupported_types_name_the_variable(folder=None):
             f.createVariable("strange", kind, ("x",))
         arguments = [RESIDUUM, "compress", str(path), "-o", str(path) + ".rsd", "--abs", str(BOUND)]
         done = subprocess.run(arguments, capture_output=True, text=True)
-        assert done.returncode == 5 and "strange" in done.stderr, f"{done.returncode}: {done.stderr}"
+        assert done.returncode == 5 and "--exclude strange" in done.stderr, f"{done.returncode}: {done.stderr}"
+
+
+def test_unsupported_types_do_not_stop_the_others(folder=None):
+    with tempfile.TemporaryDirectory() as own:
+        path = Path(folder or own) / "mixed.nc"
+        with h5py.File(path, "w") as f:
+            f.create_dataset("t", data=np.arange(100, dtype="f4")).attrs["checked"] = True
+            f["t"].attrs["units"] = "K"
+            f["t"].attrs["latin"] = np.bytes_(b"gr\xb0d")
+            f.create_dataset("mask", data=np.array([True, False]))
+            f.create_dataset("names", data=np.array([b"\xb0", b"b"], "S2"))
+        for choice in [["--exclude", "mask"], ["--var", "t", "--var", "names"]]:
+            archive, back = str(path) + ".rsd", str(path) + ".back.nc"
+            arguments = [RESIDUUM, "compress", str(path), "-o", archive, "--abs", str(BOUND), "--force", *choice]
+            done = subprocess.run(arguments, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            for word in ['"checked" is left out', '"latin" is not UTF-8', '"names": text in it is not UTF-8']:
+                assert word in done.stderr, f"{word}: {done.stderr}"
+            run("decompress", archive, "-o", back, "--force")
+            with h5py.File(back) as f:
+                assert {"names", "t"} <= set(f) and "mask" not in f and "checked" not in f["t"].attrs
+                assert np.abs(f["t"][:] - np.arange(100)).max() <= BOUND
+
+
+def test_values_never_written_do_not_count(folder=None):
+    with tempfile.TemporaryDirectory() as own:
+        path = Path(folder or own) / "unwritten.nc"
+        with netCDF4.Dataset(path, "w") as f:
+            f.createDimension("x", 1000)
+            f.createVariable("t", "f4", ("x",))[:900] = np.sin(np.arange(900) / 50)
+            packed = f.createVariable("p", "i2", ("x",))
+            packed.set_auto_maskandscale(False)
+            packed.scale_factor = np.float32(0.5)
+            packed[:900] = np.arange(900)
+        archive, back = str(path) + ".rsd", str(path) + ".back.nc"
+        run("compress", str(path), "-o", archive, "--rel", "1e-3", "--unpack")
+        run("decompress", archive, "-o", back)
+        with netCDF4.Dataset(path) as a, netCDF4.Dataset(back) as b:
+            for name, bound in [("t", 2.001e-3), ("p", 0.4501)]:
+                x, y = a[name][:], b[name][:]
+                assert (np.ma.getmaskarray(x) == np.ma.getmaskarray(y)).all() and x.mask.sum() == 100, name
+                assert 0 < np.abs(x - y).max() <= bound, f"{name}: {np.abs(x - y).max()}"
 
 
 def pytest_generate_tests(metafunc):
@@ -305,6 +347,8 @@ def main():
     failed = 0
     tests = {name: (lambda folder, name=name: check(name, folder)) for name in CASES}
     tests["unsupported types"] = test_unsupported_types_name_the_variable
+    tests["unsupported types among others"] = test_unsupported_types_do_not_stop_the_others
+    tests["values never written"] = test_values_never_written_do_not_count
     for name, test in tests.items():
         with tempfile.TemporaryDirectory() as folder:
             try:

@@ -15,14 +15,16 @@ mod prepare;
 mod regions;
 mod values;
 
-use super::{Format, Schema, Sink, Source};
+pub(super) use values::default_fill;
+
+use super::part::{PartFile, Purpose};
+use super::{Format, Schema, Sink, Source, Unreadable};
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use std::path::Path;
 
 /// A NetCDF file to read from.
 pub struct NetCdfSource {
@@ -38,8 +40,8 @@ impl NetCdfSource {
     /// Opens a NetCDF file of any format and reads its header.
     ///
     /// # Errors
-    /// `Io` if the file can not be read, `Input` if it is damaged or not NetCDF, `Unsupported` if it holds variables or
-    /// attributes of user-defined types.
+    /// `Io` if the file can not be read, `Input` if it is damaged or not NetCDF. Variables of user-defined types are among
+    /// [`Source::unreadable`]; attributes of such types are left out with a warning.
     pub fn open(path: &Path) -> Result<Self> {
         let mut magic = Vec::with_capacity(4);
         File::open(path)?.take(4).read_to_end(&mut magic)?;
@@ -70,12 +72,25 @@ impl Source for NetCdfSource {
         }
         .context(|| format!("variable {name:?}"))
     }
+
+    fn unreadable(&self) -> &[Unreadable] {
+        match &self.reader {
+            Reader::Classic(_) => &[],
+            Reader::Hdf5(reader) => &reader.unreadable,
+        }
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(match &mut self.reader {
+            Reader::Classic(reader) => &mut reader.warnings,
+            Reader::Hdf5(reader) => &mut reader.warnings,
+        })
+    }
 }
 
 /// A NetCDF file to write to, under a temporary name until it is complete.
 pub struct NetCdfSink {
-    path: PathBuf,
-    file: NamedTempFile,
+    part: PartFile,
     schema: Schema,
     writer: Writer,
     /// Elements of each variable that are still to come.
@@ -94,21 +109,15 @@ impl NetCdfSink {
     ///
     /// # Errors
     /// `Usage` if the format can not hold the schema, `Io` if the place can not be written.
-    pub fn create(path: &Path, schema: &Schema, format: Format) -> Result<Self> {
+    pub fn create(path: &Path, schema: &Schema, format: Format, force: bool) -> Result<Self> {
         let schema = prepare::prepare(schema, format)?;
         let missing = schema.variables.iter().map(|v| v.len()).collect();
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".residuum-").suffix(".tmp");
-        // Temporary files are private by default; this one will be the user's, under the user's mask.
-        #[cfg(unix)]
-        let builder = builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(folder)?;
+        let mut part = PartFile::create(path, Purpose::Restored, force)?;
         let writer = match format {
-            Format::NetCdf4 => Writer::Hdf5(hdf5::write::Writer::create(file.as_file_mut(), &schema)?),
-            _ => Writer::Classic(classic::write::Writer::create(file.as_file_mut(), &schema, format)?),
+            Format::NetCdf4 => Writer::Hdf5(hdf5::write::Writer::create(part.file_mut(), &schema)?),
+            _ => Writer::Classic(classic::write::Writer::create(part.file_mut(), &schema, format)?),
         };
-        Ok(Self { path: path.to_path_buf(), file, schema, writer, missing })
+        Ok(Self { part, schema, writer, missing })
     }
 }
 
@@ -128,7 +137,7 @@ impl Sink for NetCdfSink {
             )))
             .context(place);
         }
-        let file = self.file.as_file_mut();
+        let file = self.part.file_mut();
         match &mut self.writer {
             Writer::Classic(writer) => writer.write(file, variable, v, region, values),
             Writer::Hdf5(writer) => writer.write(file, variable, v, region, values),
@@ -143,19 +152,12 @@ impl Sink for NetCdfSink {
             let name = self.schema.variables[i].name();
             return Err(Error::usage(format!("variable {name:?} lacks {} values", self.missing[i])));
         }
-        let file = self.file.as_file_mut();
+        let file = self.part.file_mut();
         match self.writer {
             Writer::Classic(writer) => writer.finish(file)?,
             Writer::Hdf5(writer) => writer.finish(file)?,
         }
-        file.sync_all()?;
-        self.file.persist(&self.path).map_err(|e| e.error)?;
-        // The name itself lasts once the folder is on disk; file systems that can not sync folders still have the file.
-        #[cfg(unix)]
-        if let Some(folder) = self.path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            let _ = File::open(folder).and_then(|f| f.sync_all());
-        }
-        Ok(())
+        self.part.finish()
     }
 }
 

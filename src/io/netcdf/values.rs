@@ -79,6 +79,9 @@ pub fn to_attribute(values: Values) -> AttributeValue {
     }
 }
 
+/// What to say of text of which [`text`] does not keep the bytes.
+pub const NOT_UTF8: &str = "is not UTF-8: it is taken for Latin-1 and comes back as UTF-8";
+
 /// Text from bytes that should be UTF-8. Old files hold other encodings, Latin-1 nearly always, so that is tried second.
 pub fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| e.as_bytes().iter().map(|&b| char::from(b)).collect())

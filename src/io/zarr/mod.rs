@@ -38,7 +38,7 @@ use zarrs::array::ArrayError;
 use zarrs::storage::StorageError;
 
 /// Attribute that holds an array's `fill_value`, as JSON.
-const FILL_VALUE: &str = "_zarr_fill_value";
+pub(super) const FILL_VALUE: &str = "_zarr_fill_value";
 
 /// Attribute that holds an array's data type where the schema's element type says less.
 const DATA_TYPE: &str = "_zarr_data_type";

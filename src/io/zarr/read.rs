@@ -1,13 +1,13 @@
 //! Reading: the hierarchy into a [`Schema`], boxes from chunks.
 
-use super::super::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable, raw};
+use super::super::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Unreadable, Variable, raw};
 use super::chunks::{Overlap, Overlaps, copy_box, fill_box};
 use super::element::{self, Element};
 use super::slots::Slots;
 use super::{
     ARRAY_DIMENSIONS, BATCH_BYTES, DATA_TYPE, FILL_VALUE, Version, array_error, count, guarded, halves, json, text,
 };
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::field::{DType, Values};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
@@ -35,6 +35,7 @@ pub struct ZarrSource {
     arrays: Vec<ArrayReader>,
     /// Chunks of the variable that was read last, and which that is.
     slots: Option<(usize, Slots)>,
+    unreadable: Vec<Unreadable>,
 }
 
 struct ArrayReader {
@@ -53,8 +54,8 @@ impl ZarrSource {
     /// Opens the Zarr folder at `path`: a group with all below it, or a single array.
     ///
     /// # Errors
-    /// `Input` if it is not Zarr or damaged, `Unsupported` if an array's type or codec is not read, `Io` if a file can
-    /// not be read.
+    /// `Input` if it is not Zarr or damaged, `Io` if a file can not be read. Arrays whose type or codec is not read are
+    /// among [`Source::unreadable`].
     pub fn open(path: &Path) -> Result<Self> {
         let (version, format) = if path.join("zarr.json").is_file() {
             (Version::V3, Format::Zarr3)
@@ -65,13 +66,13 @@ impl ZarrSource {
         };
         let store = FilesystemStore::new(path).map_err(|e| Error::new(crate::Kind::Io, e.to_string()))?;
         let schema = Schema { format, groups: vec![], dimensions: vec![], variables: vec![] };
-        let mut opener = Opener { version, store: Arc::new(store), schema, arrays: vec![] };
+        let mut opener = Opener { version, store: Arc::new(store), schema, arrays: vec![], unreadable: vec![] };
         opener.node(path, "", path, 0)?;
         if opener.schema.groups.is_empty() {
             // A single array: the group around it is ours.
             opener.schema.groups.push(Group { path: "/".into(), attributes: vec![] });
         }
-        Ok(Self { schema: opener.schema, arrays: opener.arrays, slots: None })
+        Ok(Self { schema: opener.schema, arrays: opener.arrays, slots: None, unreadable: opener.unreadable })
     }
 }
 
@@ -93,6 +94,10 @@ impl Source for ZarrSource {
             }
         };
         reader.read(region, slots).context(|| format!("variable {:?}", described.name()))
+    }
+
+    fn unreadable(&self) -> &[Unreadable] {
+        &self.unreadable
     }
 }
 
@@ -201,6 +206,7 @@ struct Opener {
     store: Arc<FilesystemStore>,
     schema: Schema,
     arrays: Vec<ArrayReader>,
+    unreadable: Vec<Unreadable>,
 }
 
 impl Opener {
@@ -231,7 +237,13 @@ impl Opener {
         };
         if let Some(array) = array {
             let name = if path.is_empty() { format!("/{}", raw::name_of(root)) } else { path.to_owned() };
-            return self.array(path, &name, array, attributes).context(|| format!("variable {:?}", &name[1..]));
+            return match self.array(path, &name, array, attributes) {
+                Err(e) if e.kind() == Kind::Unsupported => {
+                    self.unreadable.push(Unreadable { name: name[1..].to_owned(), reason: e.to_string() });
+                    Ok(())
+                }
+                result => result.context(|| format!("variable {:?}", &name[1..])),
+            };
         }
         if !group {
             return Ok(());

@@ -1,5 +1,6 @@
 //! Writing: metadata first, then chunks as boxes complete them.
 
+use super::super::part::{PartFolder, sync_folder};
 use super::super::{Attribute, AttributeValue, Format, Schema, Sink, Variable, raw};
 use super::chunks::{Overlaps, copy_box, fill_box};
 use super::element::{self, Element};
@@ -32,9 +33,7 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// A Zarr folder to write to.
 pub struct ZarrSink {
-    /// Folder beside the final place; what is in it goes with it.
-    temporary: tempfile::TempDir,
-    path: PathBuf,
+    part: PartFolder,
     arrays: Vec<ArrayWriter>,
     slots: Option<(usize, Slots)>,
 }
@@ -54,18 +53,15 @@ impl ZarrSink {
     ///
     /// # Errors
     /// `Usage` if Zarr can not hold the schema, `Io` if the folder can not be created.
-    pub fn create(path: &Path, schema: &Schema, format: Format) -> Result<Self> {
+    pub fn create(path: &Path, schema: &Schema, format: Format, force: bool) -> Result<Self> {
         let version = match format {
             Format::Zarr2 => Version::V2,
             Format::Zarr3 => Version::V3,
             other => return Err(Error::usage(format!("{other:?} is not a version of Zarr"))),
         };
         check_names(schema)?;
-        let temporary =
-            tempfile::Builder::new().prefix(".residuum-").suffix(".part").tempdir_in(raw::folder_of(path))?;
-        // Temporary folders are private; the one within gets the ordinary permissions that the final one has.
-        let root = temporary.path().join(STORE);
-        fs::create_dir(&root)?;
+        let part = PartFolder::create(path, force)?;
+        let root = part.folder();
         let store = FilesystemStore::new(&root).map_err(|e| Error::new(crate::Kind::Io, e.to_string()))?;
         let store = Arc::new(store);
 
@@ -80,12 +76,9 @@ impl ZarrSink {
             arrays.push(writer.context(|| format!("variable {:?}", variable.name()))?);
         }
         hierarchy.consolidate()?;
-        Ok(Self { temporary, path: path.to_owned(), arrays, slots: None })
+        Ok(Self { part, arrays, slots: None })
     }
 }
-
-/// Name of the folder within the temporary one.
-const STORE: &str = "store";
 
 impl Sink for ZarrSink {
     fn write(&mut self, variable: usize, region: &[Range<u64>], values: &Values) -> Result<()> {
@@ -98,7 +91,7 @@ impl Sink for ZarrSink {
             other => {
                 incomplete(other.as_ref().is_none_or(|(_, slots)| slots.is_empty()))?;
                 let slot_bytes = count(writer.chunk.iter().copied())? * writer.element.size();
-                let folder = Some(self.temporary.path().to_owned());
+                let folder = Some(self.part.scratch().to_owned());
                 &mut other.insert((variable, Slots::new(slot_bytes, folder))).1
             }
         };
@@ -112,22 +105,9 @@ impl Sink for ZarrSink {
             return Err(Error::usage(format!("variable {:?} lacks {} values", writer.name, writer.left)));
         }
         incomplete(self.slots.as_ref().is_none_or(|(_, slots)| slots.is_empty()))?;
-        let (new, old) = (self.temporary.path().join(STORE), self.temporary.path().join("old"));
         // A chunk that a crash loses would read as the fill value without any error: make all of them last.
-        sync_all(&new)?;
-        let replaced = match fs::rename(&self.path, &old) {
-            Ok(()) => true,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-            Err(e) => return Err(e.into()),
-        };
-        if let Err(e) = fs::rename(&new, &self.path) {
-            if replaced {
-                fs::rename(&old, &self.path)?;
-            }
-            return Err(e.into());
-        }
-        raw::sync_folder(raw::folder_of(&self.path))
-        // The temporary folder goes, and what was replaced with it.
+        sync_all(&self.part.folder())?;
+        self.part.finish()
     }
 }
 
@@ -147,7 +127,7 @@ fn sync_all(folder: &Path) -> Result<()> {
         at += 1;
     }
     files.par_iter().try_for_each(|path| File::open(path)?.sync_all())?;
-    folders.par_iter().try_for_each(|path| raw::sync_folder(path))
+    folders.par_iter().try_for_each(|path| sync_folder(path))
 }
 
 impl ArrayWriter {

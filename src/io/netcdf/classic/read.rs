@@ -16,14 +16,15 @@ pub struct Reader {
     file: File,
     bytes: u64,
     places: Vec<Place>,
+    pub warnings: Vec<String>,
 }
 
 impl Reader {
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path)?;
         let bytes = file.metadata()?.len();
-        let (schema, places) = Header::read(&file, bytes)?;
-        Ok(Self { schema, file, bytes, places })
+        let (schema, places, warnings) = Header::read(&file, bytes)?;
+        Ok(Self { schema, file, bytes, places, warnings })
     }
 
     /// The values in a box that was checked.
@@ -56,11 +57,13 @@ struct Header<'a> {
     /// Bytes left in the file: no name, list or text can be longer.
     left: u64,
     widths: Widths,
+    warnings: Vec<String>,
 }
 
 impl<'a> Header<'a> {
-    fn read(file: &'a File, bytes: u64) -> Result<(Schema, Vec<Place>)> {
-        let mut h = Self { input: BufReader::new(file), left: bytes, widths: Widths::of(Format::NetCdf3) };
+    fn read(file: &'a File, bytes: u64) -> Result<(Schema, Vec<Place>, Vec<String>)> {
+        let mut h =
+            Self { input: BufReader::new(file), left: bytes, widths: Widths::of(Format::NetCdf3), warnings: vec![] };
         let magic = h.bytes(4)?;
         let format = match magic[..] {
             [b'C', b'D', b'F', 1] => Format::NetCdf3,
@@ -84,7 +87,7 @@ impl<'a> Header<'a> {
         if dimensions.iter().filter(|d| d.unlimited).count() > 1 {
             return Err(Error::input("the header has several unlimited dimensions"));
         }
-        let attributes = h.attributes()?;
+        let attributes = h.attributes("")?;
         let mut variables = vec![];
         let mut begins = vec![];
         for _ in 0..h.list(TAG_VARIABLES)? {
@@ -92,11 +95,11 @@ impl<'a> Header<'a> {
             variables.push(v);
             begins.push(begin);
         }
-        drop(h);
+        let warnings = h.warnings;
 
         let mut schema = Schema { format, groups: vec![Group { path: "/".into(), attributes }], dimensions, variables };
         let places = place(&mut schema, &begins, records, bytes)?;
-        Ok((schema, places))
+        Ok((schema, places, warnings))
     }
 
     fn variable(&mut self, dimensions: &[Dimension]) -> Result<(Variable, u64)> {
@@ -119,7 +122,7 @@ impl<'a> Header<'a> {
             v.dimensions.push(index as u32);
             v.shape.push(d.len);
         }
-        v.attributes = self.attributes().context(place)?;
+        v.attributes = self.attributes(&format!("{}: ", place())).context(place)?;
         v.dtype = self.dtype().context(place)?;
         // The size is not read: it follows from the shape, and has too few bits for large variables.
         self.count()?;
@@ -127,7 +130,8 @@ impl<'a> Header<'a> {
         Ok((v, begin))
     }
 
-    fn attributes(&mut self) -> Result<Vec<Attribute>> {
+    /// The attributes of `owner`, with a colon.
+    fn attributes(&mut self, owner: &str) -> Result<Vec<Attribute>> {
         let mut attributes = vec![];
         for _ in 0..self.list(TAG_ATTRIBUTES)? {
             let name = self.name()?;
@@ -135,6 +139,9 @@ impl<'a> Header<'a> {
             let n = self.count()?;
             let bytes = n.checked_mul(dtype.size() as u64).ok_or_else(Self::short)?;
             let content = self.padded_bytes(bytes)?;
+            if dtype == DType::Char && std::str::from_utf8(&content).is_err() {
+                self.warnings.push(format!("{owner}attribute {name:?} {}", values::NOT_UTF8));
+            }
             let mut value = Values::zeros(dtype, n as usize);
             value.as_bytes_mut().copy_from_slice(&content);
             values::from_bytes(&mut value, values::Order::Big);
@@ -172,7 +179,12 @@ impl<'a> Header<'a> {
 
     fn name(&mut self) -> Result<String> {
         let n = self.count()?;
-        let name = values::text(self.padded_bytes(n)?);
+        let bytes = self.padded_bytes(n)?;
+        let is_utf8 = std::str::from_utf8(&bytes).is_ok();
+        let name = values::text(bytes);
+        if !is_utf8 {
+            self.warnings.push(format!("the name {name:?} {}", values::NOT_UTF8));
+        }
         if name.is_empty() || name.contains(['/', '\0']) {
             return Err(Error::input(format!("{name:?} is not a name")));
         }

@@ -2,7 +2,7 @@
 
 use super::super::super::{Attribute, AttributeValue};
 use super::super::values;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::field::{DType, Values};
 use hdf5_reader::{Datatype, StringSize, VarLenKind};
 
@@ -66,16 +66,38 @@ pub fn dtype(datatype: &Datatype) -> Result<DType> {
     })
 }
 
-/// The attributes of an object, but for those named `reserved`.
-pub fn attributes(found: Vec<hdf5_reader::Attribute>, reserved: &[&str]) -> Result<Vec<Attribute>> {
-    found
-        .iter()
-        .filter(|a| !reserved.contains(&a.name.as_str()))
-        .map(|a| {
-            let value = value(a).context(|| format!("attribute {:?}", a.name))?;
-            Ok(Attribute { name: a.name.clone(), value })
-        })
-        .collect()
+/// The attributes of the object called `place`, but for those named `reserved`, and those of types that there is no place for.
+pub fn attributes(
+    found: Vec<hdf5_reader::Attribute>,
+    reserved: &[&str],
+    place: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Attribute>> {
+    let mut out = vec![];
+    for a in found.iter().filter(|a| !reserved.contains(&a.name.as_str())) {
+        match value(a) {
+            Ok(value) => {
+                if is_text_of_other_encoding(a, &value) {
+                    warnings.push(format!("{place}: attribute {:?} {}", a.name, values::NOT_UTF8));
+                }
+                out.push(Attribute { name: a.name.clone(), value });
+            }
+            Err(e) if e.kind() == Kind::Unsupported => {
+                warnings.push(format!("{place}: attribute {:?} is left out: {e}", a.name));
+            }
+            Err(e) => return Err(e).context(|| format!("attribute {:?}", a.name)),
+        }
+    }
+    Ok(out)
+}
+
+fn is_text_of_other_encoding(a: &hdf5_reader::Attribute, value: &AttributeValue) -> bool {
+    match (&a.datatype, value) {
+        (Datatype::String { size: StringSize::Fixed(_), .. }, _) => std::str::from_utf8(&a.raw_data).is_err(),
+        // Of texts elsewhere in the file only what the reader made of them is left.
+        (_, AttributeValue::Texts(texts)) => texts.iter().any(|t| t.contains(char::REPLACEMENT_CHARACTER)),
+        _ => false,
+    }
 }
 
 fn value(a: &hdf5_reader::Attribute) -> Result<AttributeValue> {

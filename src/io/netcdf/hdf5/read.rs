@@ -1,15 +1,16 @@
 //! Reads NetCDF-4 files, and HDF5 files that NetCDF can make sense of.
 
-use super::super::super::{Format, Group, Schema, Variable};
-use super::super::{join_path, regions};
+use super::super::super::{Format, Group, Schema, Unreadable, Variable};
+use super::super::{join_path, regions, values};
 use super::attributes::{self, TextBytes, characters, error, until_zero};
 use super::scales::{Array, Found, Scales, walk};
 use super::{NOT_A_COORDINATE, RESERVED_OF_ARRAYS, RESERVED_OF_GROUPS};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::field::{DType, Values};
 use hdf5_reader::{
     Dataset, Datatype, FileStorage, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem, Storage, StringSize,
 };
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,10 @@ const MAX_CHUNK_BYTES: usize = 1 << 30;
 pub struct Reader {
     pub schema: Schema,
     datasets: Vec<Dataset>,
+    pub unreadable: Vec<Unreadable>,
+    pub warnings: Vec<String>,
+    /// Variables with text that is not UTF-8, which was said already.
+    not_utf8: HashSet<usize>,
 }
 
 impl Reader {
@@ -47,10 +52,12 @@ impl Reader {
         }
         let mut found = Found::default();
         walk(&file.root_group().map_err(error)?, "/", &mut found)?;
+        let mut warnings = vec![];
         let mut groups = vec![];
         for (path, found) in found.groups {
+            let place = format!("group {path:?}");
             let attributes =
-                attributes::attributes(found, &RESERVED_OF_GROUPS).context(|| format!("group {path:?}"))?;
+                attributes::attributes(found, &RESERVED_OF_GROUPS, &place, &mut warnings).context(|| place)?;
             groups.push(Group { path, attributes });
         }
 
@@ -60,16 +67,24 @@ impl Reader {
         let dimensions: Vec<Vec<u32>> = arrays.iter().map(|a| scales.of(a)).collect();
         let mut variables = vec![];
         let mut datasets = vec![];
+        let mut unreadable = vec![];
         for (array, dimensions) in arrays.into_iter().zip(dimensions) {
             let path = join_path(&array.group, array.name.strip_prefix(NOT_A_COORDINATE).unwrap_or(&array.name));
             let shape = scales.shape(&array, &dimensions);
-            let (v, dataset) = variable(array, path.clone(), shape, dimensions)
-                .context(|| format!("variable {:?}", path.trim_start_matches('/')))?;
-            variables.push(v);
-            datasets.push(dataset);
+            let name = path.trim_start_matches('/').to_string();
+            match variable(array, path, shape, dimensions, &mut warnings) {
+                Ok((v, dataset)) => {
+                    variables.push(v);
+                    datasets.push(dataset);
+                }
+                Err(e) if e.kind() == Kind::Unsupported => {
+                    unreadable.push(Unreadable { name, reason: e.to_string() });
+                }
+                Err(e) => return Err(e).context(|| format!("variable {name:?}")),
+            }
         }
         let schema = Schema { format: Format::NetCdf4, groups, dimensions: scales.dimensions, variables };
-        Ok(Self { schema, datasets })
+        Ok(Self { schema, datasets, unreadable, warnings, not_utf8: HashSet::new() })
     }
 
     /// The values in a box that was checked.
@@ -87,7 +102,14 @@ impl Reader {
             DType::U32 => Values::U32(slice(dataset, region)?),
             DType::U64 => Values::U64(slice(dataset, region)?),
             DType::Char => characters(slice(dataset, region)?),
-            DType::Text => Values::Text(texts(dataset, slice(dataset, region)?)?),
+            DType::Text => {
+                let (texts, is_utf8) = texts(dataset, slice(dataset, region)?)?;
+                if !is_utf8 && self.not_utf8.insert(variable) {
+                    let name = self.schema.variables[variable].name();
+                    self.warnings.push(format!("variable {name:?}: text in it {}", values::NOT_UTF8));
+                }
+                Values::Text(texts)
+            }
         })
     }
 }
@@ -98,7 +120,13 @@ fn chunk_bytes(v: &Variable) -> Option<u64> {
     n.checked_mul(v.dtype.size().max(16) as u64).filter(|&n| n <= MAX_CHUNK_BYTES as u64)
 }
 
-fn variable(array: Array, path: String, shape: Vec<u64>, dimensions: Vec<u32>) -> Result<(Variable, Dataset)> {
+fn variable(
+    array: Array,
+    path: String,
+    shape: Vec<u64>,
+    dimensions: Vec<u32>,
+    warnings: &mut Vec<String>,
+) -> Result<(Variable, Dataset)> {
     let dataset = array.dataset;
     let dtype = attributes::dtype(dataset.dtype())?;
     if regions::checked_len(&shape, dtype.size().max(16)).is_none() {
@@ -107,7 +135,8 @@ fn variable(array: Array, path: String, shape: Vec<u64>, dimensions: Vec<u32>) -
     if dtype == DType::Text && array.offset_size != 8 {
         return Err(Error::unsupported("texts in a file with short addresses are not supported"));
     }
-    let attributes = attributes::attributes(array.attributes, &RESERVED_OF_ARRAYS)?;
+    let place = format!("variable {:?}", path.trim_start_matches('/'));
+    let attributes = attributes::attributes(array.attributes, &RESERVED_OF_ARRAYS, &place, warnings)?;
     let chunks = dataset.chunks().map(|c| c.into_iter().map(u64::from).collect());
     let dataset = dataset.with_padded_shape(&shape).map_err(error)?;
     Ok((Variable { path, dtype, shape, dimensions, attributes, chunks }, dataset))
@@ -128,16 +157,23 @@ fn slice<T: H5Type + Send + Sync>(dataset: &Dataset, region: &[Range<u64>]) -> R
     Ok(values)
 }
 
-/// Texts from their bytes or places.
-fn texts(dataset: &Dataset, found: Vec<TextBytes>) -> Result<Vec<String>> {
+/// Texts from their bytes or places, and whether all are UTF-8.
+fn texts(dataset: &Dataset, found: Vec<TextBytes>) -> Result<(Vec<String>, bool)> {
     let fixed = matches!(dataset.dtype(), Datatype::String { size: StringSize::Fixed(_), .. });
-    found
+    let mut is_utf8 = true;
+    let mut text = |bytes: Vec<u8>| {
+        let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+        is_utf8 &= std::str::from_utf8(&bytes[..end]).is_ok();
+        until_zero(bytes)
+    };
+    let texts: Result<Vec<String>> = found
         .into_iter()
         .map(|TextBytes(bytes)| match bytes[..] {
-            _ if fixed => Ok(until_zero(bytes)),
+            _ if fixed => Ok(text(bytes)),
             // Address 0 is how HDF5 stores a text that was never written.
             [_, _, _, _, 0, 0, 0, 0, 0, 0, 0, 0, ..] => Ok(String::new()),
-            _ => dataset.resolve_vlen_reference_bytes(&bytes, 1).map(until_zero).map_err(error),
+            _ => dataset.resolve_vlen_reference_bytes(&bytes, 1).map(&mut text).map_err(error),
         })
-        .collect()
+        .collect();
+    texts.map(|texts| (texts, is_utf8))
 }
