@@ -1,12 +1,13 @@
 //! Size and speed against SZ3 3.3.2 on the same fields in the same run. Prints Markdown; `just bench` puts it into `BENCHMARKS.md`.
 //!
-//! `RESIDUUM_FIELDS=DIR` names a folder of f32 `.npy` files (default `../shared/data/fields`); `RESIDUUM_REPEATS` how often each
+//! `RESIDUUM_FIELDS=DIR` names a folder of f32 `.npy` files or NetCDF files (default `../shared/data/fields`), `RESIDUUM_EFFORTS` the
+//! efforts (default `fast,balanced,best`), `RESIDUUM_REPEATS` how often each
 //! timing is taken (default 5, the best counts). SZ3's size is the best of three ways to hand it the field: every 2-D slice by itself,
 //! whole (up to four axes, slower ones merged), and whole per leading index. Its speed is that of the whole field, its fastest way.
 
 use residuum::bound::{Comparison, Resolved};
 use residuum::io::{self, OpenOptions};
-use residuum::{Bound, Config, Field, Values};
+use residuum::{Bound, Config, DType, Effort, Field, Values};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -28,36 +29,52 @@ fn main() {
     }
     let folder =
         std::env::var_os("RESIDUUM_FIELDS").map_or_else(|| PathBuf::from("../shared/data/fields"), PathBuf::from);
+    let efforts = std::env::var("RESIDUUM_EFFORTS").unwrap_or_else(|_| "fast,balanced,best".to_string());
     let repeats = std::env::var("RESIDUUM_REPEATS").ok().and_then(|r| r.parse().ok()).unwrap_or(5);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .unwrap_or_else(|e| panic!("{}: {e}; RESIDUUM_FIELDS names the folder of .npy files", folder.display()))
+        .unwrap_or_else(|e| panic!("{}: {e}; RESIDUUM_FIELDS names the folder of .npy or .nc files", folder.display()))
         .map(|e| e.expect("folder entry").path())
-        .filter(|p| p.extension().is_some_and(|e| e == "npy"))
+        .filter(|p| p.extension().is_some_and(|e| e == "npy" || e == "nc"))
         .collect();
     files.sort();
 
+    let fields: Vec<Input> = files.iter().flat_map(|f| load(f)).collect();
+    // SZ3 once for all efforts.
+    let sz3: Vec<Outcome> =
+        fields.iter().flat_map(|f| BOUNDS.map(|rel| sz3_on(&f.values, &f.shape, rel, repeats))).collect();
+    for effort in efforts.split(',') {
+        println!("### Effort `{effort}`\n");
+        table(&fields, &sz3, effort.parse().unwrap_or_else(|e| panic!("RESIDUUM_EFFORTS: {e}")), repeats);
+        println!();
+    }
+}
+
+fn table(fields: &[Input], sz3: &[Outcome], effort: Effort, repeats: usize) {
     println!(
-        "| field | rel | residuum | SZ3 | size / SZ3 | bits/value | PSNR (SZ3) | max error / bound | compress MB/s (SZ3) | decompress MB/s (SZ3) | 2 threads |"
+        "| field | rel | residuum | SZ3 | SZ3 / size | bits/value | PSNR (SZ3) | max error / bound | compress MB/s (SZ3) | decompress MB/s (SZ3) | 2 threads |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut totals = [(0usize, 0usize); BOUNDS.len()];
-    let mut worst = (0.0f64, String::new());
+    let mut worst = (f64::INFINITY, String::new());
+    let mut worst_psnr = (f64::INFINITY, String::new());
+    let mut psnr_sum = 0.0;
     let mut logs: Vec<[f64; 4]> = Vec::new();
-    for file in &files {
-        let (shape, values) = load(file);
-        let name =
-            file.file_stem().unwrap_or_default().to_string_lossy().split("__").next().unwrap_or_default().to_string();
+    for (i, Input { name, shape, values }) in fields.iter().enumerate() {
         for (b, rel) in BOUNDS.into_iter().enumerate() {
-            let ours = residuum_on(&values, &shape, rel, 1, repeats);
-            let two = residuum_on(&values, &shape, rel, 2, repeats);
+            let ours = residuum_on(values, shape, rel, effort, 1, repeats);
+            let two = residuum_on(values, shape, rel, effort, 2, repeats);
             assert_eq!(ours.bytes, two.bytes, "{name}: the archive depends on the number of threads");
-            let sz3 = sz3_on(&values, &shape, rel, repeats);
+            let sz3 = sz3[i * BOUNDS.len() + b];
             let mb = values.len() as f64 * 4e-6;
-            let quotient = ours.bytes as f64 / sz3.bytes as f64;
+            let gain = sz3.bytes as f64 / ours.bytes as f64;
             totals[b].0 += ours.bytes;
             totals[b].1 += sz3.bytes;
-            if quotient > worst.0 {
-                worst = (quotient, format!("{name} at {rel:e}"));
+            if gain < worst.0 {
+                worst = (gain, format!("{name} at {rel:e}"));
+            }
+            psnr_sum += ours.psnr - sz3.psnr;
+            if ours.psnr - sz3.psnr < worst_psnr.0 {
+                worst_psnr = (ours.psnr - sz3.psnr, format!("{name} at {rel:e}"));
             }
             if mb >= 1.0 {
                 logs.push([
@@ -68,7 +85,7 @@ fn main() {
                 ]);
             }
             println!(
-                "| {name} | {rel:e} | {} | {} | {quotient:.3} | {:.3} | {:.1} ({:.1}) | {:.4} | {:.0} ({:.0}) | {:.0} ({:.0}) | {:.2} × {:.2} × |",
+                "| {name} | {rel:e} | {} | {} | {gain:.3} | {:.3} | {:.1} ({:.1}) | {:.4} | {:.0} ({:.0}) | {:.0} ({:.0}) | {:.2} × {:.2} × |",
                 ours.bytes,
                 sz3.bytes,
                 ours.bytes as f64 * 8.0 / values.len() as f64,
@@ -87,12 +104,15 @@ fn main() {
     let mean = |k: usize| (logs.iter().map(|l| l[k].ln()).sum::<f64>() / logs.len() as f64).exp();
     println!();
     println!("| over all fields | 1e-2 | 1e-3 | 1e-4 |\n|---|---|---|---|");
-    let row = |what: &str, f: &dyn Fn((usize, usize)) -> f64| {
-        println!("| {what} | {} |", totals.map(|t| format!("{:.3}", f(t))).join(" | "));
-    };
-    row("size / SZ3's best", &|(a, b)| a as f64 / b as f64);
+    println!("| SZ3's best / size | {} |", totals.map(|t| format!("{:.3}", t.1 as f64 / t.0 as f64)).join(" | "));
     println!();
     println!("Worst field: {:.3} ({}).", worst.0, worst.1);
+    println!(
+        "PSNR against SZ3: {:+.2} dB on average, worst {:+.2} dB ({}).",
+        psnr_sum / (fields.len() * BOUNDS.len()) as f64,
+        worst_psnr.0,
+        worst_psnr.1
+    );
     println!(
         "Speed, fields of 1 MB and more, geometric means: compress {:.2} × SZ3, decompress {:.2} × SZ3 (one thread each); two threads against one: compress {:.2} ×, decompress {:.2} ×.",
         mean(0),
@@ -102,15 +122,28 @@ fn main() {
     );
 }
 
-fn load(path: &Path) -> (Vec<usize>, Vec<f32>) {
+/// A field to compress.
+struct Input {
+    name: String,
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// The array of a `.npy` file; of a NetCDF file all f32 variables that are fields.
+fn load(path: &Path) -> Vec<Input> {
     let mut source = io::open(path, &OpenOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let shape = source.schema().variables[0].shape.clone();
-    let whole: Vec<_> = shape.iter().map(|&n| 0..n).collect();
-    match source.read(0, &whole) {
-        Ok(Values::F32(v)) => (shape.iter().map(|&n| n as usize).collect(), v),
-        Ok(other) => panic!("{}: holds {}, not f32", path.display(), other.dtype()),
-        Err(e) => panic!("{}: {e}", path.display()),
+    let file =
+        path.file_stem().unwrap_or_default().to_string_lossy().split("__").next().unwrap_or_default().to_string();
+    let schema = source.schema().clone();
+    let mut fields = vec![];
+    for (i, variable) in schema.variables.iter().enumerate().filter(|(_, v)| v.dtype == DType::F32 && v.shape.len() > 1)
+    {
+        let whole: Vec<_> = variable.shape.iter().map(|&n| 0..n).collect();
+        let Ok(Values::F32(values)) = source.read(i, &whole) else { panic!("{}: can not be read", path.display()) };
+        let name = if schema.variables.len() > 1 { format!("{file}.{}", variable.name()) } else { file.clone() };
+        fields.push(Input { name, shape: variable.shape.iter().map(|&n| n as usize).collect(), values });
     }
+    fields
 }
 
 fn range(values: &[f32]) -> f64 {
@@ -139,10 +172,10 @@ fn best_time<R>(repeats: usize, mut f: impl FnMut() -> R) -> (f64, R) {
     best
 }
 
-fn residuum_on(values: &[f32], shape: &[usize], rel: f64, threads: usize, repeats: usize) -> Outcome {
+fn residuum_on(values: &[f32], shape: &[usize], rel: f64, effort: Effort, threads: usize, repeats: usize) -> Outcome {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("thread pool");
     let field = Field::new(values, shape).expect("field");
-    let config = Config::new(Bound::rel(rel));
+    let config = Config::new(Bound::rel(rel)).with_effort(effort);
     let (compress_s, archive) =
         pool.install(|| best_time(repeats, || residuum::compress(&field, &config).expect("compress")));
     let (decompress_s, restored) =

@@ -187,7 +187,7 @@ pub(crate) fn decode_codes<T: Rows>(
 ) -> Result<Vec<T>> {
     let marks = (!specials.is_empty()).then(|| specials.marks(n));
     let predictor = match method {
-        Method::Contexts(plan) => return fitted::cpu::decode(plan, coded, marks.as_deref(), shape, base, quantizer),
+        Method::Contexts(plan) => return fitted::decode::decode(plan, coded, marks.as_deref(), shape, base, quantizer),
         Method::Huffman(predictor) => predictor,
     };
     let codes = match marks {

@@ -87,7 +87,7 @@ fn log2_256(n: u32) -> u32 {
     let mut x = (u64::from(n) << 31) >> log2;
     let mut bits = log2;
     for _ in 0..8 {
-        x = x * x >> 31;
+        x = (x * x) >> 31;
         let carry = (x >> 32) as u32;
         x >>= carry;
         bits = bits << 1 | carry;

@@ -78,7 +78,7 @@ pub fn encode(codes: &[i32], contexts: &[u8], tables: &[Table], out: &mut Vec<u8
         words[n_words] = *state as u16;
         n_words += usize::from(full);
         let s = if full { *state >> 16 } else { *state };
-        let quotient = (u128::from(s) * u128::from(inverse) >> DIVISION_SHIFT) as u32;
+        let quotient = ((u128::from(s) * u128::from(inverse)) >> DIVISION_SHIFT) as u32;
         *state = (quotient << PRECISION) + (s - quotient * frequency) + start;
     }
     let words = &words[..n_words];

@@ -1,8 +1,7 @@
 //! The fits: taps and weights by least squares, and the guess of code sizes. Class: `EncoderOnly`; results are written to the archive.
 
-use super::lattice::Plane;
 use super::rows::{self, Rows};
-use super::site::{Room, Site, Weights};
+use super::site::{Room, Site};
 use std::ops::Range;
 
 /// Bands of rows at most.
@@ -112,7 +111,7 @@ pub fn pieces(n_rows: usize, n_columns: usize, every: usize, seed: usize) -> Vec
         .map(|i| {
             // Golden ratio: evenly spread, whatever the number of rows.
             let turn = ((i / of_rows + seed) as u32).wrapping_mul(0x9e37_79b9) as u64;
-            let start = (turn * (n_columns - len + 1) as u64 >> 32) as usize;
+            let start = ((turn * (n_columns - len + 1) as u64) >> 32) as usize;
             (i, start..start + len)
         })
         .collect()
@@ -122,7 +121,6 @@ pub fn pieces(n_rows: usize, n_columns: usize, every: usize, seed: usize) -> Vec
 /// none; with `weighted`, values whose codes are likely to be large count less.
 pub fn sample_equations<T: Rows>(
     site: &Site<'_, T>,
-    stride: usize,
     values: &dyn Fn(usize, usize, &mut [T]),
     pieces: &[(usize, Range<usize>)],
     weighted: bool,
@@ -145,7 +143,7 @@ pub fn sample_equations<T: Rows>(
             let (x, filled) = &mut samples.pending[band];
             x.resize((n_taps + 1) * BATCH, 0.0);
             let len = (span.end - start).min(BATCH - *filled);
-            let site = site.at(Plane::<T>::at(stride, *i, start), len);
+            let site = site.at(*i, start, len);
             let (mean, truth) = (&mut mean[..len], &mut truth[..len]);
             site.mean(mean);
             values(*i, start, truth);
@@ -185,13 +183,7 @@ pub fn sample_equations<T: Rows>(
 }
 
 /// Takes pieces into the samples of the guess. `sizes` are those of the codes.
-pub fn sample_sizes<T: Rows>(
-    site: &Site<'_, T>,
-    stride: usize,
-    weights: &Weights<T>,
-    pieces: &[(usize, Range<usize>)],
-    samples: &mut Samples,
-) {
+pub fn sample_sizes<T: Rows>(site: &Site<'_, T>, pieces: &[(usize, Range<usize>)], samples: &mut Samples) {
     let longest = pieces.first().map_or(0, |p| p.1.len());
     let n = site.n_features();
     let mut room = Room::new(longest);
@@ -204,9 +196,9 @@ pub fn sample_sizes<T: Rows>(
         if len == 0 || !samples.n_pieces.is_multiple_of(samples.guess_every) {
             continue;
         }
-        let site = site.at(Plane::<T>::at(stride, *i, span.start), len);
+        let site = site.at(*i, span.start, len);
         let row = &mut row[..len];
-        site.predict(weights, i * weights.bands.len() / site.size.0, row);
+        site.predict(site.band(*i), row);
         site.features(row, &mut room);
         let sizes = &site.own.sizes[usize::from(site.phase)].row(*i)[span.start..][..len];
         let mut out = samples.features.chunks_exact_mut(GUESS_SAMPLES).map(|f| &mut f[from..from + len]);

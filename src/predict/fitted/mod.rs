@@ -9,9 +9,12 @@
 //!
 //! Class: `BitExact`; the fits are `EncoderOnly`. Byte layout in `container/format.md`.
 
-pub mod cpu;
+mod cpu;
+pub mod decode;
+pub mod encode;
 mod fit;
 mod lattice;
+mod open;
 mod plan;
 mod rows;
 mod schedule;

@@ -10,6 +10,9 @@ use crate::encode::bytes::{self, Reader};
 use crate::encode::rans::family::N_DISTRIBUTIONS;
 use crate::error::{Error, Result};
 
+/// Revision of everything that a fitted tile says and means. It is 0 until the format of this predictor is frozen.
+const REVISION: u64 = 0;
+
 /// Most contexts of the phases; two more are for the base lattice.
 pub const MAX_CONTEXTS: usize = 32;
 /// Bucket of base values that a side image predicts.
@@ -77,7 +80,7 @@ impl Plan {
             };
             Weights { bands: bands.iter().map(of_band).collect(), guess: self.guesses[pass].clone() }
         };
-        taps.iter().enumerate().map(|(pass, taps)| (pass, taps)).map(of_pass).collect()
+        taps.iter().enumerate().map(of_pass).collect()
     }
 
     /// Context of each bucket.
@@ -101,6 +104,7 @@ impl Plan {
     /// Appends the plan, as [`Plan::read`] expects it.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut bits = BitWriter::default();
+        bits.put(REVISION, 4);
         bits.put(u64::from(self.wrap), 1);
         bits.put(self.n_streams as u64 - 1, 3);
         for Fitted { shift, bands } in &self.taps {
@@ -148,6 +152,11 @@ impl Plan {
         let taps = &taps(schedule)[..];
         let data = reader.bytes()?;
         let mut bits = BitReader::new(data, 0, data.len());
+        if u64::from(bits.take(4)) != REVISION {
+            return Err(Error::unsupported(
+                "fitted predictor of another revision; the residuum that wrote it reads it",
+            ));
+        }
         let mut plan = Self { wrap: bits.take(1) == 1, n_streams: bits.take(3) as usize + 1, ..Self::default() };
         for taps in taps {
             let n_bands = 1usize << bits.take(2);

@@ -1,6 +1,8 @@
 //! The loops over rows: everything here becomes vector code, and follows the numerics contract (multiply and add one after
 //! the other, no fused operations, square roots as IEEE 754 has them).
 #![expect(clippy::too_many_arguments, reason = "row kernels take rows")]
+// `!(a < b)` is meant: it is true for NaN.
+#![allow(clippy::neg_cmp_op_on_partial_ord)]
 
 use crate::quantize::cpu::Kernels;
 use multiversion::multiversion;

@@ -62,8 +62,12 @@ pub struct Site<'a, T: Rows> {
     pub sides: &'a [&'a Planes<T>],
     /// Candidate taps.
     pub taps: &'a Taps,
+    /// What the fit made of the phase.
+    pub weights: &'a Weights<T>,
     /// Rows and columns of the phase.
     pub size: (usize, usize),
+    /// Distance of rows in all planes.
+    pub stride: usize,
     /// The run at work: where it starts (see [`Plane::at`]),
     pub start: usize,
     /// and how many values it has.
@@ -102,9 +106,14 @@ impl<T: Rows> Site<'_, T> {
         if image == 0 { self.own } else { self.sides[usize::from(image) - 1] }
     }
 
-    /// The same site at another run.
-    pub fn at(&self, start: usize, len: usize) -> Self {
-        Self { start, len, ..self.clone() }
+    /// The same site at the run of `len` values from column `j` of row `i` on.
+    pub fn at(&self, i: usize, j: usize, len: usize) -> Self {
+        Self { start: Plane::<T>::at(self.stride, i, j), len, ..self.clone() }
+    }
+
+    /// The band that row `i` belongs to.
+    pub fn band(&self, i: usize) -> usize {
+        i * self.weights.bands.len() / self.size.0
     }
 
     /// Values of a tap beside the run.
@@ -138,9 +147,9 @@ impl<T: Rows> Site<'_, T> {
     }
 
     /// Predictions of the run, with the weights of `band`: `Σ weight · tap`, one after the other.
-    pub fn predict(&self, weights: &Weights<T>, band: usize, row: &mut [T]) {
+    pub fn predict(&self, band: usize, row: &mut [T]) {
         let value = |&(tap, _): &(u8, T)| self.values(self.taps.all[usize::from(tap)]);
-        let Some((first, rest)) = weights.bands[band].split_first() else { return row.fill(T::default()) };
+        let Some((first, rest)) = self.weights.bands[band].split_first() else { return row.fill(T::default()) };
         T::scaled(row, first.1, value(first));
         let (fours, rest) = rest.as_chunks::<4>();
         fours.iter().for_each(|four| T::add_scaled_4(row, four.map(|t| t.1), four.each_ref().map(value)));
@@ -173,10 +182,10 @@ impl<T: Rows> Site<'_, T> {
     }
 
     /// Buckets of the guessed sizes of the run, whose predictions are `row`.
-    pub fn guess(&self, weights: &Weights<T>, row: &[T], room: &mut Room, buckets: &mut [u8]) {
+    pub fn guess(&self, row: &[T], room: &mut Room, buckets: &mut [u8]) {
         let n = row.len();
         self.features(row, room);
-        let Some((&constant, of_features)) = weights.guess.split_last() else { return buckets.fill(0) };
+        let Some((&constant, of_features)) = self.weights.guess.split_last() else { return buckets.fill(0) };
         let guesses = &mut room.guesses[..n];
         guesses.fill(i32::from(constant) << 4);
         for (weights, features) in of_features.as_chunks::<4>().0.iter().zip(room.features.chunks_exact(4 * n)) {
