@@ -213,7 +213,7 @@ struct Block<'a, T, E> {
 impl<T: Rows, E: End<T>> Block<'_, T, E> {
     fn work(mut self, site: &Site<'_, T>, place: impl Fn(usize) -> Place) {
         let (stride, columns) = (site.stride, site.size.1);
-        let rows_a_run = RUN.div_ceil(stride);
+        let rows_a_run = RUN.div_ceil(stride).min(self.rows.len());
         let mut room = Room::new(rows_a_run * stride);
         let mut predicted = vec![T::default(); rows_a_run * stride];
         let mut buckets = vec![0; rows_a_run * stride];

@@ -37,7 +37,7 @@ impl Equations {
 }
 
 /// Values whose products are taken at once.
-const BATCH: usize = 512;
+const BATCH: usize = 256;
 
 /// What is known of a phase (of images with the same kinds of side images) from samples.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +130,7 @@ pub fn sample_equations<T: Rows>(
     let longest = pieces.first().map_or(0, |p| p.1.len());
     let n_taps = site.taps.all.len();
     let (mut mean, mut truth) = (vec![T::default(); longest], vec![T::default(); longest]);
-    let mut near = vec![0; longest];
+    let (mut near, mut weights) = (vec![0; longest], vec![0.0; longest]);
     let n_bands = samples.equations.len();
     for (i, span) in pieces {
         let band = i * n_bands / n_rows;
@@ -154,30 +154,21 @@ pub fn sample_equations<T: Rows>(
             }
             T::deviation(truth, mean, site.inverse, x[n_taps]);
             // What is missing has no weight; neither have values that no number of bins describes.
-            let there: Vec<bool> = x[n_taps].iter().map(|t| t.abs() < 1e9).collect();
-            if weighted || there.contains(&false) {
-                let near = &mut near[..len];
-                site.near_sizes(near);
-                let weights: Vec<f32> = there
-                    .iter()
-                    .zip(&*near)
-                    .map(|(&there, &near)| {
-                        // Near sizes: a guess of the magnitude in bins, 1.6 (√ of it)².
-                        let near = f32::from(near) / (rows::SIZE_SCALE * site.taps.n_near as f32);
-                        let s = 1.6 * near * near;
-                        let weight = if weighted { (0.5 / (s * s + 0.25)).sqrt() } else { 1.0 };
-                        if there { weight } else { 0.0 }
-                    })
-                    .collect();
-                for x in &mut x {
-                    for (x, &w) in x.iter_mut().zip(&weights) {
-                        *x = if w > 0.0 && x.is_finite() { *x * w } else { 0.0 };
-                    }
+            let is_there = |t: &f32| t.abs() < 1e9;
+            let n_there = x[n_taps].iter().filter(|t| is_there(t)).count();
+            if weighted || n_there < len {
+                let (near, weights) = (&mut near[..len], &mut weights[..len]);
+                weights.fill(1.0);
+                if weighted {
+                    site.near_sizes(near);
+                    rows::weights_of_sizes(near, site.taps.n_near as f32, weights);
                 }
+                weights.iter_mut().zip(&*x[n_taps]).for_each(|(w, t)| *w = if is_there(t) { *w } else { 0.0 });
+                x.iter_mut().for_each(|x| rows::weigh(x, weights));
             }
             *filled += len;
             start += len;
-            samples.equations[band].n += there.iter().filter(|&&t| t).count() as f64;
+            samples.equations[band].n += n_there as f64;
         }
     }
 }

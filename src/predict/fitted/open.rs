@@ -21,7 +21,7 @@ pub(super) fn open_samples<T: Rows>(
     effort: Effort,
     n_trial: usize,
 ) -> Vec<Samples> {
-    const IMAGES: usize = 4;
+    const IMAGES: usize = 3;
     let lattices = schedule.lattices;
     let pixels = lattices.ny * lattices.nx;
     let counts = pass_counts(schedule, schedule.images.len());
@@ -115,12 +115,6 @@ fn noisy_pyramid<T: Rows>(values: &[T], seed: usize, schedule: &Schedule, wrap: 
                 }
                 p.fill_margins(lattices.wraps(level, wrap));
                 planes.values[usize::from(plane)] = p;
-                let mut sizes = Plane::new((rows, columns), lattices.stride(level));
-                for i in 0..sizes.rows {
-                    sizes.row_mut(i).fill(0);
-                }
-                sizes.fill_margins(false);
-                planes.sizes[usize::from(plane)] = sizes;
             }
             planes
         })

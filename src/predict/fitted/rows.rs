@@ -53,6 +53,24 @@ fn root(x: f32, most: f32) -> u16 {
     (root + INTEGER).to_bits() as u16
 }
 
+/// `x · weight`; what has no weight becomes 0, whatever it was.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn weigh(x: &mut [f32], weights: &[f32]) {
+    for (x, &w) in x.iter_mut().zip(weights) {
+        *x = if w > 0.0 && x.abs() <= f32::MAX { *x * w } else { 0.0 };
+    }
+}
+
+/// Weights of values by the sum of the sizes of the nearest codes: `√(½ / (s² + ¼))`, with `s` a guess of the magnitude.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn weights_of_sizes(near: &[u16], n_near: f32, weights: &mut [f32]) {
+    for (w, &near) in weights.iter_mut().zip(near) {
+        let root = f32::from(near) / (SIZE_SCALE * n_near);
+        let s = 1.6 * root * root;
+        *w = (0.5 / (s * s + 0.25)).sqrt();
+    }
+}
+
 /// `sum = Σ rows` of four rows, or `sum += Σ rows`
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
 pub fn sum_sizes(sum: &mut [u16], [a, b, c, d]: [&[u8]; 4], add: bool) {
@@ -124,17 +142,14 @@ pub fn products(x: &[f32], n: usize, len: usize, g: &mut [f64]) {
                     sums[7][lane] += a1[lane] * b3[lane];
                 }
             }
-            for (k, sum) in sums.iter_mut().enumerate() {
+            for (k, sum) in sums.iter().enumerate() {
                 let (a, b) = (a + k / 4, b + k % 4);
                 if a >= n || b > a {
                     continue;
                 }
-                for half in [8, 4, 2, 1] {
-                    for lane in 0..half {
-                        sum[lane] += sum[lane + half];
-                    }
-                }
-                g[a * (a + 1) / 2 + b] += f64::from(sum[0]);
+                let eight: [f32; 8] = std::array::from_fn(|l| sum[l] + sum[l + 8]);
+                let four: [f32; 4] = std::array::from_fn(|l| eight[l] + eight[l + 4]);
+                g[a * (a + 1) / 2 + b] += f64::from((four[0] + four[2]) + (four[1] + four[3]));
             }
         }
     }
