@@ -37,28 +37,19 @@ pub(super) struct Tile<'a, T: Rows> {
 /// The lattices of an image, finest first.
 pub(super) type Pyramid<T> = Vec<Planes<T>>;
 
-/// Called after each phase: image, level, the site (with the phase's plane in its `own` planes), the pass.
-pub(super) type Visitor<'a, T> = &'a mut dyn FnMut(usize, usize, &Site<'_, T>, usize);
-
 impl<T: Rows> Tile<'_, T> {
     fn inverse(&self) -> T {
         T::from_f64(1.0 / self.step.to_f64())
     }
 
-    /// Runs through a tile. `finished` is given each image's lattices.
-    pub fn run<E: End<T>>(
-        &self,
-        n_images: usize,
-        ends: &mut [E],
-        visit: Visitor<'_, T>,
-        finished: &mut dyn FnMut(usize, &Planes<T>),
-    ) {
+    /// Runs through the first `n_images` images of a tile. `finished` is given each, with the lattices of all that are still needed.
+    pub fn run<E: End<T>>(&self, n_images: usize, ends: &mut [E], finished: &mut dyn FnMut(usize, &[Pyramid<T>])) {
         let last_use = self.schedule.last_use();
         let mut pyramids: Vec<Pyramid<T>> = vec![];
         for image in 0..n_images {
-            let pyramid = self.image(image, &pyramids, ends, visit);
-            finished(image, &pyramid[0]);
+            let pyramid = self.image(image, &pyramids, ends);
             pyramids.push(pyramid);
+            finished(image, &pyramids);
             for old in 0..=image {
                 if last_use[old] <= image {
                     pyramids[old] = vec![];
@@ -67,13 +58,7 @@ impl<T: Rows> Tile<'_, T> {
         }
     }
 
-    fn image<E: End<T>>(
-        &self,
-        image: usize,
-        before: &[Pyramid<T>],
-        ends: &mut [E],
-        visit: Visitor<'_, T>,
-    ) -> Pyramid<T> {
+    fn image<E: End<T>>(&self, image: usize, before: &[Pyramid<T>], ends: &mut [E]) -> Pyramid<T> {
         let lattices = self.schedule.lattices;
         let (sides, kind) = &self.schedule.images[image];
         let offset = image * lattices.ny * lattices.nx;
@@ -117,19 +102,6 @@ impl<T: Rows> Tile<'_, T> {
                 let planes = &mut pyramid[level];
                 planes.values[usize::from(phase)] = values;
                 planes.sizes[usize::from(phase)] = sizes;
-                let site = Site {
-                    phase,
-                    own: &pyramid[level],
-                    sides: &side_planes,
-                    taps,
-                    weights,
-                    size,
-                    stride,
-                    start: 0,
-                    len: 0,
-                    inverse,
-                };
-                visit(image, level, &site, pass);
             }
             if level == 0 {
                 break;

@@ -41,7 +41,8 @@ pub fn decode<T: Rows>(
     let tile = Tile { schedule: &schedule, taps: &taps, weights, wrap: plan.wrap, base, step: q.step };
     let (ny, nx) = (schedule.lattices.ny, schedule.lattices.nx);
     let mut values = vec![T::default(); ny * nx * schedule.images.len()];
-    tile.run(schedule.images.len(), &mut ends, &mut |_, _, _, _| {}, &mut |image, planes| {
+    tile.run(schedule.images.len(), &mut ends, &mut |image, pyramids| {
+        let planes = &pyramids[image][0];
         let out = &mut values[image * ny * nx..][..ny * nx];
         out.par_chunks_mut(nx).with_min_len(32).enumerate().for_each(|(i, row)| {
             let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };

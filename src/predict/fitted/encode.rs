@@ -1,11 +1,12 @@
 //! From values to codes: fits, the run that counts, contexts. Class of all but that run: `EncoderOnly`.
 
-use super::cpu::{End, Place, Tile, Visitor};
+use super::cpu::{End, Place, Pyramid, Tile};
 use super::fit::{self, Samples};
 use super::lattice::{A, B2};
 use super::open::open_samples;
 use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
+use super::sample::Sampler;
 use super::schedule::Schedule;
 use crate::encode::bytes;
 use crate::encode::rans::stream::{self, Table};
@@ -61,12 +62,12 @@ pub fn encode<T: Rows>(
     let n_images = schedule.images.len();
     let n_trial = if effort.all_images { n_images } else { schedule.n_trial() };
     let mut plan = Plan { wrap, n_streams: n_streams(values.len()), ..Plan::default() };
-    let run = |plan: &Plan, n_images: usize, visit: Visitor<'_, T>| {
+    let run = |plan: &Plan, n_images: usize, finished: &mut dyn FnMut(usize, &[Pyramid<T>])| {
         let tile = Tile { schedule: &schedule, taps: &taps, weights: plan.weights(&taps), wrap, base, step: q.step };
         let n_codes = values.len() / plan.n_streams + 1024;
         let mut ends: Vec<Encoder<'_, T>> =
             (0..plan.n_streams).map(|_| Encoder::new(values, marks, *q, n_codes)).collect();
-        tile.run(n_images, &mut ends, visit, &mut |_, _| {});
+        tile.run(n_images, &mut ends, finished);
         ends
     };
 
@@ -79,6 +80,13 @@ pub fn encode<T: Rows>(
     let counts = pass_counts(&schedule, n_images);
     let trial = pass_counts(&schedule, n_trial);
     let every = sampling(&counts, &trial, effort);
+    let sampler = Sampler {
+        schedule: &schedule,
+        taps: &taps,
+        values,
+        inverse: T::from_f64(1.0 / q.step.to_f64()),
+        every: &every,
+    };
     let mut best: Option<(u64, Plan, Vec<usize>)> = None;
     let mut sum: Option<Vec<Samples>> = None;
     for _ in 0..effort.rounds {
@@ -86,15 +94,9 @@ pub fn encode<T: Rows>(
             let mut samples: Vec<Samples> = (0..taps.len())
                 .map(|pass| Samples::new(trial[pass] / every[pass] as f64, taps[pass].all.len()))
                 .collect();
-            let pixels = schedule.lattices.ny * schedule.lattices.nx;
-            let ends = run(&plan, n_trial, &mut |image, level, site, pass| {
-                let pieces = fit::pieces(site.size.0, site.size.1, every[pass], image);
-                let (start, dy, dx) = schedule.lattices.raster(level, site.phase);
-                let truth = |i: usize, j: usize, out: &mut [T]| {
-                    T::gather(&values[image * pixels + start + i * dy + j * dx..], dx, out);
-                };
-                fit::sample_equations(site, &truth, &pieces, true, &mut samples[pass]);
-                fit::sample_sizes(site, &pieces, &mut samples[pass]);
+            let weights = plan.weights(&taps);
+            let ends = run(&plan, n_trial, &mut |image, pyramids| {
+                sampler.image(image, &|i| &pyramids[i], Some(&weights), &mut samples);
             });
             samples.par_iter_mut().for_each(Samples::flush);
             set_shares(&mut samples, &counts);
@@ -113,12 +115,12 @@ pub fn encode<T: Rows>(
         sum = Some(all);
     }
     // 3. The run that counts.
-    let mut ends = run(&plan, n_images, &mut |_, _, _, _| {});
+    let mut ends = run(&plan, n_images, &mut |_, _| {});
     if let Some((cost, cheapest, lens)) = best
         && cost < cost_of(&ends, &lens)
     {
         plan = cheapest;
-        ends = run(&plan, n_images, &mut |_, _, _, _| {});
+        ends = run(&plan, n_images, &mut |_, _| {});
     }
     // 4. Contexts and their distributions, then bytes.
     choose_contexts(&mut plan, &ends);

@@ -17,6 +17,7 @@ mod lattice;
 mod open;
 mod plan;
 mod rows;
+mod sample;
 mod schedule;
 mod site;
 

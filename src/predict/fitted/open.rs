@@ -2,11 +2,12 @@
 
 use super::cpu::Pyramid;
 use super::encode::{Effort, pass_counts, sampling, set_shares};
-use super::fit::{self, Samples};
+use super::fit::Samples;
 use super::lattice::{A, B2, K, Plane};
 use super::rows::Rows;
+use super::sample::Sampler;
 use super::schedule::Schedule;
-use super::site::{Planes, Site, Taps, Weights};
+use super::site::{Planes, Taps};
 use crate::quantize::Quantizer;
 use crate::scratch::Buffer;
 use rayon::prelude::*;
@@ -53,32 +54,11 @@ pub(super) fn open_samples<T: Rows>(
         needed.par_iter().map(|&i| noisy_pyramid(&values[i * pixels..][..pixels], i, schedule, wrap, q)).collect();
     let pyramid_of = |i: usize| &noisy[needed.binary_search(&i).unwrap_or(0)];
     let inverse = T::from_f64(1.0 / q.step.to_f64());
-    let mut samples: Vec<Samples> = (0..taps.len())
-        .into_par_iter()
-        .map(|pass| {
-            let (kind, level) = (pass / (3 * lattices.levels), pass / 3 % lattices.levels);
-            let phase = A + (pass % 3) as u8;
-            let size = lattices.plane_size(level, phase);
-            let mut samples = Samples::new(n_samples[pass], taps[pass].all.len());
-            if size.0 * size.1 == 0 {
-                return samples;
-            }
-            for &image in chosen.iter().filter(|&&i| schedule.images[i].1 == kind) {
-                let own = &pyramid_of(image)[level];
-                let sides: Vec<_> = schedule.images[image].0.iter().map(|&s| &pyramid_of(s)[level]).collect();
-                let (taps, weights, stride) = (&taps[pass], &Weights::default(), lattices.stride(level));
-                let site = Site { phase, own, sides: &sides, taps, weights, size, stride, start: 0, len: 0, inverse };
-                let pieces = fit::pieces(size.0, size.1, every[pass], image);
-                let (start, dy, dx) = lattices.raster(level, phase);
-                let truth = |i: usize, j: usize, out: &mut [T]| {
-                    T::gather(&values[image * pixels + start + i * dy + j * dx..], dx, out);
-                };
-                fit::sample_equations(&site, &truth, &pieces, false, &mut samples);
-            }
-            samples.flush();
-            samples
-        })
-        .collect();
+    let mut samples: Vec<Samples> =
+        taps.iter().zip(n_samples).map(|(taps, n)| Samples::new(n, taps.all.len())).collect();
+    let sampler = Sampler { schedule, taps, values, inverse, every: &every };
+    chosen.iter().for_each(|&image| sampler.image(image, &pyramid_of, None, &mut samples));
+    samples.par_iter_mut().for_each(Samples::flush);
     set_shares(&mut samples, &counts);
     samples
 }
