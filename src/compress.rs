@@ -381,17 +381,17 @@ impl<T: Rows> Tile<'_, T> {
         base: T,
         quantizer: &Quantizer<T>,
     ) -> Option<Encoded<T>> {
-        let effort = match (self.config.predictor, self.config.effort) {
-            (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => fitted::encode::Effort::BALANCED,
-            (PredictorChoice::Auto, Effort::Balanced) => fitted::encode::Effort::BALANCED,
-            (PredictorChoice::Auto | PredictorChoice::Fitted, Effort::Best) => fitted::encode::Effort::BEST,
+        let budget = match (self.config.predictor, self.config.effort) {
+            (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => fitted::learn::Budget::BALANCED,
+            (PredictorChoice::Auto, Effort::Balanced) => fitted::learn::Budget::BALANCED,
+            (PredictorChoice::Auto | PredictorChoice::Fitted, Effort::Best) => fitted::learn::Budget::BEST,
             _ => return None,
         };
         if !fitted::is_worthwhile(&self.shape) {
             return None;
         }
         let wrap = predict::choose::is_circle(work, &self.shape);
-        let coded = fitted::encode::encode(work, marks, &self.shape, base, quantizer, wrap, effort);
+        let coded = fitted::encode::encode(work, marks, &self.shape, base, quantizer, wrap, budget);
         let (bytes, outliers) = (coded.bytes, coded.outliers);
         Some(Encoded { base, quantizer: *quantizer, method: Method::Contexts(coded.plan), bytes, outliers })
     }

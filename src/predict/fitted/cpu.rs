@@ -24,11 +24,22 @@ pub(super) trait End<T>: Send {
     fn row(&mut self, place: Place, row: &mut [T], buckets: &[u8], codes: &mut [i32]);
 }
 
+/// Who knows the weights of a phase before it is predicted: those of the plan, or a fit to what was decoded so far.
+pub(super) trait Teacher<T: Rows> {
+    /// Weights of `pass` in `image`; `site` has none yet.
+    fn weights(&mut self, image: usize, pass: usize, site: &Site<'_, T>) -> &Weights<T>;
+}
+
+impl<T: Rows> Teacher<T> for Vec<Weights<T>> {
+    fn weights(&mut self, _: usize, pass: usize, _: &Site<'_, T>) -> &Weights<T> {
+        &self[pass]
+    }
+}
+
 /// What both ends know of a tile.
 pub(super) struct Tile<'a, T: Rows> {
     pub schedule: &'a Schedule,
     pub taps: &'a [Taps],
-    pub weights: Vec<Weights<T>>,
     pub wrap: bool,
     pub base: T,
     pub step: T,
@@ -42,14 +53,20 @@ impl<T: Rows> Tile<'_, T> {
         T::from_f64(1.0 / self.step.to_f64())
     }
 
-    /// Runs through the first `n_images` images of a tile. `finished` is given each, with the lattices of all that are still needed.
-    pub fn run<E: End<T>>(&self, n_images: usize, ends: &mut [E], finished: &mut dyn FnMut(usize, &[Pyramid<T>])) {
+    /// Runs through the images. `finished` is given each.
+    pub fn run<E: End<T>>(
+        &self,
+        teacher: &mut dyn Teacher<T>,
+        ends: &mut [E],
+        mut finished: impl FnMut(usize, &Pyramid<T>),
+    ) {
         let last_use = self.schedule.last_use();
         let mut pyramids: Vec<Pyramid<T>> = vec![];
-        for image in 0..n_images {
-            let pyramid = self.image(image, &pyramids, ends);
+        for (image, (sides, _)) in self.schedule.images.iter().enumerate() {
+            let sides: Vec<&Pyramid<T>> = sides.iter().map(|&s| &pyramids[s]).collect();
+            let pyramid = self.image(image, &sides, teacher, ends);
+            finished(image, &pyramid);
             pyramids.push(pyramid);
-            finished(image, &pyramids);
             for old in 0..=image {
                 if last_use[old] <= image {
                     pyramids[old] = vec![];
@@ -58,12 +75,19 @@ impl<T: Rows> Tile<'_, T> {
         }
     }
 
-    fn image<E: End<T>>(&self, image: usize, before: &[Pyramid<T>], ends: &mut [E]) -> Pyramid<T> {
+    /// Predicts, codes and decodes an image beside the lattices of its side images.
+    pub fn image<E: End<T>>(
+        &self,
+        image: usize,
+        sides: &[&Pyramid<T>],
+        teacher: &mut dyn Teacher<T>,
+        ends: &mut [E],
+    ) -> Pyramid<T> {
         let lattices = self.schedule.lattices;
-        let (sides, kind) = &self.schedule.images[image];
+        let kind = self.schedule.images[image].1;
         let offset = image * lattices.ny * lattices.nx;
         let mut pyramid: Pyramid<T> = (0..lattices.levels).map(|_| Planes::default()).collect();
-        let (mut known, mut known_sizes) = self.base_lattice(offset, sides, before, &mut ends[0]);
+        let (mut known, mut known_sizes) = self.base_lattice(offset, sides, &mut ends[0]);
         for level in (0..lattices.levels).rev() {
             let wrap = lattices.wraps(level, self.wrap);
             known.fill_margins(wrap);
@@ -78,9 +102,9 @@ impl<T: Rows> Tile<'_, T> {
                 if values.is_empty() {
                     continue;
                 }
-                let pass = self.schedule.pass(*kind, level, phase);
-                let side_planes: Vec<&Planes<T>> = sides.iter().map(|&s| &before[s][level]).collect();
-                let (taps, weights, inverse) = (&self.taps[pass], &self.weights[pass], self.inverse());
+                let pass = self.schedule.pass(kind, level, phase);
+                let side_planes: Vec<&Planes<T>> = sides.iter().map(|s| &s[level]).collect();
+                let no_weights = Weights::default();
 
                 let (start, dy, dx) = lattices.raster(level, phase);
                 let place = |i: usize| Place { start: offset + start + i * dy, stride: dx };
@@ -88,14 +112,15 @@ impl<T: Rows> Tile<'_, T> {
                     phase,
                     own: &pyramid[level],
                     sides: &side_planes,
-                    taps,
-                    weights,
+                    taps: &self.taps[pass],
+                    weights: &no_weights,
                     size,
                     stride,
                     start: 0,
                     len: 0,
-                    inverse,
+                    inverse: self.inverse(),
                 };
+                let site = Site { weights: teacher.weights(image, pass, &site), ..site };
                 Self::phase(&site, place, &mut values, &mut sizes, ends);
                 values.fill_margins(wrap);
                 sizes.fill_margins(wrap);
@@ -116,8 +141,7 @@ impl<T: Rows> Tile<'_, T> {
     fn base_lattice<E: End<T>>(
         &self,
         offset: usize,
-        sides: &[usize],
-        before: &[Pyramid<T>],
+        sides: &[&Pyramid<T>],
         end: &mut E,
     ) -> (Plane<T>, Plane<u8>) {
         let lattices = self.schedule.lattices;
@@ -125,7 +149,7 @@ impl<T: Rows> Tile<'_, T> {
         let (h, stride) = (1 << lattices.levels, lattices.stride(lattices.levels - 1));
         let (mut values, mut sizes) = (Plane::new((rows, columns), stride), Plane::new((rows, columns), stride));
         let mut codes = vec![0; columns];
-        let beside = sides.first().map(|&s| &before[s][lattices.levels - 1].values[usize::from(K)]);
+        let beside = sides.first().map(|s| &s[lattices.levels - 1].values[usize::from(K)]);
         let mut last = self.base;
         for i in 0..rows {
             let start = offset + i * h * lattices.nx;

@@ -37,12 +37,11 @@ pub fn decode<T: Rows>(
     if !reader.is_empty() {
         return Err(Error::corrupt("bytes after the last coded stream"));
     }
-    let weights = plan.weights(&taps);
-    let tile = Tile { schedule: &schedule, taps: &taps, weights, wrap: plan.wrap, base, step: q.step };
+    let tile = Tile { schedule: &schedule, taps: &taps, wrap: plan.wrap, base, step: q.step };
     let (ny, nx) = (schedule.lattices.ny, schedule.lattices.nx);
     let mut values = vec![T::default(); ny * nx * schedule.images.len()];
-    tile.run(schedule.images.len(), &mut ends, &mut |image, pyramids| {
-        let planes = &pyramids[image][0];
+    tile.run(&mut plan.weights(&taps), &mut ends, |image, pyramid| {
+        let planes = &pyramid[0];
         let out = &mut values[image * ny * nx..][..ny * nx];
         out.par_chunks_mut(nx).with_min_len(32).enumerate().for_each(|(i, row)| {
             let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };

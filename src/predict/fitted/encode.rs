@@ -1,13 +1,12 @@
 //! From values to codes: fits, the run that counts, contexts. Class of all but that run: `EncoderOnly`.
 
 use super::cpu::{End, Place, Pyramid, Tile};
-use super::fit::{self, Samples};
-use super::lattice::{A, B2};
-use super::open::open_samples;
+use super::learn::{Budget, Learner};
 use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
-use super::sample::Sampler;
 use super::schedule::Schedule;
+use super::site::FEATURE_SIDES;
+use super::stand_in::stand_in;
 use crate::encode::bytes;
 use crate::encode::rans::stream::{self, Table};
 use crate::encode::rans::{family, token};
@@ -16,6 +15,7 @@ use crate::predict::collect_misses;
 use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
 use rayon::prelude::*;
+use std::collections::HashMap;
 
 /// Decisions and codes of a tile.
 pub struct Encoded {
@@ -27,26 +27,6 @@ pub struct Encoded {
     pub outliers: Outliers,
 }
 
-/// How much work the fits may be.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    /// How often the tile is run through to fit to what comes out, before the run that counts.
-    pub rounds: usize,
-    /// Whether those runs go through all images, or the first ones.
-    pub all_images: bool,
-    /// Share of the values that are sampled.
-    pub share: f64,
-    /// Samples at most.
-    pub most: f64,
-}
-
-impl Effort {
-    /// One trial run over the first images, a tenth of the values as samples.
-    pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5 };
-    /// Three runs over all images, half of the values: some four times slower, a few per cent smaller.
-    pub const BEST: Self = Self { rounds: 3, all_images: true, share: 0.5, most: 2e6 };
-}
-
 /// Values (NaN in marked places) to decisions and bytes.
 pub fn encode<T: Rows>(
     values: &[T],
@@ -55,72 +35,58 @@ pub fn encode<T: Rows>(
     base: T,
     q: &Quantizer<T>,
     wrap: bool,
-    effort: Effort,
+    budget: Budget,
 ) -> Encoded {
     let schedule = Schedule::new(shape);
     let taps = plan::taps(&schedule);
-    let n_images = schedule.images.len();
-    let n_trial = if effort.all_images { n_images } else { schedule.n_trial() };
-    let mut plan = Plan { wrap, n_streams: n_streams(values.len()), ..Plan::default() };
-    let run = |plan: &Plan, n_images: usize, finished: &mut dyn FnMut(usize, &[Pyramid<T>])| {
-        let tile = Tile { schedule: &schedule, taps: &taps, weights: plan.weights(&taps), wrap, base, step: q.step };
-        let n_codes = values.len() / plan.n_streams + 1024;
-        let mut ends: Vec<Encoder<'_, T>> =
-            (0..plan.n_streams).map(|_| Encoder::new(values, marks, *q, n_codes)).collect();
-        tile.run(n_images, &mut ends, finished);
-        ends
+    let (lattices, n_streams) = (schedule.lattices, n_streams(values.len()));
+    let pixels = lattices.ny * lattices.nx;
+    let tile = Tile { schedule: &schedule, taps: &taps, wrap, base, step: q.step };
+    let encoders = || -> Vec<Encoder<'_, T>> {
+        let n_codes = values.len() / n_streams + 1024;
+        (0..n_streams).map(|_| Encoder::new(values, marks, *q, n_codes)).collect()
     };
+    let mut plan = Plan { wrap, n_streams, ..Plan::default() };
 
-    // 1. Fit the taps in open loop: to the values with noise.
-    let open = open_samples(values, &schedule, &taps, wrap, q, effort, n_trial);
-    plan.taps = open.par_iter().map(fit::fit).collect();
-    plan.guesses = (0..taps.len()).map(|pass| vec![0; guess_len(&schedule, pass)]).collect();
-    // 2. Run through the tile or its first images, and fit taps and guesses to what comes out. A fit that follows its own errors may
-    //    run away at loose bounds: the equations of all rounds are summed, and the cheapest round is kept.
-    let counts = pass_counts(&schedule, n_images);
-    let trial = pass_counts(&schedule, n_trial);
-    let every = sampling(&counts, &trial, effort);
-    let sampler = Sampler {
-        schedule: &schedule,
-        taps: &taps,
-        values,
-        inverse: T::from_f64(1.0 / q.step.to_f64()),
-        every: &every,
-    };
-    let mut best: Option<(u64, Plan, Vec<usize>)> = None;
-    let mut sum: Option<Vec<Samples>> = None;
-    for _ in 0..effort.rounds {
-        let (samples, ends) = {
-            let mut samples: Vec<Samples> = (0..taps.len())
-                .map(|pass| Samples::new(trial[pass] / every[pass] as f64, taps[pass].all.len()))
-                .collect();
-            let weights = plan.weights(&taps);
-            let ends = run(&plan, n_trial, &mut |image, pyramids| {
-                sampler.image(image, &|i| &pyramids[i], Some(&weights), &mut samples);
-            });
-            samples.par_iter_mut().for_each(Samples::flush);
-            set_shares(&mut samples, &counts);
-            (samples, ends)
-        };
-        plan.guesses =
-            samples.par_iter().enumerate().map(|(pass, s)| fit::fit_guess(s, guess_len(&schedule, pass) - 1)).collect();
-        let lens: Vec<usize> = ends.iter().map(|e| e.codes.len()).collect();
-        let cost = cost_of(&ends, &lens);
-        if best.as_ref().is_none_or(|b| cost < b.0) {
-            best = Some((cost, plan.clone(), lens));
+    // 1. Trials, which fit as they go.
+    let images = budget.images(&schedule);
+    let mut learner = Learner::new(&schedule, &taps, values, *q, &images, budget);
+    let mut ends = encoders();
+    let mut pyramids = HashMap::new();
+    for (k, &image) in images.iter().enumerate() {
+        let sides = &schedule.images[image].0;
+        learner.knows_sizes = sides.iter().take(FEATURE_SIDES).all(|s| images[..k].contains(s));
+        for &s in sides {
+            let of_side = || stand_in(&values[s * pixels..][..pixels], s, lattices, wrap, q.step.to_f64());
+            pyramids.entry(s).or_insert_with(of_side);
         }
-        let mut all = sum.take().unwrap_or_else(|| open.clone());
-        all.iter_mut().zip(&samples).for_each(|(a, s)| a.mix(s));
-        plan.taps = all.par_iter().map(fit::fit).collect();
-        sum = Some(all);
+        let beside: Vec<&Pyramid<T>> = sides.iter().map(|s| &pyramids[s]).collect();
+        let pyramid = tile.image(image, &beside, &mut learner, &mut ends);
+        pyramids.insert(image, pyramid);
+        pyramids.retain(|p, _| images[k + 1..].iter().any(|&i| schedule.images[i].0.contains(p)));
     }
-    // 3. The run that counts.
-    let mut ends = run(&plan, n_images, &mut |_, _| {});
-    if let Some((cost, cheapest, lens)) = best
-        && cost < cost_of(&ends, &lens)
-    {
-        plan = cheapest;
-        ends = run(&plan, n_images, &mut |_, _| {});
+    // 2. The run that counts, if the trial was not it already.
+    let is_done = learner.finish(&mut plan) && images.len() == schedule.images.len();
+    if !is_done {
+        let mut best: Option<(u64, Plan)> = None;
+        for _ in 1..budget.rounds {
+            learner.again(&plan);
+            let mut trial = encoders();
+            // All images are in it: see `Budget::rounds`.
+            tile.run(&mut learner, &mut trial, |_, _| {});
+            let cost = cost_of(&trial);
+            if best.as_ref().is_none_or(|b| cost < b.0) {
+                best = Some((cost, plan.clone()));
+                ends = trial;
+            }
+            learner.finish(&mut plan);
+        }
+        let mut last = encoders();
+        tile.run(&mut plan.weights(&taps), &mut last, |_, _| {});
+        match best {
+            Some((cost, cheapest)) if cost < cost_of(&last) => plan = cheapest,
+            _ => ends = last,
+        }
     }
     // 4. Contexts and their distributions, then bytes.
     choose_contexts(&mut plan, &ends);
@@ -145,14 +111,14 @@ fn n_streams(n_values: usize) -> usize {
     (n_values / VALUES).clamp(1, 8).next_power_of_two()
 }
 
-/// Estimated size of the first codes of each stream, in 1/1024 bits.
-fn cost_of<T: Rows>(ends: &[Encoder<'_, T>], lens: &[usize]) -> u64 {
-    let cost = |(end, &n): (&Encoder<'_, T>, &usize)| {
+/// Estimated size of the codes, in 1/1024 bits.
+fn cost_of<T: Rows>(ends: &[Encoder<'_, T>]) -> u64 {
+    let cost = |end: &Encoder<'_, T>| {
         let mut cost = CodeCost::default();
-        cost.add::<T>(&end.codes[..n], 0);
+        cost.add::<T>(&end.codes, 0);
         cost
     };
-    let costs: Vec<CodeCost> = ends.par_iter().zip(lens).map(cost).collect();
+    let costs: Vec<CodeCost> = ends.par_iter().map(cost).collect();
     costs.iter().fold(CodeCost::default(), CodeCost::merged).total()
 }
 
@@ -201,44 +167,6 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
             }
         }
     }
-}
-
-fn guess_len(schedule: &Schedule, pass: usize) -> usize {
-    plan::n_features(schedule.sides_of_kind[pass / (3 * schedule.lattices.levels)]) + 1
-}
-
-/// Values of each pass in the first `n_images` images.
-pub(super) fn pass_counts(schedule: &Schedule, n_images: usize) -> Vec<f64> {
-    let mut counts = vec![0.0; schedule.n_passes()];
-    for (_, kind) in &schedule.images[..n_images] {
-        for level in 0..schedule.lattices.levels {
-            for phase in A..=B2 {
-                let (rows, columns) = schedule.lattices.plane_size(level, phase);
-                counts[schedule.pass(*kind, level, phase)] += (rows * columns) as f64;
-            }
-        }
-    }
-    counts
-}
-
-pub(super) fn set_shares(samples: &mut [Samples], counts: &[f64]) {
-    for (s, &count) in samples.iter_mut().zip(counts) {
-        let n: f64 = s.equations.iter().map(fit::Equations::count).sum();
-        s.share = count / n.max(1.0);
-    }
-}
-
-/// Which part of the values of each pass is sampled: of `there`, every so many. What a fit loses is inverse to the number of samples and
-/// counts for all values of the pass, so that samples go with the root of their number.
-pub(super) fn sampling(counts: &[f64], there: &[f64], effort: Effort) -> Vec<usize> {
-    const LEAST: f64 = 40_000.0;
-    let budget = (counts.iter().sum::<f64>() * effort.share).clamp(LEAST, effort.most);
-    let roots: f64 = counts.iter().map(|n| n.sqrt()).sum();
-    counts
-        .iter()
-        .zip(there)
-        .map(|(n, there)| (there * roots / (budget * n.sqrt().max(1.0))).max(1.0) as usize)
-        .collect()
 }
 
 /// Cuts buckets into contexts of about equal numbers of codes, and chooses each context's distribution.

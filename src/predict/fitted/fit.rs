@@ -1,7 +1,9 @@
 //! The fits: taps and weights by least squares, and the guess of code sizes. Class: `EncoderOnly`; results are written to the archive.
 
 use super::rows::{self, Rows};
-use super::site::{Room, Site};
+use super::site::{Room, Site, Taps, Weights};
+use crate::quantize::Quantizer;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Bands of rows at most.
@@ -22,11 +24,6 @@ pub struct Equations {
 }
 
 impl Equations {
-    /// Number of values in them.
-    pub fn count(&self) -> f64 {
-        self.n
-    }
-
     fn add(&mut self, other: &Self) {
         if self.g.is_empty() {
             self.g = vec![0.0; other.g.len()];
@@ -39,27 +36,45 @@ impl Equations {
 /// Values whose products are taken at once.
 const BATCH: usize = 256;
 
+/// Equations of a band of rows.
+#[derive(Clone, Debug)]
+struct Band {
+    equations: Equations,
+    /// Deviations of taps and value yet to be multiplied, [`BATCH`] of each,
+    pending: Vec<f32>,
+    /// and how many there are.
+    n_pending: usize,
+}
+
+impl Band {
+    /// Multiplies what is pending.
+    fn flush(&mut self, n_rows: usize) {
+        if self.n_pending > 0 {
+            self.pending.chunks_exact_mut(BATCH).for_each(|row| row[self.n_pending..].fill(0.0));
+            rows::products(&self.pending, n_rows, BATCH, &mut self.equations.g);
+            self.n_pending = 0;
+        }
+    }
+}
+
 /// What is known of a phase (of images with the same kinds of side images) from samples.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Samples {
-    /// By band of rows.
-    pub equations: Vec<Equations>,
-    /// By band: deviations of taps and value yet to be multiplied, [`BATCH`] of each, and how many there are.
-    pending: Vec<(Vec<f32>, usize)>,
+    bands: Vec<Band>,
     /// Features, and sizes of codes last: [`GUESS_SAMPLES`] of each.
-    pub features: Vec<f32>,
+    features: Vec<f32>,
     /// How many there are.
-    pub n_guess: usize,
+    n_guess: usize,
     /// Of the pieces of equations, every so many serves for the guess.
-    pub guess_every: usize,
+    guess_every: usize,
     /// Pieces so far.
     n_pieces: usize,
     /// How many values the phase has for each one sampled.
-    pub share: f64,
-    /// Rounds added to the first.
-    n_added: usize,
+    share: f64,
+    /// How often the tile was sampled.
+    n_rounds: usize,
     /// How many taps there are to choose from.
-    pub n_taps: usize,
+    n_taps: usize,
 }
 
 impl Samples {
@@ -68,28 +83,31 @@ impl Samples {
         let n_bands = ((n / SAMPLES_PER_BAND) as usize + 1).min(MAX_BANDS).next_power_of_two();
         let n_bands = if n_bands as f64 * SAMPLES_PER_BAND > n && n_bands > 1 { n_bands / 2 } else { n_bands };
         let n_rows = n_taps + 1;
-        let equations = vec![Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 }; n_bands];
+        let equations = Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 };
         let guess_every = ((n / GUESS_SAMPLES as f64) as usize).max(1);
-        Self { equations, pending: vec![(vec![], 0); n_bands], n_taps, guess_every, ..Self::default() }
+        Self {
+            bands: vec![Band { equations, pending: vec![], n_pending: 0 }; n_bands],
+            features: vec![],
+            n_guess: 0,
+            guess_every,
+            n_pieces: 0,
+            share: 1.0,
+            n_rounds: 1,
+            n_taps,
+        }
     }
 
-    /// Takes in another round's equations; both count alike for each value of the phase.
-    pub fn mix(&mut self, other: &Self) {
-        let factor = other.share / self.share;
-        for (own, other) in self.equations.iter_mut().zip(&other.equations) {
-            own.g.iter_mut().zip(&other.g).for_each(|(a, b)| *a += b * factor);
-            own.n += other.n * factor;
-        }
-        self.n_added += 1;
+    /// What follows repeats what was sampled before: equations count alike, the guess is made anew.
+    pub fn next_round(&mut self) {
+        self.n_rounds += 1;
+        self.n_guess = 0;
     }
 
-    /// Multiplies what is pending.
-    pub fn flush(&mut self) {
-        for (band, (x, n)) in self.pending.iter_mut().enumerate().filter(|(_, p)| p.1 > 0) {
-            x.chunks_exact_mut(BATCH).for_each(|row| row[*n..].fill(0.0));
-            rows::products(x, self.n_taps + 1, BATCH, &mut self.equations[band].g);
-            *n = 0;
-        }
+    /// Closes the equations for a fit: they stand for `count` values.
+    pub fn close(&mut self, count: f64) {
+        self.bands.iter_mut().for_each(|band| band.flush(self.n_taps + 1));
+        let n: f64 = self.bands.iter().map(|band| band.equations.n).sum();
+        self.share = count * self.n_rounds as f64 / n.max(1.0);
     }
 }
 
@@ -117,68 +135,89 @@ pub fn pieces(n_rows: usize, n_columns: usize, every: usize, seed: usize) -> Vec
         .collect()
 }
 
-/// Takes pieces of a phase into the normal equations. `values` gives the true values of a row from a column on, NaN where there is
-/// none; with `weighted`, values whose codes are likely to be large count less.
+/// Takes pieces of a phase into the normal equations; bands are tasks. `truth` gives the true values of a row from a column on, NaN where
+/// there is none. Values whose codes are likely to be large count less.
 pub fn sample_equations<T: Rows>(
     site: &Site<'_, T>,
-    values: &dyn Fn(usize, usize, &mut [T]),
+    truth: &(dyn Fn(usize, usize, &mut [T]) + Sync),
     pieces: &[(usize, Range<usize>)],
-    weighted: bool,
     samples: &mut Samples,
 ) {
-    let (n_rows, _) = site.size;
-    let longest = pieces.first().map_or(0, |p| p.1.len());
+    const SERIAL: usize = 2048;
+    let (n_rows, n_bands) = (site.size.0, samples.bands.len());
+    let of_band = |(k, band): (usize, &mut Band)| {
+        let first = pieces.partition_point(|p| p.0 * n_bands / n_rows < k);
+        let last = pieces.partition_point(|p| p.0 * n_bands / n_rows <= k);
+        sample_band(site, truth, &pieces[first..last], band);
+    };
+    let n: usize = pieces.iter().map(|p| p.1.len()).sum();
+    if n < SERIAL {
+        samples.bands.iter_mut().enumerate().for_each(of_band);
+    } else {
+        samples.bands.par_iter_mut().enumerate().for_each(of_band);
+    }
+}
+
+fn sample_band<T: Rows>(
+    site: &Site<'_, T>,
+    truth: &dyn Fn(usize, usize, &mut [T]),
+    pieces: &[(usize, Range<usize>)],
+    band: &mut Band,
+) {
     let n_taps = site.taps.all.len();
-    let (mut mean, mut truth) = (vec![T::default(); longest], vec![T::default(); longest]);
-    let (mut near, mut weights) = (vec![0; longest], vec![0.0; longest]);
-    let n_bands = samples.equations.len();
+    let (mut mean, mut values) = ([T::default(); BATCH], [T::default(); BATCH]);
+    let (mut near, mut weights) = ([0; BATCH], [0.0; BATCH]);
+    band.pending.resize((n_taps + 1) * BATCH, 0.0);
     for (i, span) in pieces {
-        let band = i * n_bands / n_rows;
         // Long rows are taken part by part.
         let mut start = span.start;
         while start < span.end {
-            if samples.pending[band].1 == BATCH {
-                samples.flush();
+            if band.n_pending == BATCH {
+                band.flush(n_taps + 1);
             }
-            let (x, filled) = &mut samples.pending[band];
-            x.resize((n_taps + 1) * BATCH, 0.0);
-            let len = (span.end - start).min(BATCH - *filled);
+            let len = (span.end - start).min(BATCH - band.n_pending);
             let site = site.at(*i, start, len);
-            let (mean, truth) = (&mut mean[..len], &mut truth[..len]);
+            let (mean, values) = (&mut mean[..len], &mut values[..len]);
+            let (near, weights) = (&mut near[..len], &mut weights[..len]);
             site.mean(mean);
-            values(*i, start, truth);
-            let mut x: Vec<&mut [f32]> =
-                x.chunks_exact_mut(BATCH).map(|row| &mut row[*filled..*filled + len]).collect();
+            truth(*i, start, values);
+            let from = band.n_pending;
+            let mut x = band.pending.chunks_exact_mut(BATCH).map(|row| &mut row[from..from + len]);
             for (tap, x) in site.taps.all.iter().zip(&mut x) {
                 T::deviation(site.values(*tap), mean, site.inverse, x);
             }
-            T::deviation(truth, mean, site.inverse, x[n_taps]);
             // What is missing has no weight; neither have values that no number of bins describes.
-            let is_there = |t: &f32| t.abs() < 1e9;
-            let n_there = x[n_taps].iter().filter(|t| is_there(t)).count();
-            if weighted || n_there < len {
-                let (near, weights) = (&mut near[..len], &mut weights[..len]);
-                weights.fill(1.0);
-                if weighted {
-                    site.near_sizes(near);
-                    rows::weights_of_sizes(near, site.taps.n_near as f32, weights);
-                }
-                weights.iter_mut().zip(&*x[n_taps]).for_each(|(w, t)| *w = if is_there(t) { *w } else { 0.0 });
-                x.iter_mut().for_each(|x| rows::weigh(x, weights));
+            let last = &mut band.pending[n_taps * BATCH + from..][..len];
+            T::deviation(values, mean, site.inverse, last);
+            site.near_sizes(near);
+            rows::weights_of_sizes(near, site.taps.n_near as f32, weights);
+            let mut n_there = 0;
+            for (w, t) in weights.iter_mut().zip(last) {
+                let is_there = t.abs() < 1e9;
+                *w = if is_there { *w } else { 0.0 };
+                n_there += usize::from(is_there);
             }
-            *filled += len;
+            band.pending.chunks_exact_mut(BATCH).for_each(|row| rows::weigh(&mut row[from..from + len], weights));
+            band.n_pending += len;
             start += len;
-            samples.equations[band].n += n_there as f64;
+            band.equations.n += n_there as f64;
         }
     }
 }
 
-/// Takes pieces into the samples of the guess. `sizes` are those of the codes.
-pub fn sample_sizes<T: Rows>(site: &Site<'_, T>, pieces: &[(usize, Range<usize>)], samples: &mut Samples) {
-    let longest = pieces.first().map_or(0, |p| p.1.len());
+/// Takes pieces into the samples of the guess: features, and sizes of the codes that the weights of `site` will give.
+pub fn sample_sizes<T: Rows>(
+    site: &Site<'_, T>,
+    truth: &dyn Fn(usize, usize, &mut [T]),
+    q: &Quantizer<T>,
+    pieces: &[(usize, Range<usize>)],
+    samples: &mut Samples,
+) {
+    let longest = pieces.first().map_or(0, |p| p.1.len()).min(GUESS_SAMPLES);
     let n = site.n_features();
     let mut room = Room::new(longest);
-    let mut row = vec![T::default(); longest];
+    let (mut row, mut values) = (vec![T::default(); longest], vec![T::default(); longest]);
+    let (mut codes, mut sizes) = (vec![0; longest], vec![0; longest]);
     samples.features.resize((n + 1) * GUESS_SAMPLES, 0.0);
     for (i, span) in pieces {
         samples.n_pieces += 1;
@@ -188,15 +227,18 @@ pub fn sample_sizes<T: Rows>(site: &Site<'_, T>, pieces: &[(usize, Range<usize>)
             continue;
         }
         let site = site.at(*i, span.start, len);
-        let row = &mut row[..len];
+        let (row, values) = (&mut row[..len], &mut values[..len]);
+        let (codes, sizes) = (&mut codes[..len], &mut sizes[..len]);
         site.predict(site.band(*i), row);
         site.features(row, &mut room);
-        let sizes = &site.own.sizes[usize::from(site.phase)].row(*i)[span.start..][..len];
+        truth(*i, span.start, values);
+        T::quantize(row, values, q.step, q.inverse(), q.within(), codes);
+        rows::sizes(codes, sizes);
         let mut out = samples.features.chunks_exact_mut(GUESS_SAMPLES).map(|f| &mut f[from..from + len]);
         for (features, out) in room.features.chunks_exact(len).zip(out.by_ref().take(n)) {
             out.iter_mut().zip(features).for_each(|(o, &f)| *o = f32::from(f));
         }
-        out.for_each(|out| out.iter_mut().zip(sizes).for_each(|(o, &s)| *o = f32::from(s)));
+        out.for_each(|out| out.iter_mut().zip(&*sizes).for_each(|(o, &s)| *o = f32::from(s)));
         samples.n_guess += len;
     }
 }
@@ -210,22 +252,43 @@ pub struct Fitted {
     pub bands: Vec<Vec<(u8, i16)>>,
 }
 
+impl Fitted {
+    /// Weights as the kernels take them: each band's taps ascending, the near ones with the share that is left.
+    pub fn weights<T: Rows>(&self, guess: &[i16], taps: &Taps) -> Weights<T> {
+        let scale = f64::from(1u32 << self.shift);
+        let of_band = |band: &Vec<(u8, i16)>| {
+            let sum: f64 = band.iter().map(|&(_, w)| f64::from(w) / scale).sum();
+            let share = (1.0 - sum) / taps.n_near as f64;
+            let mut weights: Vec<(u8, f64)> = (0..taps.n_near as u8).map(|t| (t, share)).collect();
+            for &(tap, weight) in band {
+                let weight = f64::from(weight) / scale;
+                match weights.get_mut(usize::from(tap)).filter(|_| usize::from(tap) < taps.n_near) {
+                    Some(near) => near.1 += weight,
+                    None => weights.push((tap, weight)),
+                }
+            }
+            weights.into_iter().map(|(t, w)| (t, T::from_f64(w))).collect()
+        };
+        Weights { bands: self.bands.iter().map(of_band).collect(), guess: guess.to_vec() }
+    }
+}
+
 /// Fits the taps of a phase: 1, 2, 4 or 8 bands, whatever costs the least.
 pub fn fit(samples: &Samples) -> Fitted {
     let mut best: Option<(f64, Fitted)> = None;
     let mut n_bands = 1;
-    let rounds = (samples.n_added + 1) as f64;
-    let total: f64 = samples.equations.iter().map(|e| e.n).sum::<f64>() / rounds;
-    while n_bands <= samples.equations.len().max(1) {
+    let rounds = samples.n_rounds as f64;
+    let total: f64 = samples.bands.iter().map(|b| b.equations.n).sum::<f64>() / rounds;
+    while n_bands <= samples.bands.len().max(1) {
         // Few values can not pay for many bands.
         if n_bands > 1 && total < SAMPLES_PER_BAND * n_bands as f64 {
             break;
         }
         let mut cost = 0.0;
         let mut bands = Vec::new();
-        for group in samples.equations.chunks((samples.equations.len() / n_bands).max(1)) {
+        for group in samples.bands.chunks((samples.bands.len() / n_bands).max(1)) {
             let mut sum = Equations::default();
-            group.iter().for_each(|e| sum.add(e));
+            group.iter().for_each(|b| sum.add(&b.equations));
             let system = System::new(&sum, samples.n_taps);
             let (weights, bits) = system.solve(samples.share, rounds);
             cost += bits;

@@ -110,6 +110,11 @@ impl<T: Pod> Plane<T> {
         Self { data: Buffer::new((rows + 1 + 2 * HALO) * stride + 2 * HALO), rows, columns, stride }
     }
 
+    /// Sets all values to zero.
+    pub fn clear(&mut self) {
+        self.data.fill(T::zeroed());
+    }
+
     /// Whether it has no point.
     pub fn is_empty(&self) -> bool {
         self.rows == 0

@@ -14,12 +14,12 @@ pub mod decode;
 pub mod encode;
 mod fit;
 mod lattice;
-mod open;
+pub mod learn;
 mod plan;
 mod rows;
-mod sample;
 mod schedule;
 mod site;
+mod stand_in;
 
 pub use plan::Plan;
 pub use rows::Rows;

@@ -60,27 +60,9 @@ pub fn taps(schedule: &Schedule) -> Vec<Taps> {
 }
 
 impl Plan {
-    /// Weights as the kernels take them: each band's taps ascending, the near ones with the share that is left.
+    /// Weights as the kernels take them, by pass.
     pub(super) fn weights<T: Rows>(&self, taps: &[Taps]) -> Vec<Weights<T>> {
-        let of_pass = |(pass, taps): (usize, &Taps)| {
-            let Fitted { shift, bands } = &self.taps[pass];
-            let scale = f64::from(1u32 << shift);
-            let of_band = |band: &Vec<(u8, i16)>| {
-                let sum: f64 = band.iter().map(|&(_, w)| f64::from(w) / scale).sum();
-                let share = (1.0 - sum) / taps.n_near as f64;
-                let mut weights: Vec<(u8, f64)> = (0..taps.n_near as u8).map(|t| (t, share)).collect();
-                for &(tap, weight) in band {
-                    let weight = f64::from(weight) / scale;
-                    match weights.get_mut(usize::from(tap)).filter(|_| usize::from(tap) < taps.n_near) {
-                        Some(near) => near.1 += weight,
-                        None => weights.push((tap, weight)),
-                    }
-                }
-                weights.into_iter().map(|(t, w)| (t, T::from_f64(w))).collect()
-            };
-            Weights { bands: bands.iter().map(of_band).collect(), guess: self.guesses[pass].clone() }
-        };
-        taps.iter().enumerate().map(of_pass).collect()
+        self.taps.iter().zip(&self.guesses).zip(taps).map(|((fitted, guess), taps)| fitted.weights(guess, taps)).collect()
     }
 
     /// Context of each bucket.
@@ -183,7 +165,7 @@ impl Plan {
             plan.taps.push(Fitted { shift, bands });
         }
         for pass in 0..taps.len() {
-            let n_sides = schedule.sides_of_kind[pass / (3 * schedule.lattices.levels)];
+            let n_sides = schedule.sides_of_pass(pass);
             let width = bits.take(4);
             plan.guesses.push((0..n_features(n_sides) + 1).map(|_| take_signed(&mut bits, width)).collect());
             if !bits.is_within() {

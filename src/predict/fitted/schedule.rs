@@ -64,16 +64,9 @@ impl Schedule {
         (kind * self.lattices.levels + level) * 3 + usize::from(phase) - 1
     }
 
-    /// How many images, from the first on, tell enough of all: every kind, and of the last one that begins a third of the rest.
-    pub fn n_trial(&self) -> usize {
-        let n = self.images.len();
-        let all_kinds = self
-            .images
-            .iter()
-            .map(|i| i.1)
-            .enumerate()
-            .fold((0, 0), |(last, most), (i, kind)| if kind >= most { (i + 1, kind + 1) } else { (last, most) });
-        n.min(all_kinds.0 + (n - all_kinds.0).div_ceil(3))
+    /// Number of side images in a pass.
+    pub fn sides_of_pass(&self, pass: usize) -> usize {
+        self.sides_of_kind[pass / (3 * self.lattices.levels)]
     }
 
     /// The image after which image `i` is needed no more.

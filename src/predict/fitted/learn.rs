@@ -1,0 +1,196 @@
+//! Fits in the course of a trial: before a phase is predicted, samples of it are taken beside what was decoded so far, and its weights
+//! fitted to all samples of the pass. So the fit of a first image is that of what is really decoded, and nothing has to be guessed
+//! or repeated. Class: `EncoderOnly`; results are written to the archive.
+
+use super::cpu::Teacher;
+use super::fit::{self, Fitted, Samples};
+use super::lattice::{A, B2};
+use super::plan::{Plan, n_features};
+use super::rows::Rows;
+use super::schedule::Schedule;
+use super::site::{Site, Taps, Weights};
+use crate::quantize::Quantizer;
+use rayon::prelude::*;
+
+/// How much work the fits may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Trials: the first goes from image to image fitting as it goes, each other one starts from the fit of the one before.
+    pub rounds: usize,
+    /// Whether trials go through all images, or through some of each kind.
+    pub all_images: bool,
+    /// Share of the values that are sampled.
+    pub share: f64,
+    /// Samples at most.
+    pub most: f64,
+}
+
+impl Budget {
+    /// One trial over some images, a tenth of the values as samples.
+    pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5 };
+    /// Trials over all images, half of the values: some times slower, a few per cent smaller.
+    pub const BEST: Self = Self { rounds: 3, all_images: true, share: 0.5, most: 2e6 };
+
+    /// Samples of a tile of `n` values.
+    fn samples(self, n: f64) -> f64 {
+        const LEAST: f64 = 40_000.0;
+        (n * self.share).clamp(LEAST, self.most)
+    }
+
+    /// The images of a trial, ascending: of each kind the first ones, which are beside decoded ones, and some spread over the rest.
+    pub fn images(self, schedule: &Schedule) -> Vec<usize> {
+        /// How many values there should be for each that is sampled.
+        const ROOM: f64 = 4.0;
+        if self.all_images {
+            return (0..schedule.images.len()).collect();
+        }
+        let pixels = (schedule.lattices.ny * schedule.lattices.nx) as f64;
+        let mut chosen = vec![];
+        for kind in 0..schedule.sides_of_kind.len() {
+            let all: Vec<usize> = (0..schedule.images.len()).filter(|&i| schedule.images[i].1 == kind).collect();
+            let share = all.len() as f64 / schedule.images.len() as f64;
+            let enough = self.samples(pixels * schedule.images.len() as f64) * share * ROOM / pixels;
+            let n_first = (enough / 2.0).ceil().max(2.0) as usize;
+            let n_spread = n_first.div_ceil(2).max(2);
+            let (first, rest) = all.split_at(n_first.min(all.len()));
+            chosen.extend(first);
+            let n_spread = n_spread.min(rest.len());
+            chosen.extend((0..n_spread).map(|k| rest[(2 * k + 1) * rest.len() / (2 * n_spread)]));
+        }
+        chosen.sort_unstable();
+        chosen
+    }
+}
+
+/// Takes samples of each phase of a trial before it is predicted, and gives it weights.
+pub(super) struct Learner<'a, T: Rows> {
+    schedule: &'a Schedule,
+    taps: &'a [Taps],
+    values: &'a [T],
+    quantizer: Quantizer<T>,
+    passes: Vec<Pass<T>>,
+    /// Whether weights follow the samples, or stay as they are.
+    follows: bool,
+    /// Whether codes of the side images of the image at work are known.
+    pub knows_sizes: bool,
+}
+
+/// What is known of a pass.
+struct Pass<T> {
+    samples: Samples,
+    /// Of so many values of the trial one is sampled.
+    every: usize,
+    /// Number of values in the tile.
+    count: f64,
+    n_images: usize,
+    fitted: Fitted,
+    guess: Vec<i16>,
+    weights: Weights<T>,
+}
+
+impl<'a, T: Rows> Learner<'a, T> {
+    /// For a trial over `images`.
+    pub fn new(
+        schedule: &'a Schedule,
+        taps: &'a [Taps],
+        values: &'a [T],
+        quantizer: Quantizer<T>,
+        images: &[usize],
+        budget: Budget,
+    ) -> Self {
+        let counts = pass_counts(schedule, 0..schedule.images.len());
+        let there = pass_counts(schedule, images.iter().copied());
+        // What a fit loses is inverse to the number of samples and counts for all values of the pass, so that samples go with the
+        // root of their number.
+        let samples = budget.samples(counts.iter().sum());
+        let roots: f64 = counts.iter().map(|n| n.sqrt()).sum();
+        let of_pass = |(pass, taps): (usize, &Taps)| {
+            let n_samples = samples * counts[pass].sqrt() / roots;
+            let every = (there[pass] / n_samples.max(1.0)).max(1.0) as usize;
+            Pass {
+                samples: Samples::new(there[pass] / every as f64, taps.all.len()),
+                every,
+                count: counts[pass],
+                n_images: 0,
+                fitted: Fitted { shift: 0, bands: vec![vec![]] },
+                guess: vec![0; n_features(schedule.sides_of_pass(pass)) + 1],
+                weights: Weights::default(),
+            }
+        };
+        let passes = taps.iter().enumerate().map(of_pass).collect();
+        Self { schedule, taps, values, quantizer, passes, follows: true, knows_sizes: true }
+    }
+
+    /// For one more trial, with the weights of `plan`; its samples are added to those of the one before.
+    pub fn again(&mut self, plan: &Plan) {
+        self.follows = false;
+        for (pass, weights) in self.passes.iter_mut().zip(plan.weights(self.taps)) {
+            pass.weights = weights;
+            pass.samples.next_round();
+            pass.n_images = 0;
+        }
+    }
+
+    /// Puts the fits to all samples into `plan`. Returns whether they are just those of the trial.
+    pub fn finish(&mut self, plan: &mut Plan) -> bool {
+        let same = self.follows && self.passes.iter().all(|p| p.n_images <= 1);
+        if !same {
+            let (taps, refit) = (self.taps, |(p, taps): (&mut Pass<T>, &Taps)| p.fit(taps));
+            self.passes.par_iter_mut().zip(taps).for_each(refit);
+        }
+        plan.taps = self.passes.iter().map(|p| p.fitted.clone()).collect();
+        plan.guesses = self.passes.iter().map(|p| p.guess.clone()).collect();
+        same
+    }
+}
+
+impl<T: Rows> Pass<T> {
+    fn fit(&mut self, taps: &Taps) {
+        self.samples.close(self.count);
+        self.fitted = fit::fit(&self.samples);
+        self.guess = fit::fit_guess(&self.samples, self.guess.len() - 1);
+        self.weights = self.fitted.weights(&self.guess, taps);
+    }
+}
+
+impl<T: Rows> Teacher<T> for Learner<'_, T> {
+    fn weights(&mut self, image: usize, pass: usize, site: &Site<'_, T>) -> &Weights<T> {
+        let (level, phase) = (pass / 3 % self.schedule.lattices.levels, site.phase);
+        let (start, dy, dx) = self.schedule.lattices.raster(level, phase);
+        let start = start + image * self.schedule.lattices.ny * self.schedule.lattices.nx;
+        let truth = |i: usize, j: usize, out: &mut [T]| T::gather(&self.values[start + i * dy + j * dx..], dx, out);
+        let p = &mut self.passes[pass];
+        let pieces = fit::pieces(site.size.0, site.size.1, p.every, image);
+        fit::sample_equations(site, &truth, &pieces, &mut p.samples);
+        p.n_images += 1;
+        let refit = self.follows && p.n_images.is_power_of_two();
+        if refit {
+            p.samples.close(p.count);
+            p.fitted = fit::fit(&p.samples);
+            p.weights = p.fitted.weights(&p.guess, site.taps);
+        }
+        if self.knows_sizes {
+            let site = Site { weights: &p.weights, ..site.clone() };
+            fit::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut p.samples);
+        }
+        if refit {
+            p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);
+            p.weights.guess.clone_from(&p.guess);
+        }
+        &p.weights
+    }
+}
+
+/// Values of each pass in `images`.
+fn pass_counts(schedule: &Schedule, images: impl Iterator<Item = usize>) -> Vec<f64> {
+    let mut counts = vec![0.0; schedule.n_passes()];
+    for image in images {
+        for level in 0..schedule.lattices.levels {
+            for phase in A..=B2 {
+                let (rows, columns) = schedule.lattices.plane_size(level, phase);
+                counts[schedule.pass(schedule.images[image].1, level, phase)] += (rows * columns) as f64;
+            }
+        }
+    }
+    counts
+}
