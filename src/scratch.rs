@@ -4,6 +4,7 @@
 //! were given back are kept for the next tile or the next call: at most [`KEEP_BYTES`] in the process.
 
 use bytemuck::Pod;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,42 @@ use std::sync::{Mutex, PoisonError};
 /// How much is kept while nobody uses it.
 pub const KEEP_BYTES: usize = 64 << 20;
 
-static KEPT: Mutex<Vec<Vec<u64>>> = Mutex::new(Vec::new());
+/// What was given back.
+struct Store {
+    /// By number of words.
+    words: BTreeMap<usize, Vec<Vec<u64>>>,
+    n_words: usize,
+}
+
+static KEPT: Mutex<Store> = Mutex::new(Store { words: BTreeMap::new(), n_words: 0 });
+
+impl Store {
+    /// The smallest of at least `n` words, unless it is much larger.
+    fn take(&mut self, n: usize) -> Option<Vec<u64>> {
+        let (&len, same) = self.words.range_mut(n..=2 * n).next()?;
+        let words = same.pop();
+        if same.is_empty() {
+            self.words.remove(&len);
+        }
+        self.n_words -= len;
+        words
+    }
+
+    /// Keeps what was given back; the largest go when it becomes too much.
+    fn keep(&mut self, words: Vec<u64>) {
+        self.n_words += words.len();
+        self.words.entry(words.len()).or_default().push(words);
+        while self.n_words * size_of::<u64>() > KEEP_BYTES
+            && let Some(mut largest) = self.words.last_entry()
+        {
+            self.n_words -= largest.key();
+            largest.get_mut().pop();
+            if largest.get().is_empty() {
+                largest.remove();
+            }
+        }
+    }
+}
 
 /// A slice of `T` that returns to the process's store when dropped.
 pub struct Buffer<T: Pod> {
@@ -25,12 +61,8 @@ impl<T: Pod> Buffer<T> {
     pub fn new(len: usize) -> Self {
         assert!(align_of::<T>() <= align_of::<u64>());
         let n_words = (len * size_of::<T>()).div_ceil(size_of::<u64>());
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        // The smallest that is large enough.
-        let fit = kept.iter().enumerate().filter(|(_, w)| w.len() >= n_words).min_by_key(|(_, w)| w.len());
-        let words = fit.map(|(i, _)| i).map(|i| kept.swap_remove(i));
-        drop(kept);
-        let words = words.unwrap_or_else(|| vec![0; n_words]);
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take(n_words);
+        let words = kept.unwrap_or_else(|| vec![0; n_words]);
         let mut buffer = Self { words, len, element: PhantomData };
         if cfg!(debug_assertions) {
             // Whoever relies on what was there before is found by the tests.
@@ -38,22 +70,13 @@ impl<T: Pod> Buffer<T> {
         }
         buffer
     }
-
-    /// Room for `len` elements, all zero.
-    pub fn zeroed(len: usize) -> Self {
-        let mut buffer = Self::new(len);
-        buffer.fill(T::zeroed());
-        buffer
-    }
 }
 
 impl<T: Pod> Drop for Buffer<T> {
     fn drop(&mut self) {
         let words = std::mem::take(&mut self.words);
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        let n_kept: usize = kept.iter().map(Vec::len).sum();
-        if !words.is_empty() && (n_kept + words.len()) * size_of::<u64>() <= KEEP_BYTES {
-            kept.push(words);
+        if !words.is_empty() {
+            KEPT.lock().unwrap_or_else(PoisonError::into_inner).keep(words);
         }
     }
 }
@@ -107,8 +130,6 @@ mod tests {
             let mut bytes = Buffer::<u8>::new(len);
             bytes.fill(7);
             assert_eq!(*bytes.clone(), *vec![7; len]);
-            drop(bytes);
-            assert!(Buffer::<f64>::zeroed(len).iter().all(|&v| v.to_bits() == 0));
         }
     }
 }

@@ -14,7 +14,7 @@ const MASK: u32 = (1 << PRECISION) - 1;
 /// A state is below 2^32, a frequency below 2^14: with this shift the quotient is exact.
 const DIVISION_SHIFT: u32 = 46;
 /// A bucket of slots names the first token that any of them can have.
-const BUCKET_SHIFT: u32 = 2;
+const BUCKET_SHIFT: u32 = 4;
 const N_BUCKETS: usize = 1 << (PRECISION - BUCKET_SHIFT);
 
 /// Both directions' tables of a context.
@@ -24,7 +24,8 @@ pub struct Table {
     tokens: [u32; N_TOKENS],
     /// `⌊2^46 / frequency⌋ + 1`: a product and a shift divide any state by the frequency.
     inverses: [u64; N_TOKENS],
-    buckets: Vec<u8>,
+    /// The first token of each bucket of slots.
+    buckets: [u8; N_BUCKETS],
 }
 
 impl Table {
@@ -33,7 +34,7 @@ impl Table {
         let Frequencies(frequencies) = family::frequencies(id);
         let mut tokens = [0; N_TOKENS];
         let inverses = frequencies.map(|f| (1 << DIVISION_SHIFT) / u64::from(f.max(1)) + 1);
-        let mut buckets = vec![0u8; N_BUCKETS];
+        let mut buckets = [0u8; N_BUCKETS];
         let mut start = 0u32;
         for (t, &f) in frequencies.iter().enumerate() {
             tokens[t] = start | u32::from(f) << 16;
@@ -50,12 +51,13 @@ impl Table {
     }
 }
 
-/// Writes a stream: `contexts` (indices into `tables`) and `codes` are of equal length.
-pub fn encode(codes: &[i32], contexts: &[u8], tables: &[Table], out: &mut Vec<u8>) {
+/// Writes a stream: `codes` with as many `buckets`, whose `contexts` are indices into `tables`.
+pub fn encode(codes: &[i32], buckets: &[u8], contexts: &[u8], tables: &[Table], out: &mut Vec<u8>) {
     // Plain bits go forward, states backwards: the decoder runs through both forward.
     let mut plain = BitWriter::with_capacity(codes.len() / 8);
     let mut tokens = Buffer::<[u8; 2]>::new(codes.len());
-    for ((&code, &context), out) in codes.iter().zip(contexts).zip(&mut *tokens) {
+    for ((&code, &bucket), out) in codes.iter().zip(buckets).zip(&mut *tokens) {
+        let context = contexts[usize::from(bucket)];
         let (mut token, mut n, mut bits) = token::split(code);
         if tables[usize::from(context)].tokens[token] >> 16 == 0 {
             (token, n, bits) = (ESCAPE, 32, code as u32);
@@ -71,7 +73,8 @@ pub fn encode(codes: &[i32], contexts: &[u8], tables: &[Table], out: &mut Vec<u8
     let mut n_words = 0;
     for (i, &[context, token]) in tokens.iter().enumerate().rev() {
         let table = &tables[usize::from(context)];
-        let (entry, inverse) = (table.tokens[usize::from(token)], table.inverses[usize::from(token)]);
+        let token = usize::from(token) % N_TOKENS;
+        let (entry, inverse) = (table.tokens[token], table.inverses[token]);
         let (start, frequency) = (entry & 0xffff, entry >> 16);
         let state = &mut states[i % LANES];
         let full = *state >= frequency << (32 - PRECISION);
@@ -93,7 +96,7 @@ pub fn encode(codes: &[i32], contexts: &[u8], tables: &[Table], out: &mut Vec<u8
 /// Reads a stream.
 pub struct Decoder<'a> {
     states: [u32; LANES],
-    words: &'a [u8],
+    words: &'a [[u8; 2]],
     n_read: usize,
     at: usize,
     plain: BitReader<'a>,
@@ -111,38 +114,41 @@ impl<'a> Decoder<'a> {
         for (s, bytes) in states.iter_mut().zip(reader.take(4 * LANES)?.as_chunks::<4>().0) {
             *s = u32::from_le_bytes(*bytes);
         }
-        let words = reader.take(n_words.saturating_mul(2))?;
+        let words = reader.take(n_words.saturating_mul(2))?.as_chunks().0;
         let plain = reader.take(n_plain)?;
         Ok(Self { states, words, n_read: 0, at: 0, plain: BitReader::new(plain, 0, plain.len()) })
     }
 
     /// The next codes, one for each context (an index into `tables`).
     pub fn read(&mut self, contexts: &[u8], tables: &[Table], codes: &mut [i32]) {
+        let (words, mut n_read) = (self.words, self.n_read);
         for (code, &context) in codes.iter_mut().zip(contexts) {
             let table = &tables[usize::from(context)];
             let state = &mut self.states[self.at % LANES];
             self.at += 1;
             let slot = *state & MASK;
-            let mut token = usize::from(table.buckets[(slot >> BUCKET_SHIFT) as usize]);
-            let mut entry = table.tokens[token];
-            while slot >= (entry & 0xffff) + (entry >> 16) && token < ESCAPE {
+            let end = |entry: u32| (entry & 0xffff) + (entry >> 16);
+            // Mostly the first token of the bucket or the next one: a sum instead of a branch that nobody can foresee.
+            let first = usize::from(table.buckets[(slot >> BUCKET_SHIFT) as usize]) % N_TOKENS;
+            let mut token = first + usize::from(slot >= end(table.tokens[first]));
+            let mut entry = table.tokens[token % N_TOKENS];
+            while slot >= end(entry) && token < ESCAPE {
                 token += 1;
-                entry = table.tokens[token];
+                entry = table.tokens[token % N_TOKENS];
             }
             let (start, frequency) = (entry & 0xffff, entry >> 16);
-            *state = frequency.wrapping_mul(*state >> PRECISION).wrapping_add(slot.wrapping_sub(start));
-            if *state < LOW {
-                let word =
-                    self.words.get(self.n_read..self.n_read + 2).map_or(0, |w| u32::from(w[0]) | u32::from(w[1]) << 8);
-                self.n_read += 2;
-                *state = *state << 16 | word;
-            }
-            *code = if token < 31 {
-                token::join(token, 0)
+            let next = frequency.wrapping_mul(*state >> PRECISION).wrapping_add(slot.wrapping_sub(start));
+            let word = words.get(n_read).map_or(0, |w| u32::from(u16::from_le_bytes(*w)));
+            let is_low = next < LOW;
+            *state = if is_low { next << 16 | word } else { next };
+            n_read += usize::from(is_low);
+            *code = if token < token::FIRST_RANGE {
+                token::DIRECT_CODES[token]
             } else {
                 token::join(token, self.plain.take(token::n_plain(token)))
             };
         }
+        self.n_read = n_read;
     }
 
     /// Checks that the stream ended where its codes did.
@@ -173,7 +179,8 @@ mod tests {
             let codes: Vec<i32> = (0..n).map(|_| random() as i32 >> (random() % 32)).collect();
             let contexts: Vec<u8> = (0..n).map(|_| (random() % tables.len() as u64) as u8).collect();
             let mut coded = Vec::new();
-            encode(&codes, &contexts, &tables, &mut coded);
+            let same: Vec<u8> = (0..tables.len() as u8).collect();
+            encode(&codes, &contexts, &same, &tables, &mut coded);
             let mut reader = Reader::new(&coded);
             let mut decoder = Decoder::new(&mut reader).unwrap();
             let mut back = vec![0; n];

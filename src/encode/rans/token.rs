@@ -9,8 +9,20 @@ pub const N_TOKENS: usize = 64;
 pub const ESCAPE: usize = 63;
 /// Codes of up to this magnitude have a token of their own.
 const DIRECT: u32 = 15;
-const FIRST_RANGE: u32 = 31;
+/// The first token of a range of magnitudes.
+pub const FIRST_RANGE: usize = 31;
 const FIRST_LOG2: u32 = 4;
+/// The codes of the first tokens.
+pub const DIRECT_CODES: [i32; FIRST_RANGE] = {
+    let mut codes = [0; FIRST_RANGE];
+    let mut token = 1;
+    while token < FIRST_RANGE {
+        let magnitude = token.div_ceil(2) as i32;
+        codes[token] = if token % 2 == 0 { -magnitude } else { magnitude };
+        token += 1;
+    }
+    codes
+};
 /// Codes from here on are escaped.
 const LIMIT_LOG2: u32 = 20;
 
@@ -28,7 +40,7 @@ pub fn split(code: i32) -> (usize, u32, u32) {
     }
     let half = magnitude >> (log2 - 1) & 1;
     let low = magnitude & ((1 << (log2 - 1)) - 1);
-    ((FIRST_RANGE + 2 * (log2 - FIRST_LOG2) + half) as usize, log2, low << 1 | negative)
+    (FIRST_RANGE + (2 * (log2 - FIRST_LOG2) + half) as usize, log2, low << 1 | negative)
 }
 
 /// Number of plain bits after a token.
@@ -36,24 +48,22 @@ pub fn split(code: i32) -> (usize, u32, u32) {
 pub fn n_plain(token: usize) -> u32 {
     match token {
         ESCAPE => 32,
-        t if t < FIRST_RANGE as usize => 0,
-        t => FIRST_LOG2 + (t as u32 - FIRST_RANGE) / 2,
+        t if t < FIRST_RANGE => 0,
+        t => FIRST_LOG2 + (t - FIRST_RANGE) as u32 / 2,
     }
 }
 
 /// The code of a token and its plain bits.
 #[inline]
 pub fn join(token: usize, plain: u32) -> i32 {
-    let t = token as u32;
-    if t < FIRST_RANGE {
-        let magnitude = t.div_ceil(2) as i32;
-        return if t.is_multiple_of(2) { -magnitude } else { magnitude };
+    if token < FIRST_RANGE {
+        return DIRECT_CODES[token];
     }
     if token == ESCAPE {
         return plain as i32;
     }
     let log2 = n_plain(token);
-    let half = (t - FIRST_RANGE) & 1;
+    let half = (token - FIRST_RANGE) as u32 & 1;
     let magnitude = ((2 | half) << (log2 - 1) | plain >> 1) as i32;
     if plain & 1 == 1 { -magnitude } else { magnitude }
 }

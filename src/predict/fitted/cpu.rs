@@ -20,8 +20,25 @@ pub(super) struct Place {
 
 /// One end of the codec: what happens to a row once it is predicted.
 pub(super) trait End<T>: Send {
+    /// Whether it wants to know how large codes are guessed to be.
+    fn needs_buckets(&self) -> bool {
+        true
+    }
+
     /// `row` holds predictions and becomes what is decoded; `buckets` say how large codes are guessed to be.
     fn row(&mut self, place: Place, row: &mut [T], buckets: &[u8], codes: &mut [i32]);
+}
+
+/// An end with what its rows need.
+pub(super) struct Lane<T: Rows, E> {
+    pub end: E,
+    room: Room<T>,
+}
+
+impl<T: Rows, E> Lane<T, E> {
+    pub fn new(end: E) -> Self {
+        Self { end, room: Room::default() }
+    }
 }
 
 /// Who knows the weights of a phase before it is predicted: those of the plan, or a fit to what was decoded so far.
@@ -57,14 +74,14 @@ impl<T: Rows> Tile<'_, T> {
     pub fn run<E: End<T>>(
         &self,
         teacher: &mut dyn Teacher<T>,
-        ends: &mut [E],
+        lanes: &mut [Lane<T, E>],
         mut finished: impl FnMut(usize, &Pyramid<T>),
     ) {
         let last_use = self.schedule.last_use();
         let mut pyramids: Vec<Pyramid<T>> = vec![];
         for (image, (sides, _)) in self.schedule.images.iter().enumerate() {
             let sides: Vec<&Pyramid<T>> = sides.iter().map(|&s| &pyramids[s]).collect();
-            let pyramid = self.image(image, &sides, teacher, ends);
+            let pyramid = self.image(image, &sides, teacher, lanes);
             finished(image, &pyramid);
             pyramids.push(pyramid);
             for old in 0..=image {
@@ -81,13 +98,13 @@ impl<T: Rows> Tile<'_, T> {
         image: usize,
         sides: &[&Pyramid<T>],
         teacher: &mut dyn Teacher<T>,
-        ends: &mut [E],
+        lanes: &mut [Lane<T, E>],
     ) -> Pyramid<T> {
         let lattices = self.schedule.lattices;
         let kind = self.schedule.images[image].1;
         let offset = image * lattices.ny * lattices.nx;
         let mut pyramid: Pyramid<T> = (0..lattices.levels).map(|_| Planes::default()).collect();
-        let (mut known, mut known_sizes) = self.base_lattice(offset, sides, &mut ends[0]);
+        let (mut known, mut known_sizes) = self.base_lattice(offset, sides, &mut lanes[0].end);
         for level in (0..lattices.levels).rev() {
             let wrap = lattices.wraps(level, self.wrap);
             known.fill_margins(wrap);
@@ -121,7 +138,7 @@ impl<T: Rows> Tile<'_, T> {
                     inverse: self.inverse(),
                 };
                 let site = Site { weights: teacher.weights(image, pass, &site), ..site };
-                Self::phase(&site, place, &mut values, &mut sizes, ends);
+                Self::phase(&site, place, &mut values, &mut sizes, lanes);
                 values.fill_margins(wrap);
                 sizes.fill_margins(wrap);
                 let planes = &mut pyramid[level];
@@ -179,15 +196,15 @@ impl<T: Rows> Tile<'_, T> {
         place: impl Fn(usize) -> Place + Sync,
         values: &mut Plane<T>,
         sizes: &mut Plane<u8>,
-        ends: &mut [E],
+        lanes: &mut [Lane<T, E>],
     ) {
         let (n_rows, columns) = site.size;
-        let limits: Vec<usize> = (0..=ends.len()).map(|b| n_rows * b / ends.len()).collect();
+        let limits: Vec<usize> = (0..=lanes.len()).map(|b| block_limit(n_rows, b, lanes.len())).collect();
         let planes = values.blocks_mut(&limits).into_iter().zip(sizes.blocks_mut(&limits));
-        let blocks = planes.zip(ends).zip(limits.windows(2)).map(|(((values, sizes), end), limits)| Block {
+        let blocks = planes.zip(lanes).zip(limits.windows(2)).map(|(((values, sizes), lane), limits)| Block {
             values,
             sizes,
-            end,
+            lane,
             rows: limits[0]..limits[1],
         });
         if n_rows * columns < SERIAL {
@@ -198,11 +215,16 @@ impl<T: Rows> Tile<'_, T> {
     }
 }
 
+/// Where block `b` of `n` begins.
+pub(super) fn block_limit(n_rows: usize, b: usize, n: usize) -> usize {
+    n_rows * b / n
+}
+
 /// Rows of a phase that one end codes.
-struct Block<'a, T, E> {
+struct Block<'a, T: Rows, E> {
     values: RowBlock<'a, T>,
     sizes: RowBlock<'a, u8>,
-    end: &'a mut E,
+    lane: &'a mut Lane<T, E>,
     rows: Range<usize>,
 }
 
@@ -210,10 +232,9 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
     fn work(mut self, site: &Site<'_, T>, place: impl Fn(usize) -> Place) {
         let (stride, columns) = (site.stride, site.size.1);
         let rows_a_run = RUN.div_ceil(stride).min(self.rows.len());
-        let mut room = Room::new(rows_a_run * stride);
-        let mut predicted = vec![T::default(); rows_a_run * stride];
-        let mut buckets = vec![0; rows_a_run * stride];
-        let mut codes = vec![0; columns];
+        let Lane { end, room } = self.lane;
+        room.grow(rows_a_run * stride);
+        let mut codes = std::mem::take(&mut room.codes);
         let mut first = self.rows.start;
         while first < self.rows.end {
             // Rows with the same weights.
@@ -221,17 +242,19 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
             let n = (first..self.rows.end).take(rows_a_run).take_while(|&i| site.band(i) == band).count();
             let len = (n - 1) * stride + columns;
             let site = site.at(first, 0, len);
-            let (predicted, buckets) = (&mut predicted[..len], &mut buckets[..len]);
-            site.predict(band, predicted);
-            site.guess(predicted, &mut room, buckets);
+            site.predict(band, &mut room.predicted[..len]);
+            if end.needs_buckets() {
+                site.guess(room, len);
+            }
             for (k, i) in (first..first + n).enumerate() {
-                let row = self.values.row_mut(i);
-                row.copy_from_slice(&predicted[k * stride..][..columns]);
-                self.end.row(place(i), row, &buckets[k * stride..][..columns], &mut codes);
-                rows::sizes(&codes, self.sizes.row_mut(i));
+                let (row, span) = (self.values.row_mut(i), k * stride..k * stride + columns);
+                row.copy_from_slice(&room.predicted[span.clone()]);
+                end.row(place(i), row, &room.buckets[span], &mut codes[..columns]);
+                rows::sizes(&codes[..columns], self.sizes.row_mut(i));
             }
             first += n;
         }
+        room.codes = codes;
     }
 }
 

@@ -1,6 +1,6 @@
 //! From codes to values.
 
-use super::cpu::{End, Place, Tile, interleave_row};
+use super::cpu::{End, Lane, Place, Tile, interleave_row};
 use super::lattice::{A, B1, B2, K};
 use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
@@ -28,11 +28,12 @@ pub fn decode<T: Rows>(
     let mut reader = Reader::new(data);
     let contexts = plan.contexts();
     let tables: Vec<Table> = plan.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();
-    let mut ends = Vec::with_capacity(plan.n_streams);
+    let mut lanes = Vec::with_capacity(plan.n_streams);
     for _ in 0..plan.n_streams {
         let decoder = Decoder::new(&mut Reader::new(reader.bytes()?))?;
         let (row, kept) = (vec![], vec![]);
-        ends.push(Restorer { decoder, marks, contexts: &contexts, tables: &tables, step: q.step, row, kept });
+        let end = Restorer { decoder, marks, contexts: &contexts, tables: &tables, step: q.step, row, kept };
+        lanes.push(Lane::new(end));
     }
     if !reader.is_empty() {
         return Err(Error::corrupt("bytes after the last coded stream"));
@@ -40,7 +41,7 @@ pub fn decode<T: Rows>(
     let tile = Tile { schedule: &schedule, taps: &taps, wrap: plan.wrap, base, step: q.step };
     let (ny, nx) = (schedule.lattices.ny, schedule.lattices.nx);
     let mut values = vec![T::default(); ny * nx * schedule.images.len()];
-    tile.run(&mut plan.weights(&taps), &mut ends, |image, pyramid| {
+    tile.run(&mut plan.weights(&taps), &mut lanes, |image, pyramid| {
         let planes = &pyramid[0];
         let out = &mut values[image * ny * nx..][..ny * nx];
         out.par_chunks_mut(nx).with_min_len(32).enumerate().for_each(|(i, row)| {
@@ -48,7 +49,7 @@ pub fn decode<T: Rows>(
             interleave_row(&planes.values, even, odd, i / 2, row);
         });
     });
-    ends.iter().try_for_each(|e| e.decoder.finish())?;
+    lanes.iter().try_for_each(|lane| lane.end.decoder.finish())?;
     Ok(values)
 }
 

@@ -1,6 +1,7 @@
 //! From values to codes: fits, the run that counts, contexts. Class of all but that run: `EncoderOnly`.
 
-use super::cpu::{End, Place, Pyramid, Tile};
+use super::cpu::{End, Lane, Place, Pyramid, Tile, block_limit};
+use super::lattice::{A, B2};
 use super::learn::{Budget, Learner};
 use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
@@ -14,6 +15,7 @@ use crate::predict::choose::CodeCost;
 use crate::predict::collect_misses;
 use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
+use crate::scratch::Buffer;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -42,16 +44,17 @@ pub fn encode<T: Rows>(
     let (lattices, n_streams) = (schedule.lattices, n_streams(values.len()));
     let pixels = lattices.ny * lattices.nx;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap, base, step: q.step };
-    let encoders = || -> Vec<Encoder<'_, T>> {
-        let n_codes = values.len() / n_streams + 1024;
-        (0..n_streams).map(|_| Encoder::new(values, marks, *q, n_codes)).collect()
+    let n_codes = stream_lens(&schedule, n_streams);
+    let encoders = |keep: bool| -> Vec<Lane<T, Encoder<'_, T>>> {
+        n_codes.iter().map(|&n| Lane::new(Encoder::new(values, marks, *q, if keep { n } else { 0 }))).collect()
     };
     let mut plan = Plan { wrap, n_streams, ..Plan::default() };
 
-    // 1. Trials, which fit as they go.
+    // 1. A trial, which fits as it goes. Where each image is the only one of its kind, it is the run that counts.
     let images = budget.images(&schedule);
-    let mut learner = Learner::new(&schedule, &taps, values, *q, &images, budget);
-    let mut ends = encoders();
+    let is_final = schedule.images.len() == schedule.sides_of_kind.len();
+    let mut learner = Learner::new(&schedule, &taps, values, *q, &images, budget, is_final);
+    let mut lanes = encoders(is_final);
     let mut pyramids = HashMap::new();
     for (k, &image) in images.iter().enumerate() {
         let sides = &schedule.images[image].0;
@@ -61,41 +64,41 @@ pub fn encode<T: Rows>(
             pyramids.entry(s).or_insert_with(of_side);
         }
         let beside: Vec<&Pyramid<T>> = sides.iter().map(|s| &pyramids[s]).collect();
-        let pyramid = tile.image(image, &beside, &mut learner, &mut ends);
+        let pyramid = tile.image(image, &beside, &mut learner, &mut lanes);
         pyramids.insert(image, pyramid);
         pyramids.retain(|p, _| images[k + 1..].iter().any(|&i| schedule.images[i].0.contains(p)));
     }
-    // 2. The run that counts, if the trial was not it already.
-    let is_done = learner.finish(&mut plan) && images.len() == schedule.images.len();
-    if !is_done {
+    learner.finish(&mut plan);
+    if !is_final {
+        // 2. More trials, through all images, with the fit of the one before.
         let mut best: Option<(u64, Plan)> = None;
         for _ in 1..budget.rounds {
             learner.again(&plan);
-            let mut trial = encoders();
-            // All images are in it: see `Budget::rounds`.
+            let mut trial = encoders(true);
             tile.run(&mut learner, &mut trial, |_, _| {});
             let cost = cost_of(&trial);
             if best.as_ref().is_none_or(|b| cost < b.0) {
                 best = Some((cost, plan.clone()));
-                ends = trial;
+                lanes = trial;
             }
             learner.finish(&mut plan);
         }
-        let mut last = encoders();
+        // 3. The run that counts.
+        let mut last = encoders(true);
         tile.run(&mut plan.weights(&taps), &mut last, |_, _| {});
         match best {
             Some((cost, cheapest)) if cost < cost_of(&last) => plan = cheapest,
-            _ => ends = last,
+            _ => lanes = last,
         }
     }
+    let ends: Vec<Encoder<'_, T>> = lanes.into_iter().map(|lane| lane.end).collect();
     // 4. Contexts and their distributions, then bytes.
     choose_contexts(&mut plan, &ends);
     let contexts = plan.contexts();
     let tables: Vec<Table> = plan.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();
     let code = |end: &Encoder<'_, T>| {
-        let contexts: Vec<u8> = end.buckets.iter().map(|&b| contexts[usize::from(b)]).collect();
         let mut out = vec![];
-        stream::encode(&end.codes, &contexts, &tables, &mut out);
+        stream::encode(end.codes(), end.buckets(), &contexts, &tables, &mut out);
         out
     };
     let streams: Vec<Vec<u8>> = ends.par_iter().map(code).collect();
@@ -111,14 +114,29 @@ fn n_streams(n_values: usize) -> usize {
     (n_values / VALUES).clamp(1, 8).next_power_of_two()
 }
 
+/// Most codes of each stream.
+fn stream_lens(schedule: &Schedule, n_streams: usize) -> Vec<usize> {
+    let lattices = schedule.lattices;
+    let (rows, columns) = lattices.size(lattices.levels);
+    let mut lens = vec![0; n_streams];
+    lens[0] = rows * columns;
+    for (level, phase) in (0..lattices.levels).flat_map(|level| (A..=B2).map(move |phase| (level, phase))) {
+        let (rows, columns) = lattices.plane_size(level, phase);
+        for (b, len) in lens.iter_mut().enumerate() {
+            *len += (block_limit(rows, b + 1, n_streams) - block_limit(rows, b, n_streams)) * columns;
+        }
+    }
+    lens.iter().map(|len| len * schedule.images.len()).collect()
+}
+
 /// Estimated size of the codes, in 1/1024 bits.
-fn cost_of<T: Rows>(ends: &[Encoder<'_, T>]) -> u64 {
-    let cost = |end: &Encoder<'_, T>| {
+fn cost_of<T: Rows>(lanes: &[Lane<T, Encoder<'_, T>>]) -> u64 {
+    let cost = |lane: &Lane<T, Encoder<'_, T>>| {
         let mut cost = CodeCost::default();
-        cost.add::<T>(&end.codes, 0);
+        cost.add::<T>(lane.end.codes(), 0);
         cost
     };
-    let costs: Vec<CodeCost> = ends.par_iter().map(cost).collect();
+    let costs: Vec<CodeCost> = lanes.par_iter().map(cost).collect();
     costs.iter().fold(CodeCost::default(), CodeCost::merged).total()
 }
 
@@ -128,19 +146,33 @@ struct Encoder<'a, T> {
     marks: Option<&'a [bool]>,
     quantizer: Quantizer<T>,
     truth: Vec<T>,
-    codes: Vec<i32>,
-    buckets: Vec<u8>,
+    /// Empty where codes are not wanted.
+    codes: Buffer<i32>,
+    buckets: Buffer<u8>,
+    n_codes: usize,
     misses: Vec<(u32, u64)>,
 }
 
 impl<'a, T: Rows> Encoder<'a, T> {
     fn new(values: &'a [T], marks: Option<&'a [bool]>, quantizer: Quantizer<T>, n_codes: usize) -> Self {
-        let (codes, buckets) = (Vec::with_capacity(n_codes), Vec::with_capacity(n_codes));
-        Self { values, marks, quantizer, truth: vec![], codes, buckets, misses: vec![] }
+        let (codes, buckets) = (Buffer::new(n_codes), Buffer::new(n_codes));
+        Self { values, marks, quantizer, truth: vec![], codes, buckets, n_codes: 0, misses: vec![] }
+    }
+
+    fn codes(&self) -> &[i32] {
+        &self.codes[..self.n_codes]
+    }
+
+    fn buckets(&self) -> &[u8] {
+        &self.buckets[..self.n_codes]
     }
 }
 
 impl<T: Rows> End<T> for Encoder<'_, T> {
+    fn needs_buckets(&self) -> bool {
+        !self.codes.is_empty()
+    }
+
     fn row(&mut self, place: Place, row: &mut [T], buckets: &[u8], codes: &mut [i32]) {
         let n = row.len();
         self.truth.resize(self.truth.len().max(n), T::default());
@@ -151,18 +183,24 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
         } else {
             T::gather(&self.values[place.start..], place.stride, truth);
         }
-        if T::quantize(row, truth, q.step, q.inverse(), q.within(), codes) {
+        let misses = T::quantize(row, truth, q.step, q.inverse(), q.within(), codes);
+        if self.codes.is_empty() {
+            return;
+        }
+        if misses {
             collect_misses(q, truth, |i| row[i], |i| place.start + i * place.stride, &mut self.misses);
         }
         match self.marks {
             None => {
-                self.codes.extend_from_slice(codes);
-                self.buckets.extend_from_slice(buckets);
+                self.codes[self.n_codes..][..n].copy_from_slice(codes);
+                self.buckets[self.n_codes..][..n].copy_from_slice(buckets);
+                self.n_codes += n;
             }
             Some(marks) => {
                 for i in (0..n).filter(|&i| !marks[place.start + i * place.stride]) {
-                    self.codes.push(codes[i]);
-                    self.buckets.push(buckets[i]);
+                    self.codes[self.n_codes] = codes[i];
+                    self.buckets[self.n_codes] = buckets[i];
+                    self.n_codes += 1;
                 }
             }
         }
@@ -175,7 +213,7 @@ fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
         .par_iter()
         .map(|end| {
             let mut counts = vec![0u32; (N_BUCKETS + 2) * token::N_TOKENS];
-            for (&bucket, &code) in end.buckets.iter().zip(&end.codes) {
+            for (&bucket, &code) in end.buckets().iter().zip(end.codes()) {
                 counts[usize::from(bucket) * token::N_TOKENS + token::split(code).0] += 1;
             }
             counts

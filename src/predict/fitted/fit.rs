@@ -3,6 +3,7 @@
 use super::rows::{self, Rows};
 use super::site::{Room, Site, Taps, Weights};
 use crate::quantize::Quantizer;
+use crate::scratch::Buffer;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -61,8 +62,10 @@ impl Band {
 #[derive(Clone, Debug)]
 pub struct Samples {
     bands: Vec<Band>,
-    /// Features, and sizes of codes last: [`GUESS_SAMPLES`] of each.
-    features: Vec<f32>,
+    /// Features, and sizes of codes last: `most_guess` of each.
+    features: Buffer<u16>,
+    /// Samples of the guess, at most.
+    most_guess: usize,
     /// How many there are.
     n_guess: usize,
     /// Of the pieces of equations, every so many serves for the guess.
@@ -73,8 +76,8 @@ pub struct Samples {
     share: f64,
     /// How often the tile was sampled.
     n_rounds: usize,
-    /// How many taps there are to choose from.
-    n_taps: usize,
+    /// Taps to choose from.
+    candidates: Vec<u8>,
 }
 
 impl Samples {
@@ -87,13 +90,14 @@ impl Samples {
         let guess_every = ((n / GUESS_SAMPLES as f64) as usize).max(1);
         Self {
             bands: vec![Band { equations, pending: vec![], n_pending: 0 }; n_bands],
-            features: vec![],
+            features: Buffer::default(),
+            most_guess: (n as usize).clamp(64, GUESS_SAMPLES),
             n_guess: 0,
             guess_every,
             n_pieces: 0,
             share: 1.0,
             n_rounds: 1,
-            n_taps,
+            candidates: (0..n_taps as u8).collect(),
         }
     }
 
@@ -105,9 +109,38 @@ impl Samples {
 
     /// Closes the equations for a fit: they stand for `count` values.
     pub fn close(&mut self, count: f64) {
-        self.bands.iter_mut().for_each(|band| band.flush(self.n_taps + 1));
+        self.bands.iter_mut().for_each(|band| band.flush(self.candidates.len() + 1));
         let n: f64 = self.bands.iter().map(|band| band.equations.n).sum();
         self.share = count * self.n_rounds as f64 / n.max(1.0);
+    }
+}
+
+impl Samples {
+    /// Leaves only the `most` taps that seem to gain the most, so that what follows costs less. To be called after [`Samples::close`].
+    pub fn keep_best_taps(&mut self, most: usize) {
+        let n_taps = self.candidates.len();
+        // Fewer samples than that would choose by chance.
+        let enough = 40.0 * n_taps as f64;
+        if n_taps <= most || self.bands.iter().map(|b| b.equations.n).sum::<f64>() < enough {
+            return;
+        }
+        let system = System::new(&self.sum(), n_taps);
+        let mut kept = system.select(most, |_, _| true).order;
+        kept.sort_unstable();
+        for band in &mut self.bands {
+            // The value comes last.
+            let rows = kept.iter().copied().chain([n_taps]).enumerate();
+            let g = rows.flat_map(|(k, i)| kept[..k.min(kept.len())].iter().copied().chain([i]).map(move |j| (i, j)));
+            band.equations.g = g.map(|(i, j)| band.equations.g[i * (i + 1) / 2 + j]).collect();
+            band.pending.clear();
+        }
+        self.candidates = kept.iter().map(|&k| self.candidates[k]).collect();
+    }
+
+    fn sum(&self) -> Equations {
+        let mut sum = Equations::default();
+        self.bands.iter().for_each(|b| sum.add(&b.equations));
+        sum
     }
 }
 
@@ -148,7 +181,7 @@ pub fn sample_equations<T: Rows>(
     let of_band = |(k, band): (usize, &mut Band)| {
         let first = pieces.partition_point(|p| p.0 * n_bands / n_rows < k);
         let last = pieces.partition_point(|p| p.0 * n_bands / n_rows <= k);
-        sample_band(site, truth, &pieces[first..last], band);
+        sample_band(site, truth, &pieces[first..last], &samples.candidates, band);
     };
     let n: usize = pieces.iter().map(|p| p.1.len()).sum();
     if n < SERIAL {
@@ -162,9 +195,10 @@ fn sample_band<T: Rows>(
     site: &Site<'_, T>,
     truth: &dyn Fn(usize, usize, &mut [T]),
     pieces: &[(usize, Range<usize>)],
+    candidates: &[u8],
     band: &mut Band,
 ) {
-    let n_taps = site.taps.all.len();
+    let n_taps = candidates.len();
     let (mut mean, mut values) = ([T::default(); BATCH], [T::default(); BATCH]);
     let (mut near, mut weights) = ([0; BATCH], [0.0; BATCH]);
     band.pending.resize((n_taps + 1) * BATCH, 0.0);
@@ -183,8 +217,8 @@ fn sample_band<T: Rows>(
             truth(*i, start, values);
             let from = band.n_pending;
             let mut x = band.pending.chunks_exact_mut(BATCH).map(|row| &mut row[from..from + len]);
-            for (tap, x) in site.taps.all.iter().zip(&mut x) {
-                T::deviation(site.values(*tap), mean, site.inverse, x);
+            for (&tap, x) in candidates.iter().zip(&mut x) {
+                T::deviation(site.values(site.taps.all[usize::from(tap)]), mean, site.inverse, x);
             }
             // What is missing has no weight; neither have values that no number of bins describes.
             let last = &mut band.pending[n_taps * BATCH + from..][..len];
@@ -213,32 +247,35 @@ pub fn sample_sizes<T: Rows>(
     pieces: &[(usize, Range<usize>)],
     samples: &mut Samples,
 ) {
-    let longest = pieces.first().map_or(0, |p| p.1.len()).min(GUESS_SAMPLES);
+    let most = samples.most_guess;
+    let longest = pieces.first().map_or(0, |p| p.1.len()).min(most);
     let n = site.n_features();
-    let mut room = Room::new(longest);
-    let (mut row, mut values) = (vec![T::default(); longest], vec![T::default(); longest]);
-    let (mut codes, mut sizes) = (vec![0; longest], vec![0; longest]);
-    samples.features.resize((n + 1) * GUESS_SAMPLES, 0.0);
+    let mut room = Room::default();
+    room.grow(longest);
+    let (mut values, mut sizes) = (vec![T::default(); longest], vec![0; longest]);
+    if samples.features.is_empty() {
+        samples.features = Buffer::new((n + 1) * most);
+    }
     for (i, span) in pieces {
         samples.n_pieces += 1;
         let from = samples.n_guess;
-        let len = span.len().min(GUESS_SAMPLES - from);
+        let len = span.len().min(most - from);
         if len == 0 || !samples.n_pieces.is_multiple_of(samples.guess_every) {
             continue;
         }
         let site = site.at(*i, span.start, len);
-        let (row, values) = (&mut row[..len], &mut values[..len]);
-        let (codes, sizes) = (&mut codes[..len], &mut sizes[..len]);
-        site.predict(site.band(*i), row);
-        site.features(row, &mut room);
+        let (values, sizes) = (&mut values[..len], &mut sizes[..len]);
+        site.predict(site.band(*i), &mut room.predicted[..len]);
+        site.features(&mut room, len);
         truth(*i, span.start, values);
+        let (row, codes) = (&mut room.predicted[..len], &mut room.codes[..len]);
         T::quantize(row, values, q.step, q.inverse(), q.within(), codes);
         rows::sizes(codes, sizes);
-        let mut out = samples.features.chunks_exact_mut(GUESS_SAMPLES).map(|f| &mut f[from..from + len]);
+        let mut out = samples.features.chunks_exact_mut(most).map(|f| &mut f[from..from + len]);
         for (features, out) in room.features.chunks_exact(len).zip(out.by_ref().take(n)) {
-            out.iter_mut().zip(features).for_each(|(o, &f)| *o = f32::from(f));
+            out.copy_from_slice(features);
         }
-        out.for_each(|out| out.iter_mut().zip(&*sizes).for_each(|(o, &s)| *o = f32::from(s)));
+        out.for_each(|out| out.iter_mut().zip(&*sizes).for_each(|(o, &s)| *o = u16::from(s)));
         samples.n_guess += len;
     }
 }
@@ -289,10 +326,10 @@ pub fn fit(samples: &Samples) -> Fitted {
         for group in samples.bands.chunks((samples.bands.len() / n_bands).max(1)) {
             let mut sum = Equations::default();
             group.iter().for_each(|b| sum.add(&b.equations));
-            let system = System::new(&sum, samples.n_taps);
+            let system = System::new(&sum, samples.candidates.len());
             let (weights, bits) = system.solve(samples.share, rounds);
             cost += bits;
-            bands.push(weights);
+            bands.push(weights.into_iter().map(|(t, w)| (samples.candidates[t], w)).collect::<Vec<_>>());
         }
         if best.as_ref().is_none_or(|(least, _)| cost < *least) {
             best = Some((cost, to_integers(&bands)));
@@ -355,55 +392,67 @@ impl System {
         n * (1.0 + 3.0 * sigma + 2.0 * sigma * sigma).log2()
     }
 
-    /// Forward selection while a tap pays; `share` values stand behind each of the samples, which `rounds`
-    /// rounds repeat. Also gives the bits.
-    fn solve(&self, share: f64, rounds: f64) -> (Vec<(u8, f64)>, f64) {
-        let n_taps = self.n_taps;
-        let mut d: Vec<f64> = (0..n_taps).map(|i| self.a[i * n_taps + i]).collect();
-        let floor: Vec<f64> = d.iter().map(|d| 1e-7 * d).collect();
-        let mut r = self.b.clone();
-        let mut columns: Vec<Vec<f64>> = vec![];
-        let (mut order, mut z) = (vec![], vec![]);
-        let mut rss = self.yy;
+    /// Forward selection while a tap pays; `share` values stand behind each of the samples, which `rounds` rounds repeat. Also gives
+    /// the bits.
+    fn solve(&self, share: f64, rounds: f64) -> (Vec<(usize, f64)>, f64) {
         let n = self.n * share / rounds;
         let price = TAP_PRICE + 6.0 + NOISE_PRICE * share;
-        let scale = |rss: f64| rss * share / rounds;
-        let mut cost = Self::bits(n, scale(rss));
-        while order.len() < n_taps {
-            let gain = |t: usize| if order.contains(&t) || d[t] <= floor[t] { 0.0 } else { r[t] * r[t] / d[t] };
-            let Some((t, gained)) = (0..n_taps).map(|t| (t, gain(t))).max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
-            let left = (rss - gained).max(1e-9 * self.yy);
-            let next = Self::bits(n, scale(left));
-            if gained <= 0.0 || cost - next < price {
-                break;
-            }
-            let pivot = d[t].sqrt();
-            let mut column: Vec<f64> = (0..n_taps).map(|i| self.a[i * n_taps + t]).collect();
-            for c in &columns {
-                let at = c[t];
-                column.iter_mut().zip(c).for_each(|(v, c)| *v -= c * at);
-            }
-            column.iter_mut().for_each(|v| *v /= pivot);
-            let zt = r[t] / pivot;
-            for i in 0..n_taps {
-                d[i] -= column[i] * column[i];
-                r[i] -= column[i] * zt;
-            }
-            z.push(zt);
-            columns.push(column);
-            order.push(t);
-            rss = left;
-            cost = next;
-        }
+        let bits = |rss: f64| Self::bits(n, rss * share / rounds);
+        let chosen = self.select(self.n_taps, |rss, left| bits(rss) - bits(left) >= price);
+        let Selection { order, columns, z, rss } = chosen;
         // Back substitution.
         let mut w = vec![0.0; order.len()];
         for k in (0..order.len()).rev() {
             let sum: f64 = (k + 1..order.len()).map(|j| columns[k][order[j]] * w[j]).sum();
             w[k] = (z[k] - sum) / columns[k][order[k]];
         }
-        let weights = order.iter().zip(w).map(|(&t, w)| (t as u8, w)).collect();
-        (weights, cost + order.len() as f64 * price)
+        let cost = bits(rss) + order.len() as f64 * price;
+        (order.into_iter().zip(w).collect(), cost)
     }
+
+    /// Forward selection of at most `most` taps, as long as `pays` says so of the residual sums of squares before and after.
+    fn select(&self, most: usize, pays: impl Fn(f64, f64) -> bool) -> Selection {
+        let n_taps = self.n_taps;
+        let mut d: Vec<f64> = (0..n_taps).map(|i| self.a[i * n_taps + i]).collect();
+        let floor: Vec<f64> = d.iter().map(|d| 1e-7 * d).collect();
+        let mut r = self.b.clone();
+        let mut chosen = Selection { order: vec![], columns: vec![], z: vec![], rss: self.yy };
+        while chosen.order.len() < most {
+            let gain = |t: usize| if d[t] <= floor[t] { 0.0 } else { r[t] * r[t] / d[t] };
+            let Some((t, gained)) = (0..n_taps).map(|t| (t, gain(t))).max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
+            let left = (chosen.rss - gained).max(1e-9 * self.yy);
+            if gained <= 0.0 || !pays(chosen.rss, left) {
+                break;
+            }
+            let inverse = 1.0 / d[t].sqrt();
+            let mut column = self.a[t * n_taps..][..n_taps].to_vec();
+            for c in &chosen.columns {
+                let at = c[t];
+                column.iter_mut().zip(c).for_each(|(v, c)| *v -= c * at);
+            }
+            let zt = r[t] * inverse;
+            for ((v, d), r) in column.iter_mut().zip(&mut d).zip(&mut r) {
+                *v *= inverse;
+                *d -= *v * *v;
+                *r -= *v * zt;
+            }
+            // Never again.
+            d[t] = 0.0;
+            chosen.z.push(zt);
+            chosen.columns.push(column);
+            chosen.order.push(t);
+            chosen.rss = left;
+        }
+        chosen
+    }
+}
+
+/// Taps in the order in which they were selected, with the columns of the Cholesky factor, the right-hand side and what is left.
+struct Selection {
+    order: Vec<usize>,
+    columns: Vec<Vec<f64>>,
+    z: Vec<f64>,
+    rss: f64,
 }
 
 /// Fits the guess: relative errors count. Weights in 1/1024, the constant (in 1/64) last.
@@ -411,7 +460,8 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
     let n = n_features + 1;
     let n_samples = samples.n_guess;
     let to_i16 = |w: f64| w.round_ties_even().clamp(-32_000.0, 32_000.0) as i16;
-    let rows: Vec<&[f32]> = samples.features.chunks_exact(GUESS_SAMPLES).map(|row| &row[..n_samples]).collect();
+    let to_f32 = |row: &[u16]| row[..n_samples].iter().map(|&x| f32::from(x)).collect();
+    let rows: Vec<Vec<f32>> = samples.features.chunks_exact(samples.most_guess).map(to_f32).collect();
     let mean = rows.last().map_or(0.0, |sizes| sizes.iter().sum::<f32>() / n_samples.max(1) as f32);
     let mut w = vec![0.0; n];
     w[n_features] = f64::from(mean.max(1.0 / 64.0));
@@ -422,7 +472,7 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
         for _ in 0..3 {
             let mut guess = vec![w[n_features] as f32; n_samples];
             for (row, &w) in rows.iter().zip(&w[..n_features]) {
-                guess.iter_mut().zip(*row).for_each(|(g, &x)| *g += w as f32 * x);
+                guess.iter_mut().zip(row).for_each(|(g, &x)| *g += w as f32 * x);
             }
             let weight = |g: f32| {
                 let g = g.max(0.1);
@@ -432,11 +482,11 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
             for (k, x) in x.chunks_exact_mut(len).enumerate() {
                 match k.cmp(&n_features) {
                     std::cmp::Ordering::Less => {
-                        x.iter_mut().zip(rows[k]).zip(&guess).for_each(|((x, f), w)| *x = f * w)
+                        x.iter_mut().zip(&rows[k]).zip(&guess).for_each(|((x, f), w)| *x = f * w)
                     }
                     std::cmp::Ordering::Equal => x.iter_mut().zip(&guess).for_each(|(x, &w)| *x = w),
                     std::cmp::Ordering::Greater => {
-                        x.iter_mut().zip(rows[n_features]).zip(&guess).for_each(|((x, f), w)| *x = f * w);
+                        x.iter_mut().zip(&rows[n_features]).zip(&guess).for_each(|((x, f), w)| *x = f * w);
                     }
                 }
             }

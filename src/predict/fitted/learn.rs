@@ -23,13 +23,15 @@ pub struct Budget {
     pub share: f64,
     /// Samples at most.
     pub most: f64,
+    /// Taps that are looked at beyond the first image of a kind.
+    pub taps: usize,
 }
 
 impl Budget {
     /// One trial over some images, a tenth of the values as samples.
-    pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5 };
+    pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5, taps: 20 };
     /// Trials over all images, half of the values: some times slower, a few per cent smaller.
-    pub const BEST: Self = Self { rounds: 3, all_images: true, share: 0.5, most: 2e6 };
+    pub const BEST: Self = Self { rounds: 3, all_images: true, share: 0.5, most: 2e6, taps: 32 };
 
     /// Samples of a tile of `n` values.
     fn samples(self, n: f64) -> f64 {
@@ -71,6 +73,9 @@ pub(super) struct Learner<'a, T: Rows> {
     passes: Vec<Pass<T>>,
     /// Whether weights follow the samples, or stay as they are.
     follows: bool,
+    /// Whether the codes count, so that guesses are wanted at once.
+    is_final: bool,
+    n_best_taps: usize,
     /// Whether codes of the side images of the image at work are known.
     pub knows_sizes: bool,
 }
@@ -97,6 +102,7 @@ impl<'a, T: Rows> Learner<'a, T> {
         quantizer: Quantizer<T>,
         images: &[usize],
         budget: Budget,
+        is_final: bool,
     ) -> Self {
         let counts = pass_counts(schedule, 0..schedule.images.len());
         let there = pass_counts(schedule, images.iter().copied());
@@ -118,7 +124,7 @@ impl<'a, T: Rows> Learner<'a, T> {
             }
         };
         let passes = taps.iter().enumerate().map(of_pass).collect();
-        Self { schedule, taps, values, quantizer, passes, follows: true, knows_sizes: true }
+        Self { schedule, taps, values, quantizer, passes, follows: true, is_final, n_best_taps: budget.taps, knows_sizes: true }
     }
 
     /// For one more trial, with the weights of `plan`; its samples are added to those of the one before.
@@ -131,25 +137,17 @@ impl<'a, T: Rows> Learner<'a, T> {
         }
     }
 
-    /// Puts the fits to all samples into `plan`. Returns whether they are just those of the trial.
-    pub fn finish(&mut self, plan: &mut Plan) -> bool {
-        let same = self.follows && self.passes.iter().all(|p| p.n_images <= 1);
-        if !same {
-            let (taps, refit) = (self.taps, |(p, taps): (&mut Pass<T>, &Taps)| p.fit(taps));
-            self.passes.par_iter_mut().zip(taps).for_each(refit);
+    /// Puts the fits to all samples into `plan`.
+    pub fn finish(&mut self, plan: &mut Plan) {
+        if !self.is_final {
+            self.passes.par_iter_mut().for_each(|p| {
+                p.samples.close(p.count);
+                p.fitted = fit::fit(&p.samples);
+                p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);
+            });
         }
         plan.taps = self.passes.iter().map(|p| p.fitted.clone()).collect();
         plan.guesses = self.passes.iter().map(|p| p.guess.clone()).collect();
-        same
-    }
-}
-
-impl<T: Rows> Pass<T> {
-    fn fit(&mut self, taps: &Taps) {
-        self.samples.close(self.count);
-        self.fitted = fit::fit(&self.samples);
-        self.guess = fit::fit_guess(&self.samples, self.guess.len() - 1);
-        self.weights = self.fitted.weights(&self.guess, taps);
     }
 }
 
@@ -166,6 +164,9 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
         let refit = self.follows && p.n_images.is_power_of_two();
         if refit {
             p.samples.close(p.count);
+            if !self.is_final {
+                p.samples.keep_best_taps(self.n_best_taps);
+            }
             p.fitted = fit::fit(&p.samples);
             p.weights = p.fitted.weights(&p.guess, site.taps);
         }
@@ -173,7 +174,7 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
             let site = Site { weights: &p.weights, ..site.clone() };
             fit::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut p.samples);
         }
-        if refit {
+        if self.is_final {
             p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);
             p.weights.guess.clone_from(&p.guess);
         }

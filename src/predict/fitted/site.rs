@@ -85,19 +85,32 @@ pub struct Weights<T> {
     pub guess: Vec<i16>,
 }
 
-/// Room for what [`Site::guess`] needs.
-pub struct Room {
+/// Room for what the rows of a run need.
+#[derive(Default)]
+pub struct Room<T> {
+    /// Predictions.
+    pub predicted: Vec<T>,
     /// Features, one run after the other.
     pub features: Vec<u16>,
     guesses: Vec<i32>,
+    /// How large codes are guessed to be.
+    pub buckets: Vec<u8>,
+    /// Codes.
+    pub codes: Vec<i32>,
     zeros: Vec<u8>,
 }
 
-impl Room {
-    /// For runs of up to `len` values.
-    pub fn new(len: usize) -> Self {
-        let features = vec![0; len * (OWN_FEATURES + FEATURE_SIDES * SIDE_FEATURES)];
-        Self { features, guesses: vec![0; len], zeros: vec![0; len] }
+impl<T: Rows> Room<T> {
+    /// Makes room for runs of up to `len` values.
+    pub fn grow(&mut self, len: usize) {
+        if self.zeros.len() < len {
+            self.predicted.resize(len, T::default());
+            self.features.resize(len * (OWN_FEATURES + FEATURE_SIDES * SIDE_FEATURES), 0);
+            self.guesses.resize(len, 0);
+            self.buckets.resize(len, 0);
+            self.codes.resize(len, 0);
+            self.zeros.resize(len, 0);
+        }
     }
 }
 
@@ -156,9 +169,9 @@ impl<T: Rows> Site<'_, T> {
         rest.iter().for_each(|t| T::add_scaled(row, t.1, value(t)));
     }
 
-    /// Features of the run, whose predictions are `row`; in `room.features`.
-    pub fn features(&self, row: &[T], room: &mut Room) {
-        let n = row.len();
+    /// Features of the run, whose first `n` predictions are in `room`.
+    pub fn features(&self, room: &mut Room<T>, n: usize) {
+        let row = &room.predicted[..n];
         let (taps, n_near, n_own) = (&self.taps.all, self.taps.n_near, self.taps.n_own);
         let zeros = &room.zeros[..n];
         let mut features = room.features.chunks_exact_mut(n);
@@ -181,10 +194,10 @@ impl<T: Rows> Site<'_, T> {
         }
     }
 
-    /// Buckets of the guessed sizes of the run, whose predictions are `row`.
-    pub fn guess(&self, row: &[T], room: &mut Room, buckets: &mut [u8]) {
-        let n = row.len();
-        self.features(row, room);
+    /// Buckets of the guessed sizes of the run, whose first `n` predictions are in `room`.
+    pub fn guess(&self, room: &mut Room<T>, n: usize) {
+        self.features(room, n);
+        let buckets = &mut room.buckets[..n];
         let Some((&constant, of_features)) = self.weights.guess.split_last() else { return buckets.fill(0) };
         let guesses = &mut room.guesses[..n];
         guesses.fill(i32::from(constant) << 4);
