@@ -20,10 +20,12 @@ const N_BUCKETS: usize = 1 << (PRECISION - BUCKET_SHIFT);
 /// Both directions' tables of a context.
 #[derive(Clone)]
 pub struct Table {
-    /// `start | frequency << 16`, by token; for encoders tokens without a frequency are [`ESCAPE`].
+    /// `start | frequency << 16`, by token.
     tokens: [u32; N_TOKENS],
     /// `⌊2^46 / frequency⌋ + 1`: a product and a shift divide any state by the frequency.
     inverses: [u64; N_TOKENS],
+    /// Tokens from here on have plain bits, or no frequency, so that they are escaped.
+    first_not_plain: u8,
     /// The first token of each bucket of slots.
     buckets: [u8; N_BUCKETS],
 }
@@ -47,31 +49,55 @@ impl Table {
             }
             start += f;
         }
-        Self { tokens, inverses, buckets }
+        let first_not_plain = (1..token::FIRST_RANGE).find(|&t| frequencies[t] == 0).unwrap_or(token::FIRST_RANGE) as u8;
+        Self { tokens, inverses, first_not_plain, buckets }
     }
 }
 
-/// Writes a stream: `codes` with as many `buckets`, whose `contexts` are indices into `tables`.
-pub fn encode(codes: &[i32], buckets: &[u8], contexts: &[u8], tables: &[Table], out: &mut Vec<u8>) {
+/// Writes a stream: `codes`, their `tokens`, and as many `buckets`, whose `contexts` are indices into `tables`.
+pub fn encode(
+    codes: &[i32],
+    tokens: &mut [u8],
+    buckets: &mut [u8],
+    contexts: &[u8],
+    tables: &[Table],
+    out: &mut Vec<u8>,
+) {
+    const CHUNK: usize = 64;
     // Plain bits go forward, states backwards: the decoder runs through both forward.
     let mut plain = BitWriter::with_capacity(codes.len() / 8);
-    let mut tokens = Buffer::<[u8; 2]>::new(codes.len());
-    for ((&code, &bucket), out) in codes.iter().zip(buckets).zip(&mut *tokens) {
-        let context = contexts[usize::from(bucket)];
-        let (mut token, mut n, mut bits) = token::split(code);
-        if tables[usize::from(context)].tokens[token] >> 16 == 0 {
-            (token, n, bits) = (ESCAPE, 32, code as u32);
+    let mut first_not_plain = [0; 256];
+    for (first, &context) in first_not_plain.iter_mut().zip(contexts) {
+        *first = tables[usize::from(context)].first_not_plain;
+    }
+    let chunks = codes.chunks(CHUNK).zip(tokens.chunks_mut(CHUNK)).zip(buckets.chunks_mut(CHUNK));
+    for ((codes, tokens), buckets) in chunks {
+        let mut all_direct = true;
+        for (&token, &bucket) in tokens.iter().zip(&*buckets) {
+            all_direct &= token < first_not_plain[usize::from(bucket)];
         }
-        *out = [context, token as u8];
-        if n > 0 {
-            plain.put(u64::from(bits), n);
+        for bucket in &mut *buckets {
+            *bucket = contexts[usize::from(*bucket)];
+        }
+        if all_direct {
+            continue;
+        }
+        for ((&code, token), &context) in codes.iter().zip(tokens).zip(&*buckets) {
+            let (_, mut n, mut bits) = token::split(code);
+            if tables[usize::from(context)].tokens[usize::from(*token)] >> 16 == 0 {
+                *token = ESCAPE as u8;
+                (n, bits) = (32, code as u32);
+            }
+            if n > 0 {
+                plain.put(u64::from(bits), n);
+            }
         }
     }
     let mut states = [LOW; LANES];
     // A code takes at most one word.
     let mut words = Buffer::<u16>::new(codes.len());
     let mut n_words = 0;
-    for (i, &[context, token]) in tokens.iter().enumerate().rev() {
+    for (i, (&token, &context)) in tokens.iter().zip(&*buckets).enumerate().rev() {
         let table = &tables[usize::from(context)];
         let token = usize::from(token) % N_TOKENS;
         let (entry, inverse) = (table.tokens[token], table.inverses[token]);
@@ -180,7 +206,9 @@ mod tests {
             let contexts: Vec<u8> = (0..n).map(|_| (random() % tables.len() as u64) as u8).collect();
             let mut coded = Vec::new();
             let same: Vec<u8> = (0..tables.len() as u8).collect();
-            encode(&codes, &contexts, &same, &tables, &mut coded);
+            let mut tokens = vec![0; n];
+            token::of_codes(&codes, &mut tokens);
+            encode(&codes, &mut tokens, &mut contexts.clone(), &same, &tables, &mut coded);
             let mut reader = Reader::new(&coded);
             let mut decoder = Decoder::new(&mut reader).unwrap();
             let mut back = vec![0; n];

@@ -3,6 +3,8 @@
 //! Tokens 0 to 30 are the codes 0, 1, −1, …, 15, −15. Tokens 31 to 62 are ranges of magnitudes, two an octave from 16 to 2^20, whose
 //! sign and lower bits follow as plain bits: within half an octave they are nearly uniform. Token 63 escapes to 32 plain bits.
 
+use multiversion::multiversion;
+
 /// Number of tokens.
 pub const N_TOKENS: usize = 64;
 /// The token for what has no other.
@@ -41,6 +43,24 @@ pub fn split(code: i32) -> (usize, u32, u32) {
     let half = magnitude >> (log2 - 1) & 1;
     let low = magnitude & ((1 << (log2 - 1)) - 1);
     (FIRST_RANGE + (2 * (log2 - FIRST_LOG2) + half) as usize, log2, low << 1 | negative)
+}
+
+/// Tokens of codes, as [`split`] has them.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn of_codes(codes: &[i32], tokens: &mut [u8]) {
+    /// What the upper bits of 16.0 say.
+    const FIRST_BITS: u32 = (127 + FIRST_LOG2) << 1;
+    for (token, &code) in tokens.iter_mut().zip(codes) {
+        // Zigzag of −code: 0, 1, −1, 2, … become 0, 1, 2, 3, …
+        let negated = code.wrapping_neg();
+        let direct = (negated << 1 ^ negated >> 31) as u32;
+        // Exponent and upper bit of the mantissa; magnitudes below 2^24 are exact.
+        let magnitude = code.unsigned_abs();
+        let range = (((magnitude.min(1 << LIMIT_LOG2) as i32) as f32).to_bits() >> 22).wrapping_sub(FIRST_BITS);
+        let large = FIRST_RANGE as u32 + range;
+        let large = if magnitude < 1 << LIMIT_LOG2 { large } else { ESCAPE as u32 };
+        *token = if magnitude <= DIRECT { direct } else { large } as u8;
+    }
 }
 
 /// Number of plain bits after a token.
@@ -84,6 +104,9 @@ mod tests {
             let (token, n, plain) = split(code);
             assert!(token < N_TOKENS && n == n_plain(token) && u64::from(plain) < 1 << n);
             assert_eq!(join(token, plain), code);
+            let mut one = [0];
+            of_codes(&[code], &mut one);
+            assert_eq!(usize::from(one[0]), token);
         }
     }
 }

@@ -91,17 +91,18 @@ pub fn encode<T: Rows>(
             _ => lanes = last,
         }
     }
-    let ends: Vec<Encoder<'_, T>> = lanes.into_iter().map(|lane| lane.end).collect();
+    let mut ends: Vec<Encoder<'_, T>> = lanes.into_iter().map(|lane| lane.end).collect();
     // 4. Contexts and their distributions, then bytes.
     choose_contexts(&mut plan, &ends);
     let contexts = plan.contexts();
     let tables: Vec<Table> = plan.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();
-    let code = |end: &Encoder<'_, T>| {
+    let code = |end: &mut Encoder<'_, T>| {
         let mut out = vec![];
-        stream::encode(end.codes(), end.buckets(), &contexts, &tables, &mut out);
+        let (codes, n) = (&end.codes[..end.n_codes], end.n_codes);
+        stream::encode(codes, &mut end.tokens[..n], &mut end.buckets[..n], &contexts, &tables, &mut out);
         out
     };
-    let streams: Vec<Vec<u8>> = ends.par_iter().map(code).collect();
+    let streams: Vec<Vec<u8>> = ends.par_iter_mut().map(code).collect();
     let mut bytes = vec![];
     streams.iter().for_each(|s| bytes::put_bytes(&mut bytes, s));
     let misses = ends.into_iter().flat_map(|e| e.misses).collect();
@@ -148,6 +149,7 @@ struct Encoder<'a, T> {
     truth: Vec<T>,
     /// Empty where codes are not wanted.
     codes: Buffer<i32>,
+    tokens: Buffer<u8>,
     buckets: Buffer<u8>,
     n_codes: usize,
     misses: Vec<(u32, u64)>,
@@ -155,12 +157,17 @@ struct Encoder<'a, T> {
 
 impl<'a, T: Rows> Encoder<'a, T> {
     fn new(values: &'a [T], marks: Option<&'a [bool]>, quantizer: Quantizer<T>, n_codes: usize) -> Self {
-        let (codes, buckets) = (Buffer::new(n_codes), Buffer::new(n_codes));
-        Self { values, marks, quantizer, truth: vec![], codes, buckets, n_codes: 0, misses: vec![] }
+        let codes = Buffer::new(n_codes);
+        let (tokens, buckets) = (Buffer::new(n_codes), Buffer::new(n_codes));
+        Self { values, marks, quantizer, truth: vec![], codes, tokens, buckets, n_codes: 0, misses: vec![] }
     }
 
     fn codes(&self) -> &[i32] {
         &self.codes[..self.n_codes]
+    }
+
+    fn tokens(&self) -> &[u8] {
+        &self.tokens[..self.n_codes]
     }
 
     fn buckets(&self) -> &[u8] {
@@ -190,6 +197,7 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
         if misses {
             collect_misses(q, truth, |i| row[i], |i| place.start + i * place.stride, &mut self.misses);
         }
+        let from = self.n_codes;
         match self.marks {
             None => {
                 self.codes[self.n_codes..][..n].copy_from_slice(codes);
@@ -204,6 +212,7 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
                 }
             }
         }
+        token::of_codes(&self.codes[from..self.n_codes], &mut self.tokens[from..self.n_codes]);
     }
 }
 
@@ -213,8 +222,8 @@ fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
         .par_iter()
         .map(|end| {
             let mut counts = vec![0u32; (N_BUCKETS + 2) * token::N_TOKENS];
-            for (&bucket, &code) in end.buckets().iter().zip(end.codes()) {
-                counts[usize::from(bucket) * token::N_TOKENS + token::split(code).0] += 1;
+            for (&bucket, &token) in end.buckets().iter().zip(end.tokens()) {
+                counts[usize::from(bucket) * token::N_TOKENS + usize::from(token)] += 1;
             }
             counts
         })
