@@ -51,8 +51,9 @@ impl Band {
     /// Multiplies what is pending.
     fn flush(&mut self, n_rows: usize) {
         if self.n_pending > 0 {
-            self.pending.chunks_exact_mut(BATCH).for_each(|row| row[self.n_pending..].fill(0.0));
-            rows::products(&self.pending, n_rows, BATCH, &mut self.equations.g);
+            let len = self.n_pending.next_multiple_of(rows::LANES);
+            self.pending.chunks_exact_mut(BATCH).for_each(|row| row[self.n_pending..len].fill(0.0));
+            rows::products(&self.pending, n_rows, BATCH, len, &mut self.equations.g);
             self.n_pending = 0;
         }
     }
@@ -245,12 +246,12 @@ pub fn sample_sizes<T: Rows>(
     truth: &dyn Fn(usize, usize, &mut [T]),
     q: &Quantizer<T>,
     pieces: &[(usize, Range<usize>)],
+    room: &mut Room<T>,
     samples: &mut Samples,
 ) {
     let most = samples.most_guess;
     let longest = pieces.first().map_or(0, |p| p.1.len()).min(most);
     let n = site.n_features();
-    let mut room = Room::default();
     room.grow(longest);
     let (mut values, mut sizes) = (vec![T::default(); longest], vec![0; longest]);
     if samples.features.is_empty() {
@@ -266,7 +267,7 @@ pub fn sample_sizes<T: Rows>(
         let site = site.at(*i, span.start, len);
         let (values, sizes) = (&mut values[..len], &mut sizes[..len]);
         site.predict(site.band(*i), &mut room.predicted[..len]);
-        site.features(&mut room, len);
+        site.features(room, len);
         truth(*i, span.start, values);
         let (row, codes) = (&mut room.predicted[..len], &mut room.codes[..len]);
         T::quantize(row, values, q.step, q.inverse(), q.within(), codes);
@@ -310,13 +311,13 @@ impl Fitted {
     }
 }
 
-/// Fits the taps of a phase: 1, 2, 4 or 8 bands, whatever costs the least.
-pub fn fit(samples: &Samples) -> Fitted {
+/// Fits the taps of a phase: 1, 2, 4 or 8 bands (at most `most_bands`), whatever costs the least.
+pub fn fit(samples: &Samples, most_bands: usize) -> Fitted {
     let mut best: Option<(f64, Fitted)> = None;
     let mut n_bands = 1;
     let rounds = samples.n_rounds as f64;
     let total: f64 = samples.bands.iter().map(|b| b.equations.n).sum::<f64>() / rounds;
-    while n_bands <= samples.bands.len().max(1) {
+    while n_bands <= samples.bands.len().clamp(1, most_bands) {
         // Few values can not pay for many bands.
         if n_bands > 1 && total < SAMPLES_PER_BAND * n_bands as f64 {
             break;
@@ -466,7 +467,7 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
     let mut w = vec![0.0; n];
     w[n_features] = f64::from(mean.max(1.0 / 64.0));
     if n_samples >= 64 {
-        let len = n_samples.next_multiple_of(16);
+        let len = n_samples.next_multiple_of(rows::LANES);
         // Features, one, size: each times the root of its weight.
         let mut x = vec![0f32; (n + 1) * len];
         for _ in 0..3 {
@@ -491,7 +492,7 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
                 }
             }
             let mut g = vec![0.0; (n + 1) * (n + 2) / 2];
-            rows::products(&x, n + 1, len, &mut g);
+            rows::products(&x, n + 1, len, len, &mut g);
             let at = |i: usize, j: usize| g[i * (i + 1) / 2 + j];
             let trace: f64 = (0..n).map(|k| at(k, k)).sum();
             let mut a = vec![0.0; n * n];

@@ -3,12 +3,12 @@
 //! or repeated. Class: `EncoderOnly`; results are written to the archive.
 
 use super::cpu::Teacher;
-use super::fit::{self, Fitted, Samples};
+use super::fit::{self, Fitted, MAX_BANDS, Samples};
 use super::lattice::{A, B2};
 use super::plan::{Plan, n_features};
 use super::rows::Rows;
 use super::schedule::Schedule;
-use super::site::{Site, Taps, Weights};
+use super::site::{Room, Site, Taps, Weights};
 use crate::quantize::Quantizer;
 use rayon::prelude::*;
 
@@ -42,7 +42,7 @@ impl Budget {
     /// The images of a trial, ascending: of each kind the first ones, which are beside decoded ones, and some spread over the rest.
     pub fn images(self, schedule: &Schedule) -> Vec<usize> {
         /// How many values there should be for each that is sampled.
-        const ROOM: f64 = 4.0;
+        const ROOM: f64 = 3.0;
         if self.all_images {
             return (0..schedule.images.len()).collect();
         }
@@ -52,8 +52,9 @@ impl Budget {
             let all: Vec<usize> = (0..schedule.images.len()).filter(|&i| schedule.images[i].1 == kind).collect();
             let share = all.len() as f64 / schedule.images.len() as f64;
             let enough = self.samples(pixels * schedule.images.len() as f64) * share * ROOM / pixels;
-            let n_first = (enough / 2.0).ceil().max(2.0) as usize;
-            let n_spread = n_first.div_ceil(2).max(2);
+            // Beside images that were decoded fits are better than beside stand-ins.
+            let n_first = (enough * 0.75).ceil().max(2.0) as usize;
+            let n_spread = (enough * 0.25).ceil().max(1.0) as usize;
             let (first, rest) = all.split_at(n_first.min(all.len()));
             chosen.extend(first);
             let n_spread = n_spread.min(rest.len());
@@ -76,6 +77,7 @@ pub(super) struct Learner<'a, T: Rows> {
     /// Whether the codes count, so that guesses are wanted at once.
     is_final: bool,
     n_best_taps: usize,
+    room: Room<T>,
     /// Whether codes of the side images of the image at work are known.
     pub knows_sizes: bool,
 }
@@ -124,7 +126,7 @@ impl<'a, T: Rows> Learner<'a, T> {
             }
         };
         let passes = taps.iter().enumerate().map(of_pass).collect();
-        Self { schedule, taps, values, quantizer, passes, follows: true, is_final, n_best_taps: budget.taps, knows_sizes: true }
+        Self { schedule, taps, values, quantizer, passes, follows: true, is_final, n_best_taps: budget.taps, room: Room::default(), knows_sizes: true }
     }
 
     /// For one more trial, with the weights of `plan`; its samples are added to those of the one before.
@@ -142,7 +144,7 @@ impl<'a, T: Rows> Learner<'a, T> {
         if !self.is_final {
             self.passes.par_iter_mut().for_each(|p| {
                 p.samples.close(p.count);
-                p.fitted = fit::fit(&p.samples);
+                p.fitted = fit::fit(&p.samples, MAX_BANDS);
                 p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);
             });
         }
@@ -167,12 +169,13 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
             if !self.is_final {
                 p.samples.keep_best_taps(self.n_best_taps);
             }
-            p.fitted = fit::fit(&p.samples);
+            // The fit of all samples may have more bands.
+            p.fitted = fit::fit(&p.samples, if self.is_final { MAX_BANDS } else { 1 });
             p.weights = p.fitted.weights(&p.guess, site.taps);
         }
         if self.knows_sizes {
             let site = Site { weights: &p.weights, ..site.clone() };
-            fit::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut p.samples);
+            fit::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut self.room, &mut p.samples);
         }
         if self.is_final {
             p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);

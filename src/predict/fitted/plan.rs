@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 /// Revision of everything that a fitted tile says and means. It is 0 until the format of this predictor is frozen.
 const REVISION: u64 = 0;
 
+/// Most streams of a tile.
+pub const MAX_STREAMS: usize = 64;
 /// Most contexts of the phases; two more are for the base lattice.
 pub const MAX_CONTEXTS: usize = 32;
 /// Bucket of base values that a side image predicts.
@@ -88,7 +90,7 @@ impl Plan {
         let mut bits = BitWriter::default();
         bits.put(REVISION, 4);
         bits.put(u64::from(self.wrap), 1);
-        bits.put(self.n_streams as u64 - 1, 3);
+        bits.put(self.n_streams as u64 - 1, 6);
         for Fitted { shift, bands } in &self.taps {
             bits.put(u64::from(bands.len().ilog2()), 2);
             bits.put(u64::from(*shift), 4);
@@ -139,7 +141,7 @@ impl Plan {
                 "fitted predictor of another revision; the residuum that wrote it reads it",
             ));
         }
-        let mut plan = Self { wrap: bits.take(1) == 1, n_streams: bits.take(3) as usize + 1, ..Self::default() };
+        let mut plan = Self { wrap: bits.take(1) == 1, n_streams: bits.take(6) as usize + 1, ..Self::default() };
         for taps in taps {
             let n_bands = 1usize << bits.take(2);
             let shift = bits.take(4) as u8;

@@ -118,12 +118,14 @@ pub fn buckets(guesses: &[i32], buckets: &mut [u8]) {
     }
 }
 
-/// Products of the rows of `x`, each of `len` (a multiple of 16): `g[a][b] += Σ x[a] x[b]`, for `b ≤ a`, lower triangle row by row.
+/// Values whose products are summed side by side.
+pub const LANES: usize = 16;
+
+/// Products of the rows of `x`, each the first `len` (a multiple of [`LANES`]) of `stride` values: `g[a][b] += Σ x[a] x[b]`, for `b ≤ a`, lower triangle row by row.
 /// Blocks of 2 × 4 rows, so that what is loaded is used more than once.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn products(x: &[f32], n: usize, len: usize, g: &mut [f64]) {
-    const LANES: usize = 16;
-    let row = |i: usize| x[i.min(n - 1) * len..][..len].as_chunks::<LANES>().0;
+pub fn products(x: &[f32], n: usize, stride: usize, len: usize, g: &mut [f64]) {
+    let row = |i: usize| x[i.min(n - 1) * stride..][..len].as_chunks::<LANES>().0;
     for a in (0..n).step_by(2) {
         for b in (0..=(a + 1).min(n - 1)).step_by(4) {
             let (a0, a1) = (row(a), row(a + 1));
