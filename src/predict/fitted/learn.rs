@@ -30,13 +30,14 @@ pub struct Budget {
 impl Budget {
     /// One trial over some images, a tenth of the values as samples.
     pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5, taps: 20 };
-    /// Trials over all images, half of the values: some times slower, a few per cent smaller.
-    pub const BEST: Self = Self { rounds: 3, all_images: true, share: 0.5, most: 2e6, taps: 32 };
+    /// Trials over all images, a quarter of the values: some three times slower, a few per cent smaller.
+    pub const BEST: Self = Self { rounds: 2, all_images: true, share: 0.25, most: 2e6, taps: 32 };
 
-    /// Samples of a tile of `n` values.
-    fn samples(self, n: f64) -> f64 {
+    /// Samples of a tile of `n` values; `once` if one run both fits and counts, which leaves time for more.
+    fn samples(self, n: f64, once: bool) -> f64 {
         const LEAST: f64 = 40_000.0;
-        (n * self.share).clamp(LEAST, self.most)
+        let more = if once { 2.5 } else { 1.0 };
+        (n * self.share * more).clamp(LEAST, self.most * more)
     }
 
     /// The images of a trial, ascending: of each kind the first ones, which are beside decoded ones, and some spread over the rest.
@@ -51,7 +52,7 @@ impl Budget {
         for kind in 0..schedule.sides_of_kind.len() {
             let all: Vec<usize> = (0..schedule.images.len()).filter(|&i| schedule.images[i].1 == kind).collect();
             let share = all.len() as f64 / schedule.images.len() as f64;
-            let enough = self.samples(pixels * schedule.images.len() as f64) * share * ROOM / pixels;
+            let enough = self.samples(pixels * schedule.images.len() as f64, false) * share * ROOM / pixels;
             // Beside images that were decoded fits are better than beside stand-ins.
             let n_first = (enough * 0.75).ceil().max(2.0) as usize;
             let n_spread = (enough * 0.25).ceil().max(1.0) as usize;
@@ -110,7 +111,7 @@ impl<'a, T: Rows> Learner<'a, T> {
         let there = pass_counts(schedule, images.iter().copied());
         // What a fit loses is inverse to the number of samples and counts for all values of the pass, so that samples go with the
         // root of their number.
-        let samples = budget.samples(counts.iter().sum());
+        let samples = budget.samples(counts.iter().sum(), is_final);
         let roots: f64 = counts.iter().map(|n| n.sqrt()).sum();
         let of_pass = |(pass, taps): (usize, &Taps)| {
             let n_samples = samples * counts[pass].sqrt() / roots;
