@@ -300,7 +300,7 @@ impl<T: Rows> Tile<'_, T> {
             let resolved = Resolved::Absolute(absolute);
             let fill = self.fill.map(Float::to_bits);
             let treatment = Treatment::Lossy { asked: Bound::abs(absolute), resolved, fill, stats: None };
-            let restored = crate::decompress::decompress_tile(&coded, T::DTYPE, &treatment, &region)?;
+            let restored = crate::decompress::decode_tile(&coded, T::DTYPE, &treatment, &region)?;
             let mut comparison = Comparison::default();
             comparison.add(self.values, T::slice(&restored).unwrap_or_default(), &resolved, self.fill);
             let mse = comparison.rmse().powi(2);
