@@ -45,6 +45,8 @@ pub(crate) mod method {
 /// # Ok::<(), residuum::Error>(())
 /// ```
 ///
+/// `T` is `f32` or `f64`: the trait is sealed.
+///
 /// # Errors
 /// `Usage` if the bound means nothing or can not be represented in the field's type.
 pub fn compress<T: Rows>(field: &Field<'_, T>, config: &Config) -> Result<Vec<u8>> {
@@ -111,17 +113,23 @@ pub fn compress_source<W: Write>(
             Treatment::Exact
         } else {
             let bound = config.bound_of(variable.name());
+            // `missing_value` without `_FillValue`: what was never written has a value of its own, and so do values that are missing.
+            let unwritten = schema.unwritten_bits(i).filter(|&u| fill != Some(u));
             let mut stats = None;
-            if bound.needs_statistics() {
+            let mut has_unwritten = false;
+            if bound.needs_statistics() || unwritten.is_some() {
                 let mut all = Stats::default();
                 for t in 0..tiling.count() {
                     let values = source.read(i, &tiling.region(t)).context(place)?;
                     all = all.merged(statistics_of(&values, fill));
+                    has_unwritten |= unwritten.is_some_and(|u| has_bits(&values, u));
                     only = (tiling.count() == 1).then_some(values);
                 }
                 stats = Some(all);
             }
-            plan_treatment(bound, stats, variable.dtype, fill).context(place)?
+            let treatment = plan_treatment(bound, stats, variable.dtype, fill).context(place)?;
+            // As for variables that name several values: a plan has room for one.
+            if has_unwritten { Treatment::Exact } else { treatment }
         };
         let plan = Plan { variable: i as u32, treatment, tiling };
         writer.begin(&plan)?;
@@ -191,13 +199,24 @@ fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
     }
 }
 
+/// Whether any of the values has these bits.
+fn has_bits(values: &Values, bits: u64) -> bool {
+    match values {
+        Values::F32(v) => v.par_chunks(BLOCK).any(|block| block.iter().any(|x| u64::from(x.to_bits()) == bits)),
+        Values::F64(v) => v.par_chunks(BLOCK).any(|block| block.iter().any(|x| x.to_bits() == bits)),
+        _ => false,
+    }
+}
+
 fn f32_of(bits: u64) -> f32 {
     f32::from_bits(bits as u32)
 }
 
-/// Statistics of the values that are not special.
+/// Values that a task of a scan looks at.
+const BLOCK: usize = 1 << 15;
+
+/// Statistics of the values (f32 or f64) that are not special.
 pub fn statistics<T: Rows>(values: &[T], fill: Option<T>) -> Stats {
-    const BLOCK: usize = 1 << 15;
     let of_block = |values: &[T]| {
         let (min, max, any_special) = T::scan(values, fill);
         if !any_special {
@@ -211,7 +230,7 @@ pub fn statistics<T: Rows>(values: &[T], fill: Option<T>) -> Stats {
     values.par_chunks(BLOCK).map(of_block).reduce(Stats::default, Stats::merged)
 }
 
-/// Compresses one tile: a box `region` of a variable. The pipeline.
+/// Compresses one tile of f32 or f64: a box `region` of a variable. The pipeline.
 ///
 /// # Errors
 /// `BoundViolated` if `config` asks for a check and it fails, which is a bug.
