@@ -50,6 +50,15 @@ pub(crate) mod method {
 /// # Errors
 /// `Usage` if the bound means nothing or can not be represented in the field's type.
 pub fn compress<T: Rows>(field: &Field<'_, T>, config: &Config) -> Result<Vec<u8>> {
+    compress_to(field, config, Vec::new())
+}
+
+/// As [`compress()`], but writes the archive to `out`, tile by tile, and returns it. It has at most
+/// [`max_archive_bytes`](crate::container::max_archive_bytes) bytes.
+///
+/// # Errors
+/// As [`compress()`], and `Io` if `out` refuses.
+pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out: W) -> Result<W> {
     let shape: Vec<u64> = field.shape().iter().map(|&n| n as u64).collect();
     let schema = Schema::single(Format::Raw, "data", T::DTYPE, &shape);
     let bound = config.bound_of("data");
@@ -59,7 +68,7 @@ pub fn compress<T: Rows>(field: &Field<'_, T>, config: &Config) -> Result<Vec<u8
         treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
         tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE)),
     };
-    let mut writer = Writer::new(Vec::new(), &schema)?;
+    let mut writer = Writer::new(out, &schema)?;
     writer.begin(&plan)?;
     let mut rest = field.values();
     for i in 0..plan.tiling.count() {

@@ -6,8 +6,10 @@
 mod checksum;
 mod index;
 pub mod limits;
+mod room;
 mod section;
 
+pub use room::max_archive_bytes;
 pub use section::VERSION;
 
 use crate::encode::bytes;
