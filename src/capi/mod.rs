@@ -209,6 +209,7 @@ impl Failure {
     fn status(&self) -> Status {
         match self {
             Self::BufferTooSmall { .. } => Status::BufferTooSmall,
+            // Every kind has its own: one that is added to the crate is added here, says the compiler.
             Self::Error(e) => match e.kind() {
                 Kind::Usage => Status::Usage,
                 Kind::Input => Status::Input,
