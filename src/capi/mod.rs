@@ -1,12 +1,13 @@
 //! The C interface: `include/residuum.h`, which cbindgen makes from this folder (`cbindgen.toml`; a test compares).
 //!
 //! What C sees is flat functions on an opaque context. Nothing here computes: each function checks its arguments, makes slices of
-//! pointers, and calls what Rust callers call. [`call`] is the one way in: it takes the context's lock, catches panics, and turns an
+//! pointers, and calls what Rust callers call. `call` is the one way in: it takes the context's lock, catches panics, and turns an
 //! [`Error`] into a status and a message. Doc comments are written for readers of the header.
 //!
 //! Room to grow without breaking programs: the context is opaque, `residuum_variable` says its own size, constants are only added.
 //! Fields in device memory will be functions of their own beside these, on the same context.
 #![allow(unsafe_code)] // Pointers from C. What is asked of them stands in the header; what is done with them is argued at each use.
+#![allow(rustdoc::broken_intra_doc_links)] // `@param[out]` is Doxygen's.
 #![allow(clippy::missing_safety_doc)] // The header's general part states it once for all functions.
 
 mod compress;
