@@ -82,3 +82,36 @@ fn text_of_another_encoding_is_announced() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("attribute \"title\" is not UTF-8"), "{said}");
 }
+
+/// An archive that allows more than was asked for is found out, whatever its values.
+#[test]
+fn verify_finds_bounds_made_looser() {
+    use residuum::bound::Resolved;
+    use residuum::plan::Treatment;
+    let folder = Folder::new();
+    npy(&folder.path("x.npy"), &[30, 40]);
+    let loosened = |bound: &str, loosen: &dyn Fn(&mut Resolved)| {
+        folder.works(&format!("compress x.npy {bound} --force"));
+        folder.works("verify x.npy x.npy.rsd");
+        let mut archive = residuum::Archive::open(std::io::Cursor::new(folder.bytes("x.npy.rsd"))).unwrap();
+        let mut plan = archive.variable(0).unwrap().plan.clone();
+        let Treatment::Lossy { resolved, .. } = &mut plan.treatment else { panic!("lossy") };
+        loosen(resolved);
+        let mut writer = residuum::Writer::new(Vec::new(), archive.schema()).unwrap();
+        writer.begin(&plan).unwrap();
+        writer.tile(&archive.coded_tile(0, 0).unwrap()).unwrap();
+        folder.put("x.npy.rsd", writer.finish().unwrap());
+    };
+    loosened("--abs 0.01", &|r| *r = Resolved::Absolute(0.02));
+    folder.fails("verify x.npy x.npy.rsd", 1, "1 other differences");
+    loosened("--abs 0.01", &|r| *r = Resolved::MeanSquare { absolute: 0.02, max_mse: 1e-9 });
+    folder.fails("verify x.npy x.npy.rsd", 1, "other differences");
+    loosened("--psnr 60", &|r| {
+        if let Resolved::MeanSquare { max_mse, .. } = r {
+            *max_mse *= 4.0;
+        }
+    });
+    folder.fails("verify x.npy x.npy.rsd", 1, "1 other differences");
+    loosened("--psnr 60", &|_| ());
+    folder.works("verify x.npy x.npy.rsd");
+}
