@@ -11,8 +11,9 @@ module residuum
   private
 
   public :: residuum_open, residuum_close, residuum_message, residuum_library_version
-  public :: residuum_bound_set, residuum_effort_set, residuum_predictor_set, residuum_fill_set, residuum_threads_set
-  public :: residuum_verify_set, residuum_max_bytes, residuum_pack, residuum_unpack, residuum_shape
+  public :: residuum_bound_set, residuum_effort_set, residuum_predictor_set, residuum_threads_set
+  public :: residuum_fill_set, residuum_fill_unset, residuum_tile_bytes_set, residuum_verify_set
+  public :: residuum_max_bytes, residuum_pack, residuum_unpack, residuum_shape
 
   integer(c_int32_t), parameter, public :: residuum_ok = 0, residuum_bound_violated = 1, residuum_usage = 2, &
       residuum_input = 3, residuum_corrupt = 4, residuum_unsupported = 5, residuum_io = 6, residuum_buffer_too_small = 64, &
@@ -97,6 +98,15 @@ module residuum
       import :: c_int32_t, c_ptr, c_double
       type(c_ptr), value :: context
       real(c_double), value :: fill
+    end function
+    integer(c_int32_t) function c_unset_fill(context) bind(c, name='residuum_unset_fill')
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: context
+    end function
+    integer(c_int32_t) function c_set_tile_bytes(context, tile_bytes) bind(c, name='residuum_set_tile_bytes')
+      import :: c_int32_t, c_int64_t, c_ptr
+      type(c_ptr), value :: context
+      integer(c_int64_t), value :: tile_bytes
     end function
     integer(c_int32_t) function c_set_threads(context, n_threads) bind(c, name='residuum_set_threads')
       import :: c_int32_t, c_ptr
@@ -202,6 +212,17 @@ contains
     type(residuum_context), intent(in) :: context
     real(c_double), intent(in) :: fill
     status = c_set_fill(context%handle, fill)
+  end function
+
+  integer(c_int32_t) function residuum_fill_unset(context) result(status)
+    type(residuum_context), intent(in) :: context
+    status = c_unset_fill(context%handle)
+  end function
+
+  integer(c_int32_t) function residuum_tile_bytes_set(context, tile_bytes) result(status)
+    type(residuum_context), intent(in) :: context
+    integer(c_int64_t), intent(in) :: tile_bytes
+    status = c_set_tile_bytes(context%handle, tile_bytes)
   end function
 
   integer(c_int32_t) function residuum_threads_set(context, n_threads) result(status)

@@ -25,6 +25,8 @@ program simulation
   call check(residuum_open(context))
   call check(residuum_bound_set(context, residuum_abs, bound_kelvin))
   call check(residuum_effort_set(context, residuum_fast))
+  call check(residuum_fill_unset(context))
+  call check(residuum_tile_bytes_set(context, 2_c_int64_t**20))
   call check(residuum_max_bytes(context, field, capacity))
   allocate (buffer(capacity))
 
