@@ -45,9 +45,20 @@ pub(crate) mod method {
 /// # Ok::<(), residuum::Error>(())
 /// ```
 ///
+/// `T` is `f32` or `f64`: the trait is sealed.
+///
 /// # Errors
 /// `Usage` if the bound means nothing or can not be represented in the field's type.
 pub fn compress<T: Rows>(field: &Field<'_, T>, config: &Config) -> Result<Vec<u8>> {
+    compress_to(field, config, Vec::new())
+}
+
+/// As [`compress()`], but writes the archive to `out`, tile by tile, and returns it. It has at most
+/// [`max_archive_bytes`](crate::container::max_archive_bytes) bytes.
+///
+/// # Errors
+/// As [`compress()`], and `Io` if `out` refuses.
+pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out: W) -> Result<W> {
     let shape: Vec<u64> = field.shape().iter().map(|&n| n as u64).collect();
     let schema = Schema::single(Format::Raw, "data", T::DTYPE, &shape);
     let bound = config.bound_of("data");
@@ -57,7 +68,7 @@ pub fn compress<T: Rows>(field: &Field<'_, T>, config: &Config) -> Result<Vec<u8
         treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
         tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE)),
     };
-    let mut writer = Writer::new(Vec::new(), &schema)?;
+    let mut writer = Writer::new(out, &schema)?;
     writer.begin(&plan)?;
     let mut rest = field.values();
     for i in 0..plan.tiling.count() {
@@ -111,17 +122,23 @@ pub fn compress_source<W: Write>(
             Treatment::Exact
         } else {
             let bound = config.bound_of(variable.name());
+            // `missing_value` without `_FillValue`: what was never written has a value of its own, and so do values that are missing.
+            let unwritten = schema.unwritten_bits(i).filter(|&u| fill != Some(u));
             let mut stats = None;
-            if bound.needs_statistics() {
+            let mut has_unwritten = false;
+            if bound.needs_statistics() || unwritten.is_some() {
                 let mut all = Stats::default();
                 for t in 0..tiling.count() {
                     let values = source.read(i, &tiling.region(t)).context(place)?;
                     all = all.merged(statistics_of(&values, fill));
+                    has_unwritten |= unwritten.is_some_and(|u| has_bits(&values, u));
                     only = (tiling.count() == 1).then_some(values);
                 }
                 stats = Some(all);
             }
-            plan_treatment(bound, stats, variable.dtype, fill).context(place)?
+            let treatment = plan_treatment(bound, stats, variable.dtype, fill).context(place)?;
+            // As for variables that name several values: a plan has room for one.
+            if has_unwritten { Treatment::Exact } else { treatment }
         };
         let plan = Plan { variable: i as u32, treatment, tiling };
         writer.begin(&plan)?;
@@ -191,13 +208,24 @@ fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
     }
 }
 
+/// Whether any of the values has these bits.
+fn has_bits(values: &Values, bits: u64) -> bool {
+    match values {
+        Values::F32(v) => v.par_chunks(BLOCK).any(|block| block.iter().any(|x| u64::from(x.to_bits()) == bits)),
+        Values::F64(v) => v.par_chunks(BLOCK).any(|block| block.iter().any(|x| x.to_bits() == bits)),
+        _ => false,
+    }
+}
+
 fn f32_of(bits: u64) -> f32 {
     f32::from_bits(bits as u32)
 }
 
-/// Statistics of the values that are not special.
+/// Values that a task of a scan looks at.
+const BLOCK: usize = 1 << 15;
+
+/// Statistics of the values (f32 or f64) that are not special.
 pub fn statistics<T: Rows>(values: &[T], fill: Option<T>) -> Stats {
-    const BLOCK: usize = 1 << 15;
     let of_block = |values: &[T]| {
         let (min, max, any_special) = T::scan(values, fill);
         if !any_special {
@@ -211,7 +239,7 @@ pub fn statistics<T: Rows>(values: &[T], fill: Option<T>) -> Stats {
     values.par_chunks(BLOCK).map(of_block).reduce(Stats::default, Stats::merged)
 }
 
-/// Compresses one tile: a box `region` of a variable. The pipeline.
+/// Compresses one tile of f32 or f64: a box `region` of a variable. The pipeline.
 ///
 /// # Errors
 /// `BoundViolated` if `config` asks for a check and it fails, which is a bug.
@@ -300,7 +328,7 @@ impl<T: Rows> Tile<'_, T> {
             let resolved = Resolved::Absolute(absolute);
             let fill = self.fill.map(Float::to_bits);
             let treatment = Treatment::Lossy { asked: Bound::abs(absolute), resolved, fill, stats: None };
-            let restored = crate::decompress::decompress_tile(&coded, T::DTYPE, &treatment, &region)?;
+            let restored = crate::decompress::decode_tile(&coded, T::DTYPE, &treatment, &region)?;
             let mut comparison = Comparison::default();
             comparison.add(self.values, T::slice(&restored).unwrap_or_default(), &resolved, self.fill);
             let mse = comparison.rmse().powi(2);

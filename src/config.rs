@@ -17,11 +17,12 @@ pub enum PredictorChoice {
     Auto,
     /// No prediction.
     None,
-    /// Lorenzo.
+    /// Lorenzo: the corner of a box from its other corners.
     Lorenzo,
     /// Multi-level interpolation.
     Interp,
-    /// Fitted stencils with contexts.
+    /// Fitted stencils with contexts, for tiles whose last two axes have at least 512 values; the cheaper of [`Self::Lorenzo`] and
+    /// [`Self::Interp`] for smaller ones, which the fits would make larger. `inspect` shows which it was.
     Fitted,
 }
 

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use std::io::{Cursor, Read, Seek};
 use std::ops::Range;
 
-/// Restores the first variable of an archive in memory, with its shape. The inverse of [`crate::compress`](crate::compress()).
+/// Restores the first variable of an archive in memory, of f32 or f64, with its shape. The inverse of [`crate::compress`](crate::compress()).
 ///
 /// # Errors
 /// `Corrupt` if the archive is damaged, `Unsupported` if a later version wrote it, `Usage` if its values are not of type `T`.
@@ -70,6 +70,13 @@ pub fn decompress_to<R: Read + Seek>(
 /// # Errors
 /// `Corrupt` if the bytes are damaged, `Unsupported` if they need a later version.
 pub fn decompress_tile(coded: &[u8], dtype: DType, treatment: &Treatment, region: &[Range<u64>]) -> Result<Values> {
+    let decode = || decode_tile(coded, dtype, treatment, region);
+    // Exact values are one thread's work.
+    if coded.first() == Some(&method::EXACT) { decode() } else { crate::awake::scope(decode) }
+}
+
+/// As [`decompress_tile`], within the work on a tile.
+pub(crate) fn decode_tile(coded: &[u8], dtype: DType, treatment: &Treatment, region: &[Range<u64>]) -> Result<Values> {
     let n = tile::region_len(region) as usize;
     if n == 0 {
         // No writer makes such a tile, and predictors count on a value.
@@ -84,14 +91,13 @@ pub fn decompress_tile(coded: &[u8], dtype: DType, treatment: &Treatment, region
         return Err(Error::corrupt("exact variable with a lossy tile"));
     }
     let shape = tile::coding_shape(region);
-    let values = crate::awake::scope(|| match (method, dtype) {
+    match (method, dtype) {
         (method::DIRECT, DType::F32) => direct::<f32>(reader, &shape, n).map(Values::F32),
         (method::DIRECT, DType::F64) => direct::<f64>(reader, &shape, n).map(Values::F64),
         (method::LOG, DType::F32) => logarithmic::<f32>(reader, &shape, n).map(Values::F32),
         (method::LOG, DType::F64) => logarithmic::<f64>(reader, &shape, n).map(Values::F64),
         _ => Err(unknown_method(method, dtype)),
-    })?;
-    Ok(values)
+    }
 }
 
 /// Codes of the values themselves.

@@ -7,6 +7,7 @@
 
 mod awake;
 pub mod bound;
+pub mod capi;
 #[doc(hidden)]
 pub mod cli;
 pub mod compress;
@@ -25,7 +26,7 @@ pub mod scratch;
 pub mod tile;
 
 pub use bound::Bound;
-pub use compress::{compress, compress_source};
+pub use compress::{compress, compress_source, compress_to};
 pub use config::{Config, Effort, PredictorChoice};
 pub use container::{Archive, Writer};
 pub use decompress::{decompress, decompress_to};

@@ -130,6 +130,11 @@ mod tests {
             let mut bytes = Buffer::<u8>::new(len);
             bytes.fill(7);
             assert_eq!(*bytes.clone(), *vec![7; len]);
+            drop(bytes);
+            // The same memory serves for another type.
+            let mut numbers = Buffer::<f64>::new(len);
+            numbers.fill(-1.5);
+            assert_eq!(*numbers, *vec![-1.5; len]);
         }
     }
 }

@@ -62,7 +62,8 @@ pub struct CompressArgs {
     /// several times: a few per cent smaller, several times slower to compress).
     #[arg(long, value_name = "LEVEL", default_value = "balanced", value_parser = efforts())]
     pub effort: Effort,
-    /// Predictor: the cheapest for each tile, or always the same.
+    /// Predictor: the cheapest for each tile, or always the same. `fitted` needs images (the last two axes) of at least 512 values; smaller
+    /// ones take the cheaper of lorenzo and interp.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = predictors())]
     pub predictor: PredictorChoice,
     /// Size of the tiles that are compressed and read independently.

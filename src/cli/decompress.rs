@@ -60,7 +60,7 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the archive goes.
+/// Where the restored file goes.
 fn target(args: &DecompressArgs) -> Result<PathBuf> {
     let stem = || match args.archive.extension() {
         Some(e) if e == "rsd" => args.archive.file_stem().map(PathBuf::from),

@@ -2,11 +2,8 @@
 
 use super::args::NamedRange;
 use crate::error::{Error, Result};
-use crate::io::{AttributeValue, Dimension, Schema, Variable};
+use crate::io::{AttributeValue, Dimension, LOCATING, Schema, Variable, leaf};
 use std::ops::Range;
-
-/// Attributes that name the variables which locate another.
-const LOCATING: [&str; 4] = ["coordinates", "bounds", "climatology", "grid_mapping"];
 
 /// Variables of a data set, each with a box, and the schema of what is selected.
 #[derive(Clone, Debug)]
@@ -24,14 +21,14 @@ impl Selection {
         Self { schema: schema.clone(), parts: schema.variables.iter().map(whole).enumerate().collect() }
     }
 
-    /// Keeps only the variables `names`; with their coordinates, and those's bounds, if asked for.
+    /// Keeps only the variables `names`; with their coordinates, and the bounds of those, if asked for.
     ///
     /// # Errors
     /// `Usage` if there is no such variable, with the names that there are.
     pub fn keep(&mut self, names: &[String], with_coordinates: bool) -> Result<()> {
         let variables = &self.schema.variables;
         let mut kept = vec![false; variables.len()];
-        let mut todo = names.iter().map(|name| self.find(name)).collect::<Result<Vec<_>>>()?;
+        let mut todo = names.iter().map(|name| self.schema.find(name)).collect::<Result<Vec<_>>>()?;
         while let Some(i) = todo.pop() {
             if !std::mem::replace(&mut kept[i], true) && with_coordinates {
                 todo.extend((0..variables.len()).filter(|&c| !kept[c] && self.locates(c, i)));
@@ -47,17 +44,9 @@ impl Selection {
     /// # Errors
     /// `Usage` if there is no such variable, with the names that there are.
     pub fn exclude(&mut self, names: &[String]) -> Result<()> {
-        let excluded = names.iter().map(|name| self.find(name)).collect::<Result<Vec<_>>>()?;
+        let excluded = names.iter().map(|name| self.schema.find(name)).collect::<Result<Vec<_>>>()?;
         self.retain(|i| !excluded.contains(&i));
         Ok(())
-    }
-
-    fn find(&self, name: &str) -> Result<usize> {
-        let (variables, wanted) = (&self.schema.variables, name.trim_start_matches('/'));
-        variables.iter().position(|v| v.name() == wanted).ok_or_else(|| {
-            let names: Vec<_> = variables.iter().map(Variable::name).collect();
-            Error::usage(format!("no variable {name:?}; there are: {}", names.join(", ")))
-        })
     }
 
     /// Whether variable `c` is a coordinate of variable `v`: named like one of its dimensions, or by one of its attributes.
@@ -68,10 +57,7 @@ impl Selection {
             [d] => v.dimensions.contains(&d) && leaf(&self.schema.dimensions[d as usize].path) == own_name,
             _ => false,
         };
-        let names = |value: &AttributeValue| match value {
-            AttributeValue::Text(t) => t.split_whitespace().any(|word| leaf(word.trim_end_matches(':')) == own_name),
-            _ => false,
-        };
+        let names = |value: &AttributeValue| value.words().any(|word| leaf(word) == own_name);
         of_dimension
             || v.attributes.iter().any(|a| LOCATING.contains(&a.name.as_str()) && names(&a.value))
             // Coordinates that a global attribute lists belong to the variables that have their dimensions.
@@ -200,10 +186,6 @@ fn set_range(v: &mut Variable, part: &mut [Range<u64>], axis: usize, range: Rang
         *chunk = (*chunk).min(v.shape[axis]).max(1);
     }
     part[axis] = range;
-}
-
-fn leaf(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
 }
 
 #[cfg(test)]

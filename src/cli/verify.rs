@@ -155,8 +155,18 @@ impl Check {
     fn looser_than_asked(&self) -> Option<String> {
         let Treatment::Lossy { asked, resolved, .. } = &self.plan.treatment else { return None };
         let due = asked.resolve(&self.comparison.stats, self.variable.dtype).ok()?;
-        let allowed = |r: &Resolved| r.at(1.0);
-        (allowed(resolved) > allowed(&due) * (1.0 + 1e-12)).then(|| {
+        let largest = |r: &Resolved| r.at(1.0);
+        // The root of the mean square error, which is no larger than the largest error.
+        let mean = |r: &Resolved| match r {
+            Resolved::MeanSquare { max_mse, .. } => max_mse.sqrt(),
+            other => largest(other),
+        };
+        let is_looser = |allowed: &dyn Fn(&Resolved) -> f64| allowed(resolved) > allowed(&due) * (1.0 + 1e-12);
+        let allowed: &dyn Fn(&Resolved) -> f64 = match &due {
+            Resolved::MeanSquare { .. } if is_looser(&mean) => &mean,
+            _ => &largest,
+        };
+        is_looser(allowed).then(|| {
             let (name, stored, due) = (self.variable.name(), allowed(resolved), allowed(&due));
             format!("variable {name:?}: {asked} means {due:e} for the original, the archive has {stored:e}")
         })

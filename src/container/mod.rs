@@ -6,8 +6,10 @@
 mod checksum;
 mod index;
 pub mod limits;
+mod room;
 mod section;
 
+pub use room::max_archive_bytes;
 pub use section::VERSION;
 
 use crate::encode::bytes;
@@ -287,11 +289,7 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// `Usage`, with the names that there are.
     pub fn find(&self, name: &str) -> Result<usize> {
-        let wanted = name.trim_start_matches('/');
-        self.schema.variables.iter().position(|v| v.name() == wanted).ok_or_else(|| {
-            let names: Vec<_> = self.schema.variables.iter().map(crate::io::Variable::name).collect();
-            Error::usage(format!("no variable {name:?}; there are: {}", names.join(", ")))
-        })
+        self.schema.find(name)
     }
 
     /// The coded bytes of a tile, checksum verified.

@@ -3,7 +3,7 @@
 use super::checksum;
 use crate::encode::bytes;
 use crate::error::{Error, Result};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 
 /// What starts every archive. The first byte is no text, and the line ends show whether a transfer changed them.
 pub const MAGIC: [u8; 8] = *b"\x93RSD\r\n\x1a\n";
@@ -42,7 +42,7 @@ pub fn write_header(out: &mut impl Write) -> Result<()> {
 /// `Input` if it is no archive, `Unsupported` if it is of a later version.
 pub fn read_header(input: &mut impl Read) -> Result<u16> {
     let mut header = [0; HEADER_BYTES as usize];
-    input.read_exact(&mut header).map_err(|_| Error::input("not a residuum archive: too short"))?;
+    input.read_exact(&mut header).map_err(|e| at_end(e, Error::input("not a residuum archive: too short")))?;
     if header[..8] != MAGIC {
         return Err(Error::input("not a residuum archive (its first bytes differ)"));
     }
@@ -56,6 +56,11 @@ pub fn read_header(input: &mut impl Read) -> Result<u16> {
         )));
     }
     Ok(version)
+}
+
+/// `cut` if there is nothing more to read; else what the system says: a file that can not be read is not damaged.
+fn at_end(e: std::io::Error, cut: Error) -> Error {
+    if e.kind() == ErrorKind::UnexpectedEof { cut } else { e.into() }
 }
 
 /// Writes a section and returns its length in the file.
@@ -73,7 +78,7 @@ pub fn write(out: &mut impl Write, kind: u8, payload: &[u8]) -> Result<u64> {
 /// # Errors
 /// `Corrupt` if it is cut, too long or its checksum differs.
 pub fn read(input: &mut impl Read, max_payload: u64) -> Result<(u8, Vec<u8>, u64)> {
-    let cut = |_| Error::corrupt("section is cut short");
+    let cut = |e| at_end(e, Error::corrupt("section is cut short"));
     let mut byte = || {
         let mut b = [0];
         input.read_exact(&mut b).map(|()| b[0]).map_err(cut)
@@ -102,4 +107,40 @@ pub fn read(input: &mut impl Read, max_payload: u64) -> Result<(u8, Vec<u8>, u64
         return Err(Error::corrupt("checksum of a section differs: the file is damaged"));
     }
     Ok((kind, payload, 1 + head.len() as u64 + 8 + len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    /// Some bytes, then an error of the disk's.
+    struct Failing<'a>(&'a [u8]);
+
+    impl Read for Failing<'_> {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            match self.0.read(out)? {
+                0 if !out.is_empty() => Err(std::io::Error::other("disk on fire")),
+                n => Ok(n),
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_no_damage() {
+        let mut file = Vec::new();
+        write_header(&mut file).unwrap();
+        write(&mut file, kind::TILE, &[7; 300]).unwrap();
+        for len in 0..file.len() {
+            let read = |input: &mut dyn Read| {
+                let mut input = input;
+                read_header(&mut input).and_then(|_| super::read(&mut input, 1000)).unwrap_err()
+            };
+            let e = read(&mut Failing(&file[..len]));
+            assert_eq!((e.kind(), e.to_string()), (Kind::Io, "disk on fire".into()), "{len}");
+            let e = read(&mut &file[..len]);
+            assert_eq!(e.kind(), if len < HEADER_BYTES as usize { Kind::Input } else { Kind::Corrupt }, "{len}");
+        }
+        assert_eq!(super::read(&mut &file[HEADER_BYTES as usize..], 1000).unwrap().1, [7; 300]);
+    }
 }

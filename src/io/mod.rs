@@ -110,6 +110,16 @@ impl AttributeValue {
         }
     }
 
+    /// The words of its text or texts, as attributes that name variables have them.
+    pub(crate) fn words(&self) -> impl Iterator<Item = &str> {
+        let texts = match self {
+            Self::Text(text) => std::slice::from_ref(text),
+            Self::Texts(texts) => texts,
+            _ => &[],
+        };
+        texts.iter().flat_map(|text| text.split_whitespace()).map(|word| word.trim_end_matches(':'))
+    }
+
     /// The whole numbers among [`AttributeValue::floats`], without rounding those of 64 bits.
     pub fn integers(&self) -> Vec<i128> {
         match self {
@@ -242,21 +252,34 @@ pub struct Schema {
     pub variables: Vec<Variable>,
 }
 
+/// Attributes that name the variables which locate another.
+pub(crate) const LOCATING: [&str; 4] = ["coordinates", "bounds", "climatology", "grid_mapping"];
+
+/// The last component of a path in a file.
+pub(crate) fn leaf(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 impl Schema {
+    /// Index of the variable with this path or name.
+    ///
+    /// # Errors
+    /// `Usage`, with the names that there are.
+    pub fn find(&self, name: &str) -> Result<usize> {
+        let wanted = name.trim_start_matches('/');
+        self.variables.iter().position(|v| v.name() == wanted).ok_or_else(|| {
+            let names: Vec<_> = self.variables.iter().map(Variable::name).collect();
+            Error::usage(format!("no variable {name:?}; there are: {}", names.join(", ")))
+        })
+    }
+
     /// For each variable, whether it locates others: it is named like its dimension, or another's `coordinates`, `bounds` or
     /// `grid_mapping` attribute names it.
     pub fn coordinates(&self) -> Vec<bool> {
-        const LOCATING: [&str; 4] = ["coordinates", "bounds", "climatology", "grid_mapping"];
-        fn leaf(path: &str) -> &str {
-            path.rsplit('/').next().unwrap_or_default()
-        }
         let attributes =
             self.variables.iter().flat_map(|v| &v.attributes).chain(self.groups.iter().flat_map(|g| &g.attributes));
-        let named: HashSet<&str> = attributes
-            .filter(|a| LOCATING.contains(&a.name.as_str()))
-            .filter_map(|a| if let AttributeValue::Text(text) = &a.value { Some(text) } else { None })
-            .flat_map(|text| text.split_whitespace().map(|word| word.trim_end_matches(':')))
-            .collect();
+        let named: HashSet<&str> =
+            attributes.filter(|a| LOCATING.contains(&a.name.as_str())).flat_map(|a| a.value.words()).collect();
         let is_coordinate = |v: &Variable| {
             let own = leaf(&v.path);
             let of_own_dimension = matches!(v.dimensions[..], [d] if leaf(&self.dimensions[d as usize].path) == own);
@@ -268,13 +291,16 @@ impl Schema {
     /// Bits of the one value that stands for missing data in a floating-point variable: what its attributes name, else what the format
     /// puts where nothing was written.
     pub fn fill_bits(&self, variable: usize) -> Option<u64> {
-        let v = &self.variables[variable];
-        let unwritten = || match self.unwritten(v)? {
+        self.variables[variable].fill_values().first().copied().or_else(|| self.unwritten_bits(variable))
+    }
+
+    /// Bits of [`Schema::unwritten`], of a floating-point variable. Where `missing_value` names another value, both may occur.
+    pub fn unwritten_bits(&self, variable: usize) -> Option<u64> {
+        match self.unwritten(&self.variables[variable])? {
             Values::F32(x) => x.first().map(|x| u64::from(x.to_bits())),
             Values::F64(x) => x.first().map(|x| x.to_bits()),
             _ => None,
-        };
-        v.fill_values().first().copied().or_else(unwritten)
+        }
     }
 
     /// The value that stands where nothing was ever written, if it is none that data would have: NetCDF's default fill value of variables

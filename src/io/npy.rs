@@ -324,26 +324,33 @@ impl<'a> Parser<'a> {
             return Err(Error::unsupported("the .npy file holds records; save each field as an array of its own"));
         }
         let descr = self.string()?;
-        let dtype = match descr.trim_start_matches(['<', '>', '|', '=']) {
-            "f4" => DType::F32,
-            "f8" => DType::F64,
-            "i1" => DType::I8,
-            "i2" => DType::I16,
-            "i4" => DType::I32,
-            "i8" => DType::I64,
-            "u1" | "b1" => DType::U8,
-            "u2" => DType::U16,
-            "u4" => DType::U32,
-            "u8" => DType::U64,
-            "S1" => DType::Char,
-            _ => {
-                return Err(Error::unsupported(format!(
-                    "the .npy file holds elements of type {descr:?}; f4, f8, i1 to i8, u1 to u8, b1 and S1 are read"
-                )));
-            }
-        };
+        let bare = descr.trim_start_matches(['<', '>', '|', '=']);
+        let dtype = if bare == "b1" { Some(DType::U8) } else { dtype_of_name(bare) };
+        let dtype = dtype.ok_or_else(|| {
+            Error::unsupported(format!(
+                "the .npy file holds elements of type {descr:?}; f4, f8, i1 to i8, u1 to u8, b1 and S1 are read"
+            ))
+        })?;
         Ok((dtype, descr.starts_with('>')))
     }
+}
+
+/// The element type that NumPy calls `name`, without the sign of its byte order.
+pub(crate) fn dtype_of_name(name: &str) -> Option<DType> {
+    Some(match name {
+        "f4" => DType::F32,
+        "f8" => DType::F64,
+        "i1" => DType::I8,
+        "i2" => DType::I16,
+        "i4" => DType::I32,
+        "i8" => DType::I64,
+        "u1" => DType::U8,
+        "u2" => DType::U16,
+        "u4" => DType::U32,
+        "u8" => DType::U64,
+        "S1" => DType::Char,
+        _ => return None,
+    })
 }
 
 fn damaged(expected: &str) -> Error {

@@ -5,11 +5,14 @@
 //! | output | temporary name | if the process is killed |
 //! |---|---|---|
 //! | archive | `.NAME.XXXXXX.part` | `decompress --recover` restores its whole tiles |
-//! | restored file or Zarr folder | `.NAME.XXXXXX.tmp` | of no use: delete it |
+//! | restored file or Zarr folder | `.NAME.XXXXXX.tmp` | of no use: delete it, but see below |
+//!
+//! A Zarr store that another replaces (`force`) is for a moment `old` within `.NAME.XXXXXX.tmp`: if the process is killed right then, it is
+//! still there. Folders can not take each other's place at once on all systems.
 //!
 //! Without `force` an output never takes the place of anything, not even of what came to be since it was begun.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -154,20 +157,30 @@ impl PartFolder {
             return sync_folder(folder_of(&self.path));
         }
         check_replaceable(&self.path)?;
-        let replaced = match fs::rename(&self.path, &old) {
-            Ok(()) => true,
-            Err(e) if e.kind() == ErrorKind::NotFound => false,
-            Err(e) => return Err(e.into()),
-        };
-        if let Err(e) = fs::rename(&new, &self.path) {
-            if replaced {
-                fs::rename(&old, &self.path)?;
+        match replace(&new, &self.path, &old) {
+            Ok(()) => sync_folder(folder_of(&self.path)),
+            Err(e) if old.symlink_metadata().is_ok() => {
+                // What was to be replaced has lost its name: it must not go with the temporary folder.
+                let kept = self.temporary.keep().join("old");
+                Err(Error::new(Kind::Io, format!("{e}; what was there before is now {}", kept.display())))
             }
-            return Err(e.into());
+            Err(e) => Err(e.into()),
         }
-        sync_folder(folder_of(&self.path))
         // The temporary folder goes, and what was replaced with it.
     }
+}
+
+/// Puts `new` in place of `path`, if there is anything, which is moved to `old`. If that fails all is as before, unless `old` is there.
+fn replace(new: &Path, path: &Path, old: &Path) -> std::io::Result<()> {
+    match fs::rename(path, old) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::NotFound => return fs::rename(new, path),
+        Err(e) => return Err(e),
+    }
+    fs::rename(new, path).inspect_err(|_| {
+        // If this fails too, the caller finds `old`.
+        let _ = fs::rename(old, path);
+    })
 }
 
 /// Whether a folder is a Zarr store.
@@ -206,5 +219,37 @@ mod tests {
         let long = folder.path().join("é".repeat(125));
         PartFile::create(&long, Purpose::Archive, false).unwrap().finish().unwrap();
         assert!(long.exists());
+    }
+
+    #[test]
+    fn a_store_that_can_not_be_replaced_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.zarr");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("zarr.json"), "precious").unwrap();
+        let part = PartFolder::create(&path, true).unwrap();
+        // What was to take its place is gone.
+        fs::remove_dir(part.folder()).unwrap();
+        assert_eq!(part.finish().unwrap_err().kind(), Kind::Io);
+        assert_eq!(fs::read(path.join("zarr.json")).unwrap(), b"precious");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary folder is left");
+        let part = PartFolder::create(&path, true).unwrap();
+        fs::write(part.folder().join("zarr.json"), "new").unwrap();
+        part.finish().unwrap();
+        assert_eq!(fs::read(path.join("zarr.json")).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the old store is left");
+    }
+
+    #[test]
+    fn a_store_that_lost_its_name_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, path, old) = (folder.path().join("new"), folder.path().join("a"), folder.path().join("old"));
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&new, &path, &old).is_err());
+        assert!(path.exists() && !old.exists());
+        fs::remove_dir(&path).unwrap();
+        fs::create_dir(&new).unwrap();
+        replace(&new, &path, &old).unwrap();
+        assert!(path.exists() && !old.exists() && !new.exists());
     }
 }

@@ -39,23 +39,14 @@ impl Element {
             return if text { Ok(Element::Text) } else { Err(Error::unsupported("elements are Python objects")) };
         }
         let bare = name.trim_start_matches(['<', '>', '|', '=']);
-        let plain = match bare {
-            "f2" => return Ok(Element::Half),
-            "b1" => return Ok(Element::Bool),
-            "S1" => DType::Char,
-            "f4" => DType::F32,
-            "f8" => DType::F64,
-            "i1" => DType::I8,
-            "i2" => DType::I16,
-            "i4" => DType::I32,
-            "i8" => DType::I64,
-            "u1" => DType::U8,
-            "u2" => DType::U16,
-            "u4" => DType::U32,
-            "u8" => DType::U64,
-            _ => return Self::from_text_name(bare).ok_or_else(|| unsupported(dtype)),
-        };
-        Ok(Element::Plain(plain))
+        match bare {
+            "f2" => Ok(Element::Half),
+            "b1" => Ok(Element::Bool),
+            _ => {
+                let plain = crate::io::npy::dtype_of_name(bare).map(Element::Plain);
+                plain.or_else(|| Self::from_text_name(bare)).ok_or_else(|| unsupported(dtype))
+            }
+        }
     }
 
     /// From the `data_type` of version 3.

@@ -1,0 +1,65 @@
+//! Archives to values.
+
+use super::memory::{self, Room};
+use super::{Context, ElementType, Failure, Status, call};
+use crate::container::Archive;
+use crate::error::Error;
+use crate::field::DType;
+use std::ffi::c_void;
+use std::io::{Cursor, Write};
+
+/// Restores a variable into the caller's buffer.
+///
+/// Beside the caller's buffer a call takes some five times the tile size that the archive was made with. If it fails, the buffer may
+/// hold some of the values.
+///
+/// @param archive         the archive
+/// @param archive_bytes   its bytes
+/// @param variable        which variable: 0 for a field that `residuum_compress` compressed
+/// @param element_type    a `residuum_type`: that of the variable, as a check
+/// @param values          where the values are to go, in C order
+/// @param capacity        values, not bytes, that there is room for; there may be more room than values
+/// @return `RESIDUUM_STATUS_BUFFER_TOO_SMALL` if there is too little room; nothing is written then
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn residuum_decompress(
+    context: *mut Context,
+    archive: *const c_void,
+    archive_bytes: usize,
+    variable: usize,
+    element_type: i32,
+    values: *mut c_void,
+    capacity: usize,
+) -> Status {
+    call(context, |state| {
+        // SAFETY: `archive_bytes` bytes, by the header.
+        let archive = unsafe { memory::slice(archive.cast::<u8>(), archive_bytes, "archive")? };
+        let mut archive = Archive::open(Cursor::new(archive))?;
+        let tiling = archive.variable(variable)?.plan.tiling.clone();
+        let dtype = archive.schema().variables[variable].dtype;
+        if ElementType::from(dtype) as i32 != element_type {
+            return Err(Failure::usage(format!("the variable is of type {dtype}, not residuum_type {element_type}")));
+        }
+        if dtype == DType::Text {
+            return Err(Error::unsupported("text of any length is not restored by the C interface").into());
+        }
+        let n = tiling.shape.iter().product::<u64>();
+        if n > capacity as u64 {
+            return Err(Failure::BufferTooSmall { has: capacity, needs: n, of: "values" });
+        }
+        // Not more than `capacity`, which is a `usize`.
+        let n_bytes = (n as usize).checked_mul(dtype.size()).ok_or_else(|| Failure::usage("values: too many"))?;
+        // SAFETY: room for `capacity` values of the variable's type for our use alone, by the header; `n_bytes` is at most that.
+        let room = unsafe { memory::room(values.cast(), n_bytes, "values")? };
+        let mut out = Room::new(room);
+        // Tiles follow each other in C order.
+        state.run(|| {
+            for t in 0..tiling.count() {
+                out.write_all(archive.tile(variable, t)?.1.as_bytes()).map_err(Error::from)?;
+            }
+            match out.len() {
+                len if len == n_bytes as u64 => Ok(()),
+                _ => Err(Error::corrupt("the archive ends before the last value").into()),
+            }
+        })
+    })
+}
