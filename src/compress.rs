@@ -390,7 +390,7 @@ impl<T: Rows> Tile<'_, T> {
         let marks = self.marks(found);
         let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
         // Where next to nothing is left, what the fits cost may be most of it.
-        let is_small = |e: &Encoded<T>| e.bytes.len() * 32 < work.len() || work.len() < 1 << 16;
+        let is_small = |e: &Encoded<T>| work.len() < 1 << 16 || e.method.plan_bytes() * 4 > e.bytes.len();
         match by_contexts {
             Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
             Some(encoded) => {

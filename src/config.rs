@@ -34,7 +34,7 @@ pub enum Effort {
     /// Fitted predictor and contexts, fitted once to a sample.
     #[default]
     Balanced,
-    /// The same, fitted several times to more of the data: a few per cent smaller, several times slower to compress.
+    /// The same, fitted to more of the data: a few per cent smaller, some three times slower to compress.
     Best,
 }
 

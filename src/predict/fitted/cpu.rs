@@ -155,12 +155,7 @@ impl<T: Rows> Tile<'_, T> {
     }
 
     /// The base lattice: from the first side image where there is one, else each value from the one before.
-    fn base_lattice<E: End<T>>(
-        &self,
-        offset: usize,
-        sides: &[&Pyramid<T>],
-        end: &mut E,
-    ) -> (Plane<T>, Plane<u8>) {
+    fn base_lattice<E: End<T>>(&self, offset: usize, sides: &[&Pyramid<T>], end: &mut E) -> (Plane<T>, Plane<u8>) {
         let lattices = self.schedule.lattices;
         let (rows, columns) = lattices.size(lattices.levels);
         let (h, stride) = (1 << lattices.levels, lattices.stride(lattices.levels - 1));
@@ -265,12 +260,21 @@ const SERIAL: usize = 1 << 11;
 const RUN: usize = 1 << 10;
 
 /// The four planes put together to the lattice that they are the parts of, without its margins.
-fn interleaved<T: bytemuck::Pod>(planes: &[Plane<T>; 4], size: (usize, usize), stride: usize) -> Plane<T> {
+fn interleaved<T: bytemuck::Pod + Send + Sync>(
+    planes: &[Plane<T>; 4],
+    size: (usize, usize),
+    stride: usize,
+) -> Plane<T> {
+    const ROWS: usize = 64;
     let mut out = Plane::new(size, stride);
-    for i in 0..size.0 {
-        let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
-        interleave_row(planes, even, odd, i / 2, out.row_mut(i));
-    }
+    let mut limits: Vec<usize> = (0..size.0).step_by(ROWS).collect();
+    limits.push(size.0);
+    out.blocks_mut(&limits).into_par_iter().zip(limits.par_windows(2)).for_each(|(mut block, limits)| {
+        for i in limits[0]..limits[1] {
+            let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
+            interleave_row(planes, even, odd, i / 2, block.row_mut(i));
+        }
+    });
     out
 }
 

@@ -112,7 +112,7 @@ pub fn encode<T: Rows>(
 /// Streams are tasks of the decoder, and each costs some 70 bytes.
 fn n_streams(n_values: usize) -> usize {
     const VALUES: usize = 1 << 18;
-    (n_values / VALUES).clamp(1, plan::MAX_STREAMS)
+    (n_values / VALUES).clamp(1, plan::MAX_STREAMS).next_power_of_two()
 }
 
 /// Most codes of each stream.

@@ -10,8 +10,8 @@ use crate::encode::bytes::{self, Reader};
 use crate::encode::rans::family::N_DISTRIBUTIONS;
 use crate::error::{Error, Result};
 
-/// Revision of everything that a fitted tile says and means. It is 0 until the format of this predictor is frozen.
-const REVISION: u64 = 0;
+/// Revision of everything that a fitted tile says and means.
+const REVISION: u64 = 1;
 
 /// Most streams of a tile.
 pub const MAX_STREAMS: usize = 64;
@@ -64,7 +64,12 @@ pub fn taps(schedule: &Schedule) -> Vec<Taps> {
 impl Plan {
     /// Weights as the kernels take them, by pass.
     pub(super) fn weights<T: Rows>(&self, taps: &[Taps]) -> Vec<Weights<T>> {
-        self.taps.iter().zip(&self.guesses).zip(taps).map(|((fitted, guess), taps)| fitted.weights(guess, taps)).collect()
+        self.taps
+            .iter()
+            .zip(&self.guesses)
+            .zip(taps)
+            .map(|((fitted, guess), taps)| fitted.weights(guess, taps))
+            .collect()
     }
 
     /// Context of each bucket.

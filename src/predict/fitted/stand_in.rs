@@ -5,6 +5,7 @@ use super::lattice::{B2, K, Lattices, Plane};
 use super::rows::Rows;
 use super::site::Planes;
 use crate::scratch::Buffer;
+use rayon::prelude::*;
 
 /// The lattices of an image of `values`, with noise within half a `step`; `seed` turns it.
 pub(super) fn stand_in<T: Rows>(values: &[T], seed: usize, lattices: Lattices, wrap: bool, step: f64) -> Pyramid<T> {
@@ -16,31 +17,35 @@ pub(super) fn stand_in<T: Rows>(values: &[T], seed: usize, lattices: Lattices, w
         })
         .collect();
     let mut image = Buffer::<T>::new(values.len());
+    let noisy = |(k, (out, values)): (usize, (&mut [T], &[T]))| {
+        let (start, end) = noise.split_at(k * 37 % 1024);
+        let turned = end.iter().chain(start);
+        out.iter_mut().zip(values).zip(turned).for_each(|((out, &v), &noise)| *out = v + noise);
+    };
+    image.par_chunks_mut(1024).zip(values.par_chunks(1024)).enumerate().with_min_len(16).for_each(noisy);
     // Missing values are like the last that was there: far from everything they would spoil the fit.
-    let mut last = values.iter().copied().find(|v| !v.to_f64().is_nan()).unwrap_or_default();
-    for (k, (out, values)) in image.chunks_mut(1024).zip(values.chunks(1024)).enumerate() {
-        let turn = k * 37 % 1024;
-        for (i, (out, &v)) in out.iter_mut().zip(values).enumerate() {
-            last = if v.to_f64().is_nan() { last } else { v };
-            *out = last + noise[(i + turn) % 1024];
+    if values.iter().fold(false, |any, v| any | v.to_f64().is_nan()) {
+        let mut last = values.iter().copied().find(|v| !v.to_f64().is_nan()).unwrap_or_default();
+        for v in &mut *image {
+            last = if v.to_f64().is_nan() { last } else { *v };
+            *v = last;
         }
     }
     (0..lattices.levels)
         .map(|level| {
             let mut planes = Planes::default();
-            for plane in K..=B2 {
+            let both = planes.values.par_iter_mut().zip(&mut planes.sizes).zip(K..=B2);
+            both.for_each(|((values, sizes), plane)| {
                 let size = lattices.plane_size(level, plane);
-                let mut p = Plane::new(size, lattices.stride(level));
+                *values = Plane::new(size, lattices.stride(level));
+                *sizes = Plane::new(size, lattices.stride(level));
                 let (start, dy, dx) = lattices.raster(level, plane);
-                for i in 0..p.rows {
-                    T::gather(&image[start + i * dy..], dx, p.row_mut(i));
+                for i in 0..values.rows {
+                    T::gather(&image[start + i * dy..], dx, values.row_mut(i));
                 }
-                p.fill_margins(lattices.wraps(level, wrap));
-                planes.values[usize::from(plane)] = p;
-                let mut sizes = Plane::new(size, lattices.stride(level));
+                values.fill_margins(lattices.wraps(level, wrap));
                 sizes.clear();
-                planes.sizes[usize::from(plane)] = sizes;
-            }
+            });
             planes
         })
         .collect()
