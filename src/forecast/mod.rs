@@ -8,6 +8,7 @@
 
 pub mod aurora;
 mod frame;
+pub mod graphcast;
 pub mod import;
 mod names;
 mod needs;
@@ -131,7 +132,7 @@ pub struct Entry {
 }
 
 /// All models.
-pub const MODELS: &[Entry] = &[aurora::ENTRY];
+pub const MODELS: &[Entry] = &[aurora::ENTRY, graphcast::ENTRY];
 
 /// Opens the model that a safetensors file holds.
 ///
