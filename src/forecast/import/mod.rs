@@ -5,6 +5,7 @@
 //! instructions that tensors need; nothing in them is ever executed.
 
 mod archive;
+pub(super) mod aurora;
 mod npz;
 mod pickle;
 mod torch;
