@@ -211,7 +211,12 @@ fn areas_of_patches_equal_the_original_s() {
     for (name, rows, columns, patch) in [("0.25deg_p4", 721, 1440, 4), ("0.1deg_p10", 1801, 3600, 10)] {
         let lat: Vec<f64> = (0..rows).map(|i| 90.0 - 180.0 * i as f64 / (rows - 1) as f64).collect();
         let lon: Vec<f64> = (0..columns).map(|i| 360.0 * i as f64 / columns as f64).collect();
-        near(&root_area(&Grid::new(lat, lon).unwrap(), patch).unwrap(), &values(&tables[name]));
+        let ours = root_area(&Grid::new(lat, lon).unwrap(), patch).unwrap();
+        near(&ours, &values(&tables[name]));
+        // Tabulated: there the last bit matters.
+        if name == "0.25deg_p4" {
+            assert_eq!(ours, values(&tables[name]));
+        }
     }
 }
 

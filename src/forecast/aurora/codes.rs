@@ -2,6 +2,14 @@
 
 use crate::error::{Error, Result};
 use crate::forecast::Grid;
+use safetensors::SafeTensors;
+
+/// Roots of areas of the official grids' patches as the authors' software gives them: a row for each row of patches, a column for each width in
+/// radians (columns of patches differ by rounding only).
+const OFFICIAL: &[u8] = include_bytes!("../../../weights/aurora/root_area.safetensors");
+
+/// Name, rows (without the one that is dropped), columns, points along a patch's side of the official grids.
+const OFFICIAL_GRIDS: [(&str, usize, usize, usize); 2] = [("0.25deg_p4", 720, 1440, 4), ("0.1deg_p10", 1800, 3600, 10)];
 
 /// Shortest and longest wavelength of a code.
 #[derive(Clone, Copy)]
@@ -65,33 +73,57 @@ pub(super) fn patch_means(grid: &Grid, patch: usize) -> Vec<(f32, f32)> {
 /// Root of each patch's area in km, between its outermost grid points, in f32: √(6371² π (sin φ₁ − sin φ₀) (λ₁ − λ₀)).
 ///
 /// The factor π is the authors'. The shortest wavelength of the code of this number is about one ulp of it, so the code depends on the last bit
-/// of f32 sines: give the authors' values as `aux.root_area` where they are known; for the two official grids `official` has them.
+/// of f32 sines and roots, which libraries round differently: for the two official grids the authors' values come from a table, for others give them as
+/// `aux.root_area` if they are known.
 pub(super) fn root_area(grid: &Grid, patch: usize) -> Vec<f32> {
-    let (lat, lon) = (floats(&grid.lat), floats(&grid.lon));
-    let strips: Vec<f32> = lat.chunks_exact(patch).map(strip).collect();
-    areas(&strips, &lon, patch)
+    if let Some(areas) = official(grid, patch) {
+        return areas;
+    }
+    let widths = widths(grid, patch);
+    let strips = floats(&grid.lat);
+    let strips = strips.chunks_exact(patch).map(strip);
+    strips.flat_map(|s| widths.iter().map(move |w| (s * w).sqrt())).collect()
+}
+
+/// The authors' values, if this is one of their grids.
+fn official(grid: &Grid, patch: usize) -> Option<Vec<f32>> {
+    let &(name, rows, columns, _) =
+        OFFICIAL_GRIDS.iter().find(|g| (g.1, g.2, g.3) == (grid.lat.len(), grid.lon.len(), patch))?;
+    let near = |values: &[f64], exact: &dyn Fn(f64) -> f64| {
+        values.iter().enumerate().all(|(i, x)| (x - exact(i as f64)).abs() < 1e-5)
+    };
+    if !near(&grid.lat, &|i| 90.0 - 180.0 * i / rows as f64) || !near(&grid.lon, &|i| 360.0 * i / columns as f64) {
+        return None;
+    }
+    let file = SafeTensors::deserialize(OFFICIAL).ok()?;
+    let values = |part: &str| -> Option<Vec<f32>> {
+        let tensor = file.tensor(&format!("{name}.{part}")).ok()?;
+        Some(tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    };
+    let (known, areas) = (values("widths")?, values("areas")?);
+    // The nearest: coordinates of a file may be rounded otherwise than the authors'.
+    let nearest = |w: f32| (0..known.len()).min_by(|&a, &b| (known[a] - w).abs().total_cmp(&(known[b] - w).abs()));
+    let index = widths(grid, patch).into_iter().map(nearest).collect::<Option<Vec<_>>>()?;
+    Some(areas.chunks_exact(known.len()).flat_map(|row| index.iter().map(move |&i| row[i])).collect())
 }
 
 /// 6371² π (sin φ₁ − sin φ₀) of a strip of rows.
 fn strip(rows: &[f32]) -> f32 {
+    /// 6371² π.
+    const SPHERE: f32 = (6371.0 * 6371.0 * std::f64::consts::PI) as f32;
     let (most, least) = ends(rows);
     let sine = |degrees: f32| f64::from(radians(degrees)).sin() as f32;
     SPHERE * (sine(most) - sine(least))
 }
 
-/// 6371² π.
-const SPHERE: f32 = (6371.0 * 6371.0 * std::f64::consts::PI) as f32;
-
-/// Roots of strip × width for each patch.
-fn areas(strips: &[f32], lon: &[f32], patch: usize) -> Vec<f32> {
-    let widths: Vec<f32> = lon
-        .chunks_exact(patch)
-        .map(|columns| {
-            let (most, least) = ends(columns);
-            radians(most) - radians(least)
-        })
-        .collect();
-    strips.iter().flat_map(|s| widths.iter().map(move |w| (s * w).sqrt())).collect()
+/// Width of each column of patches, radians.
+fn widths(grid: &Grid, patch: usize) -> Vec<f32> {
+    let lon = floats(&grid.lon);
+    let width = |columns: &[f32]| {
+        let (most, least) = ends(columns);
+        radians(most) - radians(least)
+    };
+    lon.chunks_exact(patch).map(width).collect()
 }
 
 fn radians(degrees: f32) -> f32 {
