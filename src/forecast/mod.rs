@@ -10,6 +10,7 @@ pub mod aurora;
 mod frame;
 pub mod graphcast;
 pub mod import;
+mod layers;
 mod names;
 mod needs;
 mod ops;
@@ -17,6 +18,7 @@ mod rollout;
 pub mod weights;
 
 pub use frame::{Frame, Grid};
+pub use layers::Probe;
 pub use names::Key;
 pub use needs::{GridNeed, Needs, Offer};
 pub use rollout::Rollout;
