@@ -32,6 +32,7 @@ fn run(arguments: &[String]) -> Result<()> {
     };
     let start = Instant::now();
     let model = GraphCast::new(&weights, &Options::default())?;
+    model.prepare()?;
     println!("opened: {:.1} s, {:.2} GB resident", start.elapsed().as_secs_f64(), peak_gb());
     let config: Config = weights.config()?;
     let levels = &config.task_config.pressure_levels;
@@ -131,9 +132,10 @@ fn write_random(path: &Path) -> Result<()> {
         };
         (name, Planned { dtype: safetensors::Dtype::F32, shape, bytes: Box::new(bytes) })
     };
-    let tensors: Vec<(String, Planned<'_>)> = parsed.tensors()?.into_iter().map(plan).collect();
+    let tensors: Vec<(String, Planned<'_>)> =
+        parsed.parameters()?.into_iter().chain(parsed.statistics()).map(plan).collect();
     let about = About { model: "graphcast".into(), config, licence: String::new(), source: "random".into() };
-    weights::write(path, &about, &tensors, true)
+    weights::write(path, &about, &tensors, true, |_| Ok(()))
 }
 
 /// Frames of numbers of no pattern.
@@ -155,9 +157,8 @@ fn made_up(model: &GraphCast) -> Result<Vec<Frame>> {
 /// Frames of a file.
 fn given(model: &GraphCast, levels: &[u32], path: &Path) -> Result<Vec<Frame>> {
     let tensors = candle_core::safetensors::load(path, &candle_core::Device::Cpu)?;
-    let degrees = |name: &str| -> Result<Vec<f64>> {
-        Ok(tensors[name].to_vec1::<f32>()?.into_iter().map(f64::from).collect())
-    };
+    let degrees =
+        |name: &str| -> Result<Vec<f64>> { Ok(tensors[name].to_vec1::<f32>()?.into_iter().map(f64::from).collect()) };
     let grid = Grid::new(degrees("lat")?, degrees("lon")?)?;
     let shape = grid.shape();
     let times = tensors["datetime_unix_s"].flatten_all()?.to_vec1::<i64>()?;
@@ -166,7 +167,11 @@ fn given(model: &GraphCast, levels: &[u32], path: &Path) -> Result<Vec<Frame>> {
         let mut frame = Frame::new(time, grid.clone());
         for (name, tensor) in &tensors {
             let Some(variable) = name.strip_prefix("input.") else { continue };
-            let at = if tensor.rank() == 2 && tensor.dims() == [shape.0, shape.1] { tensor.clone() } else { tensor.get(0)?.get(i)? };
+            let at = if tensor.rank() == 2 && tensor.dims() == [shape.0, shape.1] {
+                tensor.clone()
+            } else {
+                tensor.get(0)?.get(i)?
+            };
             if at.rank() == 3 {
                 for (k, &hpa) in levels.iter().enumerate() {
                     frame.insert(Key::level(variable, hpa), at.get(k)?)?;

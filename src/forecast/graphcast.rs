@@ -10,12 +10,12 @@
 //!
 //! Tensors of the weights: the networks' under the names that the authors gave them, and `mean.V`, `std.V`, `diffs_std.V` of each variable V,
 //! one value a level. Auxiliary tensors ([`Options::auxiliary`]): `lat` and `lon` (degrees), for a grid other than the poles-to-poles
-//! one of the configured resolution, and `mesh2grid.senders` (3 a grid point), for another choice between triangles at the same distance.
+//! one of the configured resolution; `mesh2grid.senders` (3 a grid point), for another choice between triangles at the same distance;
+//! `mesh_lat` and `mesh_lon` (degrees), for other last bits of the places of mesh nodes.
 
 mod device;
 pub mod forcing;
 mod host;
-mod import;
 pub mod mesh;
 mod parameters;
 mod rows;
@@ -28,14 +28,15 @@ use crate::error::{Context, Error, Result};
 use candle_core::{DType, Device, Tensor};
 use device::OnDevice;
 use host::Host;
-use mesh::{Graph, GraphConfig};
+use mesh::{Given, Graph, GraphConfig};
 use parameters::{Parameters, Sizes};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// GraphCast's line of the registry.
-pub const ENTRY: Entry = Entry { name: "graphcast", open, import: import::import };
+pub const ENTRY: Entry = Entry { name: "graphcast", open, import: super::import::graphcast::import };
 
 fn open(weights: &Weights, options: &Options) -> Result<Model> {
     Ok(Model::Forecaster(Box::new(GraphCast::new(weights, options)?)))
@@ -45,7 +46,7 @@ fn open(weights: &Weights, options: &Options) -> Result<Model> {
 const STEP_S: i64 = 6 * 3600;
 
 /// Variables on pressure levels; all others are of one level.
-const ON_LEVELS: [&str; 16] = [
+pub(super) const ON_LEVELS: [&str; 16] = [
     "potential_vorticity",
     "specific_rain_water_content",
     "specific_snow_water_content",
@@ -156,10 +157,17 @@ impl Config {
         if m.mesh2grid_edge_normalization_factor.is_some_and(|f| !f.is_finite() || f <= 0.0) {
             return Err(Error::input("mesh2grid_edge_normalization_factor is not a positive number"));
         }
+        if !mesh::RADIUS_FRACTIONS.contains(&m.radius_query_fraction_edge_length) {
+            let (found, range) = (m.radius_query_fraction_edge_length, mesh::RADIUS_FRACTIONS);
+            return Err(Error::unsupported(format!("a query radius of {found} edge lengths, {range:?} is supported")));
+        }
         let t = &self.task_config;
         let known = |name: &&String| is_computed(name);
-        if let Some(unknown) = t.forcing_variables.iter().find(|name| !known(name) && !t.input_variables.contains(name)) {
-            return Err(Error::unsupported(format!("a forcing {unknown:?} that is neither an input nor one we compute")));
+        if let Some(unknown) = t.forcing_variables.iter().find(|name| !known(name) && !t.input_variables.contains(name))
+        {
+            return Err(Error::unsupported(format!(
+                "a forcing {unknown:?} that is neither an input nor one we compute"
+            )));
         }
         for names in [&t.input_variables, &t.target_variables, &t.forcing_variables] {
             if let Some(twice) = names.iter().enumerate().find(|(i, n)| names[..*i].contains(n)) {
@@ -189,27 +197,32 @@ impl Config {
         })
     }
 
-    /// Names and shapes of all tensors that the weights must have, statistics included.
+    /// Names and shapes of the networks' tensors.
     ///
     /// # Errors
     /// `Input` or `Unsupported` if the configuration is out of range.
-    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>> {
+    pub fn parameters(&self) -> Result<Vec<(String, Vec<usize>)>> {
         self.check()?;
         let mut all = Vec::new();
         Parameters::build(self.sizes()?, &mut |name, shape| {
             all.push((name.to_string(), shape.to_vec()));
             Ok(Tensor::zeros(0, DType::F32, &Device::Cpu)?)
         })?;
+        Ok(all)
+    }
+
+    /// Names and shapes of the statistics that are used: one value a level.
+    pub fn statistics(&self) -> Vec<(String, Vec<usize>)> {
         let t = &self.task_config;
         let names: BTreeSet<&String> =
             t.input_variables.iter().chain(&t.target_variables).chain(&t.forcing_variables).collect();
-        for variable in names {
+        let of = |variable: &String| {
             let is_residual = t.target_variables.contains(variable) && t.input_variables.contains(variable);
             let kinds = if is_residual { &["mean", "std", "diffs_std"][..] } else { &["mean", "std"] };
-            let shape = || vec![keys(variable, &t.pressure_levels).len()];
-            all.extend(kinds.iter().map(|kind| (format!("{kind}.{variable}"), shape())));
-        }
-        Ok(all)
+            let shape = vec![keys(variable, &t.pressure_levels).len()];
+            kinds.iter().map(|kind| (format!("{kind}.{variable}"), shape.clone())).collect::<Vec<_>>()
+        };
+        names.into_iter().flat_map(of).collect()
     }
 
     /// The grid of the configured resolution: from pole to pole, from longitude 0.
@@ -224,8 +237,13 @@ impl Config {
 
 /// Whether we can compute a forcing from time and place.
 fn is_computed(name: &str) -> bool {
-    const KNOWN: [&str; 5] =
-        ["toa_incident_solar_radiation", "year_progress_sin", "year_progress_cos", "day_progress_sin", "day_progress_cos"];
+    const KNOWN: [&str; 5] = [
+        "toa_incident_solar_radiation",
+        "year_progress_sin",
+        "year_progress_cos",
+        "day_progress_sin",
+        "day_progress_cos",
+    ];
     KNOWN.contains(&name)
 }
 
@@ -258,7 +276,15 @@ pub struct GraphCast {
     targets: Vec<Target>,
     lat: Vec<f32>,
     lon: Vec<f32>,
-    network: Box<dyn Network>,
+    graph: GraphConfig,
+    given: Given,
+    parameters: Arc<Parameters>,
+    device: Device,
+    dtype: DType,
+    /// Made when the first step asks for it: the graph and what the networks keep of it take time and memory that a look at weights does
+    /// not need.
+    network: OnceLock<Box<dyn Network>>,
+    preparing: Mutex<()>,
 }
 
 /// The graph networks, on some device.
@@ -305,27 +331,60 @@ impl GraphCast {
         let m = &config.model_config;
         let parameters = Parameters::read(weights, config.sizes()?, options.dtype, &options.device)?;
 
-        let coordinates = |name: &str, otherwise: Vec<f32>| -> Result<Vec<f32>> {
-            let Some(given) = options.auxiliary.get(name) else { return Ok(otherwise) };
-            Ok(given.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+        let coordinates = |name: &str| -> Result<Option<Vec<f32>>> {
+            let Some(given) = options.auxiliary.get(name) else { return Ok(None) };
+            Ok(Some(given.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?))
         };
         let (lat, lon) = config.grid();
-        let (lat, lon) = (coordinates("lat", lat)?, coordinates("lon", lon)?);
+        let (lat, lon) = (coordinates("lat")?.unwrap_or(lat), coordinates("lon")?.unwrap_or(lon));
         let senders = options.auxiliary.get("mesh2grid.senders");
-        let senders = senders.map(|t| t.to_dtype(DType::U32)?.flatten_all()?.to_vec1::<u32>()).transpose()?;
+        let given = Given {
+            corners: senders.map(|t| t.to_dtype(DType::U32)?.flatten_all()?.to_vec1::<u32>()).transpose()?,
+            mesh_lat_lon: coordinates("mesh_lat")?.zip(coordinates("mesh_lon")?),
+        };
         let graph = GraphConfig {
             mesh_size: m.mesh_size,
             radius_fraction: m.radius_query_fraction_edge_length,
             mesh2grid_divisor: m.mesh2grid_edge_normalization_factor,
         };
-        let graph = Graph::new(graph, &lat, &lon, senders.as_deref())?;
         let needs = needs(&config.task_config, frames, &channels, &targets, &lat, &lon)?;
-        let network: Box<dyn Network> = if options.device.is_cpu() && options.dtype == DType::F32 {
+        Ok(Self {
+            needs,
+            channels,
+            targets,
+            lat,
+            lon,
+            graph,
+            given,
+            parameters: Arc::new(parameters),
+            device: options.device.clone(),
+            dtype: options.dtype,
+            network: OnceLock::new(),
+            preparing: Mutex::new(()),
+        })
+    }
+
+    /// Makes the graph and what of the networks depends on it alone, unless that was done: the first step does it otherwise.
+    ///
+    /// # Errors
+    /// `Input` if the grid is none that a graph can be made of.
+    pub fn prepare(&self) -> Result<()> {
+        self.network().map(drop)
+    }
+
+    fn network(&self) -> Result<&dyn Network> {
+        let _one_at_a_time = self.preparing.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(network) = self.network.get() {
+            return Ok(network.as_ref());
+        }
+        let graph = Graph::new(self.graph, &self.lat, &self.lon, &self.given)?;
+        let parameters = self.parameters.clone();
+        let network: Box<dyn Network> = if self.device.is_cpu() && self.dtype == DType::F32 {
             Box::new(Host::new(parameters, &graph)?)
         } else {
-            Box::new(OnDevice::new(parameters, &graph, options.dtype, &options.device)?)
+            Box::new(OnDevice::new(parameters, &graph, self.dtype, &self.device)?)
         };
-        Ok(Self { needs, channels, targets, lat, lon, network })
+        Ok(self.network.get_or_init(|| network).as_ref())
     }
 
     /// The parts of one step; see [`Forecaster::step`].
@@ -341,7 +400,7 @@ impl GraphCast {
         let grid_features = grid_features.chunks_exact(n + 3).flat_map(|row| &row[..n]).copied().collect();
         let mut stages = Stages { grid_features, ..Stages::default() };
         let channels = |range: Range<usize>, rows: &mut [f32]| self.stack(&inputs, range, rows);
-        stages.grid_output_norm = self.network.forward(n, &channels, Some(&mut stages))?;
+        stages.grid_output_norm = self.network()?.forward(n, &channels, Some(&mut stages))?;
         Ok(stages)
     }
 
@@ -351,7 +410,9 @@ impl GraphCast {
         let target = target.map(|t| self.needs.oriented(t)).transpose()?;
         if let Some(t) = target.as_ref().filter(|t| t.time_unix_s != time) {
             let found = t.time_unix_s;
-            return Err(Error::usage(format!("forcings are of time {found} (s since 1970), the forecast is of {time}")));
+            return Err(Error::usage(format!(
+                "forcings are of time {found} (s since 1970), the forecast is of {time}"
+            )));
         }
         let mut values = Vec::new();
         let mut places = Vec::with_capacity(self.channels.len());
@@ -443,7 +504,7 @@ impl Forecaster for GraphCast {
         let last = history.last().ok_or_else(|| Error::usage("no frame to start from"))?;
         let inputs = self.inputs(&history, target)?;
         let channels = |range: Range<usize>, rows: &mut [f32]| self.stack(&inputs, range, rows);
-        let outputs = self.network.forward(self.channels.len(), &channels, None)?;
+        let outputs = self.network()?.forward(self.channels.len(), &channels, None)?;
         self.unstack(&outputs, last, target)
     }
 }

@@ -7,6 +7,7 @@
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::super::ops;
 use super::mesh::{Edges, Graph};
@@ -21,7 +22,7 @@ const EPSILON: f64 = 1e-5;
 
 /// The networks, with what they need of the graph.
 pub struct OnDevice {
-    parameters: Parameters,
+    parameters: Arc<Parameters>,
     device: Device,
     dtype: DType,
     grid_features: Vec<[f32; 3]>,
@@ -119,7 +120,7 @@ impl OnDevice {
     ///
     /// # Errors
     /// If the device refuses.
-    pub fn new(parameters: Parameters, graph: &Graph, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(parameters: Arc<Parameters>, graph: &Graph, dtype: DType, device: &Device) -> Result<Self> {
         let (n_grid, n_mesh) = (graph.grid_features.len(), graph.mesh_features.len());
         let mesh = Incoming::new(&graph.mesh, n_mesh, dtype, device)?;
         let inputs = parameters.mesh_encoder.layers[0].w.dim(0)?;
@@ -254,7 +255,7 @@ impl Mlp {
 #[cfg(test)]
 mod tests {
     use super::super::host::Host;
-    use super::super::mesh::GraphConfig;
+    use super::super::mesh::{Given, GraphConfig};
     use super::super::parameters::Sizes;
     use super::*;
 
@@ -264,7 +265,7 @@ mod tests {
         (*seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    fn parameters(sizes: Sizes) -> Parameters {
+    fn parameters(sizes: Sizes) -> Arc<Parameters> {
         let mut seed = 1;
         let get = &mut |name: &str, shape: &[usize]| -> Result<Tensor> {
             let n = shape.iter().product();
@@ -276,7 +277,7 @@ mod tests {
             let values: Vec<f32> = (0..n).map(|_| around + by * noise(&mut seed)).collect();
             Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
         };
-        Parameters::build(sizes, get).unwrap()
+        Arc::new(Parameters::build(sizes, get).unwrap())
     }
 
     /// The host's loops and candle's functions agree, for any number of hidden layers and steps.
@@ -285,7 +286,7 @@ mod tests {
         let config = GraphConfig { mesh_size: 2, radius_fraction: 0.7, mesh2grid_divisor: Some(0.4) };
         let lat: Vec<f32> = (0..19).map(|i| -90.0 + 10.0 * i as f32).collect();
         let lon: Vec<f32> = (0..36).map(|i| 10.0 * i as f32).collect();
-        let graph = Graph::new(config, &lat, &lon, None).unwrap();
+        let graph = Graph::new(config, &lat, &lon, &Given::default()).unwrap();
         for (hidden_layers, steps) in [(1, 3), (2, 1), (0, 2), (1, 0)] {
             let sizes = Sizes { channels: 7, targets: 5, latent: 24, hidden_layers, steps };
             let on_host = Host::new(parameters(sizes), &graph).unwrap();

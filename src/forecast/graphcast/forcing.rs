@@ -80,9 +80,8 @@ impl Sun {
         let rel = 1.7535 + 6.283_076 * theta;
         let rem = 6.240_041 + 6.283_02 * theta;
         let rlls = 4.8951 + 6.283_076 * theta;
-        let longitude =
-            4.8952 + 6.283_32 * theta - 0.0075 * sin(rel) - 0.0326 * cos(rel) - 0.0003 * sin(2.0 * rel)
-                + 0.0002 * cos(2.0 * rel);
+        let longitude = 4.8952 + 6.283_32 * theta - 0.0075 * sin(rel) - 0.0326 * cos(rel) - 0.0003 * sin(2.0 * rel)
+            + 0.0002 * cos(2.0 * rel);
         let sin_declination = sin(0.409_093) * sin(longitude);
         let equation_of_time = 591.8 * sin(2.0 * rlls) - 459.4 * sin(rem) + 39.5 * (sin(rem) * cos(2.0 * rlls))
             - 12.7 * sin(4.0 * rlls)
@@ -102,17 +101,17 @@ const FIRST_YEAR: f64 = 1951.5;
 
 /// Yearly means of total solar irradiance in W/m² as ERA5 used them (IFS cycle 41r2), before the factor 0.9965; 1951 to 1995.
 const IRRADIANCE: [f64; 45] = [
-    1365.7765, 1365.7676, 1365.6284, 1365.6564, 1365.7773, 1366.3109, 1366.6681, 1366.6328, 1366.3828, 1366.2767, 1365.9199,
-    1365.7484, 1365.6963, 1365.6976, 1365.7341, 1365.9178, 1366.1143, 1366.1644, 1366.2476, 1366.2426, 1365.9580, 1366.0525,
-    1365.7991, 1365.7271, 1365.5345, 1365.6453, 1365.8331, 1366.2747, 1366.6348, 1366.6482, 1366.6951, 1366.2859, 1366.1992,
-    1365.8103, 1365.6416, 1365.6379, 1365.7899, 1366.0826, 1366.6479, 1366.5533, 1366.4457, 1366.3021, 1366.0286, 1365.7971,
-    1365.6996,
+    1365.7765, 1365.7676, 1365.6284, 1365.6564, 1365.7773, 1366.3109, 1366.6681, 1366.6328, 1366.3828, 1366.2767,
+    1365.9199, 1365.7484, 1365.6963, 1365.6976, 1365.7341, 1365.9178, 1366.1143, 1366.1644, 1366.2476, 1366.2426,
+    1365.9580, 1366.0525, 1365.7991, 1365.7271, 1365.5345, 1365.6453, 1365.8331, 1366.2747, 1366.6348, 1366.6482,
+    1366.6951, 1366.2859, 1366.1992, 1365.8103, 1365.6416, 1365.6379, 1365.7899, 1366.0826, 1366.6479, 1366.5533,
+    1366.4457, 1366.3021, 1366.0286, 1365.7971, 1365.6996,
 ];
 
 /// The solar cycle that repeats from 1996 on.
 const CYCLE: [f64; 13] = [
-    1365.6121, 1365.7399, 1366.1021, 1366.3851, 1366.6836, 1366.6022, 1366.6807, 1366.2300, 1366.0480, 1365.8545, 1365.8107,
-    1365.7240, 1365.6918,
+    1365.6121, 1365.7399, 1366.1021, 1366.3851, 1366.6836, 1366.6022, 1366.6807, 1366.2300, 1366.0480, 1365.8545,
+    1365.8107, 1365.7240, 1365.6918,
 ];
 
 /// The table ends in the middle of 2034.
@@ -120,9 +119,8 @@ const N_YEARS: usize = IRRADIANCE.len() + 3 * CYCLE.len();
 
 /// Total solar irradiance in W/m² at `time` (seconds since 1970): yearly means, linearly interpolated, the ends held.
 fn total_solar_irradiance(time: i64) -> f64 {
-    let year_mean = |i: usize| {
-        0.9965 * IRRADIANCE.get(i).copied().unwrap_or_else(|| CYCLE[(i - IRRADIANCE.len()) % CYCLE.len()])
-    };
+    let year_mean =
+        |i: usize| 0.9965 * IRRADIANCE.get(i).copied().unwrap_or_else(|| CYCLE[(i - IRRADIANCE.len()) % CYCLE.len()]);
     let place = (fractional_year(time) - FIRST_YEAR).clamp(0.0, (N_YEARS - 1) as f64);
     let below = (place as usize).min(N_YEARS - 2);
     let (a, b) = (year_mean(below), year_mean(below + 1));

@@ -8,7 +8,7 @@
 
 use candle_core::{Device, Tensor};
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::super::ops::{Workers, with_values};
 use super::mesh::{Edges, Graph};
@@ -26,7 +26,7 @@ const KEPT_BYTES: usize = 4 << 30;
 /// The networks, with what they keep of the graph.
 pub struct Host {
     workers: Workers,
-    parameters: Parameters,
+    parameters: Arc<Parameters>,
     grid_features: Vec<[f32; 3]>,
     /// Latents of mesh nodes before they hear from the grid.
     mesh_nodes: Vec<f32>,
@@ -103,7 +103,7 @@ impl Host {
     ///
     /// # Errors
     /// If a matrix product is refused.
-    pub fn new(parameters: Parameters, graph: &Graph) -> Result<Self> {
+    pub fn new(parameters: Arc<Parameters>, graph: &Graph) -> Result<Self> {
         let (n_grid, n_mesh) = (graph.grid_features.len(), graph.mesh_features.len());
         let z = parameters.latent;
         let workers = Workers::new(&Device::Cpu)?;
@@ -142,11 +142,13 @@ impl Host {
             left -= bytes(&host.grid2mesh);
             let received = host.received_from_grid()?;
             let n = host.grid2mesh.senders.len();
-            host.grid2mesh_products = Some(by_rows(&host.workers, n, z, |edges, out| host.products_of_grid2mesh(edges, &received, out))?);
+            host.grid2mesh_products =
+                Some(by_rows(&host.workers, n, z, |edges, out| host.products_of_grid2mesh(edges, &received, out))?);
         }
         if bytes(&host.mesh2grid) <= left {
             let n = host.mesh2grid.senders.len();
-            host.mesh2grid_products = Some(by_rows(&host.workers, n, z, |edges, out| host.products_of_mesh2grid(edges, out))?);
+            host.mesh2grid_products =
+                Some(by_rows(&host.workers, n, z, |edges, out| host.products_of_mesh2grid(edges, out))?);
         }
         Ok(host)
     }
@@ -298,7 +300,8 @@ impl Host {
         let parts = split(nodes, of_nodes(true)).into_iter().zip(split(edges, of_edges));
         let parts = parts.zip(split(sent, of_nodes(more))).zip(split(received, of_nodes(more)));
         let work = chunks.iter().zip(parts);
-        work.map(|(chunk, (((nodes, edges), sent), received))| MeshWork { chunk, nodes, edges, sent, received }).collect()
+        work.map(|(chunk, (((nodes, edges), sent), received))| MeshWork { chunk, nodes, edges, sent, received })
+            .collect()
     }
 
     /// One chunk of a step on the mesh; `embedded` holds its edges' latents if this is the first step.
@@ -411,7 +414,9 @@ impl Mlp {
     fn apply(&self, x: &[f32], out: &mut [f32]) -> Result<()> {
         let first = &self.layers[0];
         let (inputs, width) = (first.w.dim(0)?, first.bias.len());
-        product(x, &first.w, |y| self.finish(x.len() / inputs, out, |i, row| row.copy_from_slice(&y[i * width..][..width])))?
+        product(x, &first.w, |y| {
+            self.finish(x.len() / inputs, out, |i, row| row.copy_from_slice(&y[i * width..][..width]))
+        })?
     }
 
     /// Applies all layers to rows that are the concatenation of those of `a` and of `b`.

@@ -13,6 +13,9 @@ use crate::{Error, Result};
 /// The finest mesh that is built: 655 362 nodes. The published models use 6 at most.
 pub const MAX_SPLITS: usize = 8;
 
+/// Query radii that are accepted, in edge lengths: at 2 a point sends to some 15 nodes. The published models use 0.6.
+pub const RADIUS_FRACTIONS: std::ops::RangeInclusive<f64> = 1e-3..=2.0;
+
 /// Grid points that are accepted at most: those of 0.1° (1801 × 3600).
 const MAX_GRID_POINTS: usize = 1801 * 3600;
 
@@ -60,6 +63,16 @@ pub struct GraphConfig {
     pub radius_fraction: f64,
     /// Divisor of the features of edges from mesh to grid; the longest such edge where it is not given.
     pub mesh2grid_divisor: Option<f64>,
+}
+
+/// Parts of a [`Graph`] that were computed elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Three mesh nodes for each grid point: the corners of the nearest triangle.
+    pub corners: Option<Vec<u32>>,
+    /// Latitude and longitude of each mesh node, degrees. An ulp of theirs (3e-5 degrees) is 2e-6 of the longest edge of a mesh of two
+    /// splits and 5e-5 of one of six, and vector libraries differ by one or two.
+    pub mesh_lat_lon: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 impl Mesh {
@@ -154,13 +167,14 @@ fn icosahedron() -> (Vec<[f32; 3]>, Vec<[u32; 3]>) {
 }
 
 /// Splits each face into four; new nodes, at the middles of edges and then moved onto the sphere, are appended as they are met.
+/// Squares are of f32 and their sum of f64, as BLAS did it for the original: so every node is the same to the last bit.
 fn split(vertices: &mut Vec<[f32; 3]>, faces: &[[u32; 3]]) -> Vec<[u32; 3]> {
     let mut middles = HashMap::with_capacity(faces.len() * 3 / 2);
     let mut middle = |a: u32, b: u32| {
         *middles.entry((a.min(b), a.max(b))).or_insert_with(|| {
             let (p, q) = (vertices[a as usize], vertices[b as usize]);
             let m = [0, 1, 2].map(|i| (p[i] + q[i]) / 2.0);
-            let length = norm(m);
+            let length = (m.iter().map(|v| f64::from(v * v)).sum::<f64>() as f32).sqrt();
             vertices.push(m.map(|v| v / length));
             vertices.len() as u32 - 1
         })
@@ -176,16 +190,18 @@ fn split(vertices: &mut Vec<[f32; 3]>, faces: &[[u32; 3]]) -> Vec<[u32; 3]> {
 impl Graph {
     /// The graph of the grid with these latitudes and longitudes (degrees).
     ///
-    /// A grid point between two triangles at the same distance (within rounding) takes the one that was split off first. `corners`
-    /// replaces that choice: three mesh nodes for each grid point, for results that must repeat another implementation's ties.
+    /// A grid point between two triangles at the same distance (within rounding) takes the one that was split off first; and latitudes
+    /// and longitudes of mesh nodes are the closest f32. `given` replaces either, for features that must repeat another
+    /// implementation's choice and its last bits.
     ///
     /// # Errors
     /// If a coordinate is not finite, the grid is empty or larger than any known one, or the configuration is out of range.
-    pub fn new(config: GraphConfig, lat: &[f32], lon: &[f32], corners: Option<&[u32]>) -> Result<Self> {
+    pub fn new(config: GraphConfig, lat: &[f32], lon: &[f32], given: &Given) -> Result<Self> {
         check_grid(lat, lon)?;
-        if !(config.radius_fraction > 0.0 && config.radius_fraction <= 2.0) {
+        if !RADIUS_FRACTIONS.contains(&config.radius_fraction) {
             let found = config.radius_fraction;
-            return Err(Error::unsupported(format!("a query radius of {found} edge lengths, between 0 and 2 is supported")));
+            let message = format!("a query radius of {found} edge lengths, {RADIUS_FRACTIONS:?} is supported");
+            return Err(Error::unsupported(message));
         }
         let mesh = Mesh::icosahedral(config.mesh_size)?;
         let longest = mesh.longest_edge();
@@ -194,10 +210,12 @@ impl Graph {
         let points: Vec<[f32; 3]> = place_grid(lat, lon);
         let mesh_points: Vec<[f64; 3]> = mesh.vertices.iter().map(|v| v.map(f64::from)).collect();
         let (senders, receivers) = within(&points, &mesh_points, radius);
-        let corners: Vec<u32> = match corners {
+        let corners: Vec<u32> = match &given.corners {
             Some(corners) => {
                 if corners.len() != 3 * points.len() || corners.iter().any(|&c| c as usize >= mesh_points.len()) {
-                    return Err(Error::usage("corners of the nearest triangles: three nodes of the mesh a grid point are needed"));
+                    return Err(Error::usage(
+                        "corners of the nearest triangles: three nodes of the mesh a grid point are needed",
+                    ));
                 }
                 corners.to_vec()
             }
@@ -209,7 +227,15 @@ impl Graph {
 
         let (grid_lat, grid_lon) = nodes_of_grid(lat, lon);
         let grid = Sphere::new(&grid_lat, &grid_lon);
-        let (mesh_lat, mesh_lon) = mesh.lat_lon();
+        let (mesh_lat, mesh_lon) = match &given.mesh_lat_lon {
+            Some((lat, lon)) => {
+                if lat.len() != mesh_points.len() || lon.len() != lat.len() {
+                    return Err(Error::usage("a latitude and a longitude of each node of the mesh are needed"));
+                }
+                (lat.clone(), lon.clone())
+            }
+            None => mesh.lat_lon(),
+        };
         let nodes = Sphere::new(&mesh_lat, &mesh_lon);
         let grid2mesh = Edges::new(senders, receivers, &grid, &nodes, None);
         let (senders, receivers) = mesh.edges();
@@ -393,7 +419,8 @@ impl<'a> Cells<'a> {
     fn new(nodes: &'a [[f64; 3]], reach: f64) -> Self {
         // At least 1/1000 of the sphere's radius keeps coordinates of cubes small; an empty cube costs nothing.
         let side = reach.max(1e-3);
-        let mut sorted: Vec<(u64, u32)> = nodes.iter().zip(0..).map(|(&v, i)| (Self::key(Self::cube(v, side)), i)).collect();
+        let mut sorted: Vec<(u64, u32)> =
+            nodes.iter().zip(0..).map(|(&v, i)| (Self::key(Self::cube(v, side)), i)).collect();
         sorted.sort_unstable();
         Self { nodes, side, sorted }
     }
@@ -529,11 +556,15 @@ mod tests {
     #[test]
     fn sizes_out_of_range_are_refused() {
         assert!(Mesh::icosahedral(MAX_SPLITS + 1).is_err());
+        let none = Given::default();
+        let corners = |c: &[u32]| Given { corners: Some(c.to_vec()), ..Given::default() };
         let config = GraphConfig { mesh_size: 1, radius_fraction: 0.6, mesh2grid_divisor: None };
-        assert!(Graph::new(config, &[], &[0.0], None).is_err());
-        assert!(Graph::new(config, &[f32::NAN], &[0.0], None).is_err());
-        assert!(Graph::new(GraphConfig { radius_fraction: 1e9, ..config }, &[0.0], &[0.0], None).is_err());
-        assert!(Graph::new(config, &[0.0], &[0.0], Some(&[0, 1, 42])).is_err());
-        assert!(Graph::new(config, &[0.0, 1.0], &[0.0, 1.0], Some(&[0, 1, 2, 41, 40, 39, 3, 4, 5, 6, 7, 8])).is_ok());
+        assert!(Graph::new(config, &[], &[0.0], &none).is_err());
+        assert!(Graph::new(config, &[f32::NAN], &[0.0], &none).is_err());
+        assert!(Graph::new(GraphConfig { radius_fraction: 1e9, ..config }, &[0.0], &[0.0], &none).is_err());
+        assert!(Graph::new(config, &[0.0], &[0.0], &corners(&[0, 1, 42])).is_err());
+        assert!(
+            Graph::new(config, &[0.0, 1.0], &[0.0, 1.0], &corners(&[0, 1, 2, 41, 40, 39, 3, 4, 5, 6, 7, 8])).is_ok()
+        );
     }
 }

@@ -6,6 +6,7 @@
 
 mod archive;
 pub(super) mod aurora;
+pub(super) mod graphcast;
 mod npz;
 mod pickle;
 mod torch;

@@ -4,21 +4,19 @@
 //! `diffs_stddev_by_level.nc`) with the 37 levels of ERA5, of which those of the model are taken, or one safetensors file with
 //! tensors `mean.V`, `std.V` and `diffs_std.V`, which has the model's levels already.
 
-use super::super::import::{Checkpoint, ImportOptions, Imported};
-use super::super::weights::{About, Planned, Weights};
-use super::parameters::Parameters;
-use super::{Config, ModelConfig, ON_LEVELS, TaskConfig};
+use super::{Checkpoint, ImportOptions, Imported};
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
+use crate::forecast::graphcast::{Config, ModelConfig, ON_LEVELS, TaskConfig};
+use crate::forecast::weights::{About, Planned, Weights};
 use crate::io::{self, OpenOptions, Source};
-use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Weights of a checkpoint; `None` if it is none of GraphCast's.
-pub(super) fn import<'a>(checkpoint: &'a Checkpoint, options: &ImportOptions) -> Result<Option<Imported<'a>>> {
+pub(crate) fn import<'a>(checkpoint: &'a Checkpoint, options: &ImportOptions) -> Result<Option<Imported<'a>>> {
     const PREFIX: &str = "params:";
     if !checkpoint.tensors().keys().any(|name| name.starts_with("params:grid2mesh_gnn/")) {
         return Ok(None);
@@ -29,18 +27,17 @@ pub(super) fn import<'a>(checkpoint: &'a Checkpoint, options: &ImportOptions) ->
     }
     let parsed: Config =
         serde_json::from_value(config.clone()).map_err(|e| Error::input(format!("configuration: {e}")))?;
-    parsed.check().context(|| "configuration")?;
-
     // Every tensor that the configuration asks for, in its shape; what else there is comes along.
-    Parameters::build(parsed.sizes()?, &mut |name, shape| {
+    for (name, shape) in parsed.parameters().context(|| "configuration")? {
         let meta = checkpoint.meta(&format!("{PREFIX}{name}"))?;
         let is_float = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::BF16].contains(&meta.dtype);
         if meta.shape != shape || !is_float {
             let (dtype, found) = (meta.dtype, &meta.shape);
-            return Err(Error::input(format!("{name:?} is {dtype:?} of shape {found:?}, not floats of shape {shape:?}")));
+            return Err(Error::input(format!(
+                "{name:?} is {dtype:?} of shape {found:?}, not floats of shape {shape:?}"
+            )));
         }
-        Ok(Tensor::zeros(0, DType::F32, &Device::Cpu)?)
-    })?;
+    }
     let mut tensors = Vec::new();
     for name in checkpoint.tensors().keys() {
         if let Some(ours) = name.strip_prefix(PREFIX) {
@@ -48,7 +45,7 @@ pub(super) fn import<'a>(checkpoint: &'a Checkpoint, options: &ImportOptions) ->
         }
     }
     if !options.statistics.is_empty() {
-        for (name, values) in Statistics::read(&options.statistics, &parsed.task_config)?.of_task(&parsed.task_config)? {
+        for (name, values) in Statistics::read(&options.statistics, &parsed.task_config)?.of_model(&parsed)? {
             let shape = vec![values.len()];
             let bytes = move || Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect());
             tensors.push((name, Planned { dtype: Dtype::F32, shape, bytes: Box::new(bytes) }));
@@ -56,8 +53,7 @@ pub(super) fn import<'a>(checkpoint: &'a Checkpoint, options: &ImportOptions) ->
     }
     config["variant"] = variant(&parsed).into();
     let text = |name: &str| checkpoint.texts().get(name).cloned().unwrap_or_default();
-    let about =
-        About { model: "graphcast".into(), config, licence: text("license"), source: checkpoint.file_name() };
+    let about = About { model: "graphcast".into(), config, licence: text("license"), source: checkpoint.file_name() };
     Ok(Some(Imported { about, tensors }))
 }
 
@@ -135,9 +131,12 @@ fn merge(config: &mut Value, given: &Value) {
     }
 }
 
-/// Kinds of statistics: our name, and what an official file is called.
-const KINDS: [(&str, &str); 3] =
-    [("diffs_std", "diffs_stddev_by_level"), ("mean", "mean_by_level"), ("std", "stddev_by_level")];
+/// Kinds of statistics: our name, a word that tells its file by its name (the first that is there), and what the official file is called.
+const KINDS: [(&str, &str, &str); 3] = [
+    ("diffs_std", "diffs", "diffs_stddev_by_level.nc"),
+    ("std", "std", "stddev_by_level.nc"),
+    ("mean", "mean", "mean_by_level.nc"),
+];
 
 /// Most values of one variable's statistics: levels.
 const MAX_LEVELS: u64 = 1 << 10;
@@ -159,9 +158,8 @@ impl Statistics {
                 continue;
             }
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            // "diffs_stddev_by_level" ends in the name of another kind, and comes first in the list.
-            let Some((kind, _)) = KINDS.iter().find(|k| stem.ends_with(k.1)) else {
-                let names = KINDS.map(|k| format!("{}.nc", k.1)).join(", ");
+            let Some((kind, ..)) = KINDS.iter().find(|k| stem.contains(k.1)) else {
+                let names = KINDS.map(|k| k.2).join(", ");
                 return Err(Error::usage(format!("not one of GraphCast's statistics: {names}"))).context(place);
             };
             if seen.contains(kind) {
@@ -193,7 +191,10 @@ impl Statistics {
             let Some(i) = source.schema().variables.iter().position(|v| v.name() == name) else { return Ok(None) };
             let variable = &source.schema().variables[i];
             if variable.shape.len() > 1 || variable.len() > MAX_LEVELS {
-                return Err(Error::input(format!("{name:?} has shape {:?}, one value a level is expected", variable.shape)));
+                return Err(Error::input(format!(
+                    "{name:?} has shape {:?}, one value a level is expected",
+                    variable.shape
+                )));
             }
             let region: Vec<_> = variable.shape.iter().map(|&n| 0..n).collect();
             Ok(Some(floats(&source.read(i, &region)?).ok_or_else(|| Error::input(format!("{name:?} is not numbers")))?))
@@ -205,9 +206,8 @@ impl Statistics {
             let picked = if ON_LEVELS.contains(&name.as_str()) {
                 let levels = levels.as_ref().ok_or_else(|| Error::input("there is no coordinate \"level\""))?;
                 let at = |hpa: &u32| levels.iter().position(|&l| l == f64::from(*hpa)).and_then(|i| values.get(i));
-                let pick = |hpa| {
-                    at(hpa).copied().ok_or_else(|| Error::input(format!("{name:?} has no value at level {hpa}")))
-                };
+                let pick =
+                    |hpa| at(hpa).copied().ok_or_else(|| Error::input(format!("{name:?} has no value at level {hpa}")));
                 task.pressure_levels.iter().map(pick).collect::<Result<Vec<f64>>>()?
             } else {
                 values
@@ -217,28 +217,24 @@ impl Statistics {
         Ok(())
     }
 
-    /// Those of the task's variables, or an error that lists what is missing.
-    fn of_task(mut self, task: &TaskConfig) -> Result<Vec<(String, Vec<f32>)>> {
-        let mut missing = Vec::new();
-        let mut found = Vec::new();
-        let names: std::collections::BTreeSet<&String> =
-            task.input_variables.iter().chain(&task.target_variables).chain(&task.forcing_variables).collect();
-        for variable in names {
-            let is_residual = task.target_variables.contains(variable) && task.input_variables.contains(variable);
-            for (kind, _) in KINDS {
-                let name = format!("{kind}.{variable}");
-                match self.values.remove(&name) {
-                    Some(values) => found.push((name, values)),
-                    None if kind != "diffs_std" || is_residual => missing.push(name),
-                    None => {}
-                }
+    /// Those that the model uses, or an error that lists what is missing.
+    fn of_model(mut self, config: &Config) -> Result<Vec<(String, Vec<f32>)>> {
+        let needed: Vec<String> = config.statistics().into_iter().map(|s| s.0).collect();
+        let missing: Vec<&String> = needed.iter().filter(|name| !self.values.contains_key(*name)).collect();
+        if !missing.is_empty() {
+            let missing: Vec<&str> = missing.into_iter().map(String::as_str).collect();
+            let files = KINDS.map(|k| k.2).join(", ");
+            let message = format!("the statistics lack {}; the three files {files} are needed", missing.join(", "));
+            return Err(Error::input(message));
+        }
+        self.values.retain(|name, _| needed.contains(name));
+        for (name, shape) in config.statistics() {
+            let n = self.values[&name].len();
+            if [n] != shape[..] {
+                return Err(Error::input(format!("the statistics {name:?} have {n} values, {shape:?} are expected")));
             }
         }
-        if missing.is_empty() {
-            return Ok(found);
-        }
-        let files = KINDS.map(|k| format!("{}.nc", k.1)).join(", ");
-        Err(Error::input(format!("the statistics lack {}; the three files {files} are needed", missing.join(", "))))
+        Ok(self.values.into_iter().collect())
     }
 }
 
