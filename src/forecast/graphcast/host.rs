@@ -502,7 +502,7 @@ fn each<T: Send>(workers: &Workers, pieces: Vec<T>, work: impl Fn(usize, &mut T)
 }
 
 /// Cuts a slice into pieces of these lengths.
-fn split<'a>(mut all: &'a mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&'a mut [f32]> {
+fn split(mut all: &mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
     let cut = |length| all.split_off_mut(..length).expect("the pieces are no longer than the whole");
     lengths.map(cut).collect()
 }

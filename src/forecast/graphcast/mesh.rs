@@ -310,7 +310,7 @@ impl Sphere {
 }
 
 fn check_grid(lat: &[f32], lon: &[f32]) -> Result<()> {
-    let points = lat.len().checked_mul(lon.len()).unwrap_or(usize::MAX);
+    let points = lat.len().saturating_mul(lon.len());
     if points == 0 || points > MAX_GRID_POINTS {
         let (h, w) = (lat.len(), lon.len());
         return Err(Error::input(format!("a grid of {h} × {w} points, between 1 and {MAX_GRID_POINTS} are supported")));
