@@ -462,6 +462,9 @@ fn hostile_checkpoints_are_refused() {
     }
 }
 
+/// Something done to the tensors of weights.
+type Change<'a> = dyn Fn(&mut Vec<(String, weights::Planned<'_>)>) + 'a;
+
 /// Weights whose statistics or networks do not fit their configuration are not run.
 #[test]
 fn damaged_weights_are_refused() {
@@ -469,7 +472,7 @@ fn damaged_weights_are_refused() {
         let scratch = tempfile::tempdir().unwrap();
         let good = f.weights(scratch.path());
         let path = scratch.path().join("changed.safetensors");
-        let write = |change: &dyn Fn(&mut Vec<(String, weights::Planned<'_>)>)| {
+        let write = |change: &Change<'_>| {
             let mut tensors: Vec<(String, weights::Planned<'_>)> = Vec::new();
             for name in good.names() {
                 let (dtype, shape) = good.info(&name).map(|(d, s)| (d, s.to_vec())).unwrap();
