@@ -17,6 +17,8 @@ pub mod decompress;
 pub mod encode;
 pub mod error;
 pub mod field;
+#[cfg(feature = "forecast")]
+pub mod forecast;
 pub mod io;
 pub mod plan;
 pub mod predict;
