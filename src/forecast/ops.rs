@@ -175,7 +175,10 @@ pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -
 pub(crate) fn layer_norm_of(x: Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let x = x.contiguous()?;
     if !is_plain(&x) {
-        return Ok(candle_nn::ops::layer_norm(&x, weight, bias, eps as f32)?);
+        // candle's fast one does not know f64 on the CPU.
+        let slow = x.device().is_cpu();
+        let norm = if slow { candle_nn::ops::layer_norm_slow } else { candle_nn::ops::layer_norm };
+        return Ok(norm(&x, weight, bias, eps as f32)?);
     }
     x.inplace_op3(&weight.contiguous()?, &bias.contiguous()?, &LayerNorm { eps: eps as f32 })?;
     Ok(x)
