@@ -172,12 +172,15 @@ impl Config {
         if depths.chain([&self.enc_depth, &self.dec_depth]).any(|n| !(1..=1000).contains(n)) {
             return wrong("1 to 1000 layers or blocks");
         }
-        if !(1..=1 << 14).contains(&d) || !d.is_multiple_of(4) || d % self.num_heads.max(1) != 0 || self.num_heads == 0
+        if !(1..=1 << 14).contains(&d)
+            || !d.is_multiple_of(4)
+            || !d.is_multiple_of(self.num_heads.max(1))
+            || self.num_heads == 0
         {
             return wrong("embed_dim must be a multiple of 4 and of num_heads, at most 16384");
         }
         for (i, (&e, &h)) in self.encoder_num_heads.iter().zip(self.decoder_num_heads.iter().rev()).enumerate() {
-            if e == 0 || h == 0 || (d << i) % e != 0 || (d << i) % h != 0 {
+            if e == 0 || h == 0 || !(d << i).is_multiple_of(e) || !(d << i).is_multiple_of(h) {
                 return wrong("the width of each stage must be a multiple of its heads");
             }
         }

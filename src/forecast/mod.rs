@@ -73,6 +73,7 @@ pub trait FieldCodec: Send + Sync {
     ///
     /// # Errors
     /// `Corrupt` if the bytes are damaged.
+    #[allow(clippy::wrong_self_convention)] // it is the codec that reads
     fn from_bytes(&self, bytes: &[u8], time_unix_s: i64) -> Result<Latent>;
 }
 

@@ -97,11 +97,11 @@ fn unstacked(name: &str, from: &str, meta: &TensorMeta) -> Result<Vec<(String, P
             names.join(", ")
         ))
     };
-    let shape = match &meta.shape[..] {
+    let shape = match meta.shape[..] {
         // Kernels: [D, variables, T, P, P].
-        &[d, n, t, p, q] if suffix.is_empty() && n == count => vec![d, 1, t, p, q],
-        &[rows, width] if suffix == ".weight" && rows.is_multiple_of(count) => vec![rows / count, width],
-        &[rows] if suffix == ".bias" && rows.is_multiple_of(count) => vec![rows / count],
+        [d, n, t, p, q] if suffix.is_empty() && n == count => vec![d, 1, t, p, q],
+        [rows, width] if suffix == ".weight" && rows.is_multiple_of(count) => vec![rows / count, width],
+        [rows] if suffix == ".bias" && rows.is_multiple_of(count) => vec![rows / count],
         _ => return Err(wrong()),
     };
     let piece = |i| Piece { from: from.to_string(), slice: Some((i, count)), shape: shape.clone() };

@@ -158,7 +158,7 @@ impl Machine<'_> {
                 Ok(())
             }
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(Value::Tuple(items))
             }
             0x85..=0x87 => {
@@ -173,7 +173,7 @@ impl Machine<'_> {
                 self.set_items(&items)
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.set_items(&items)
             }
             // APPEND, APPENDS
@@ -182,7 +182,7 @@ impl Machine<'_> {
                 self.append(&items)
             }
             b'e' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.append(&items)
             }
             // BINPUT, LONG_BINPUT, MEMOIZE
@@ -294,7 +294,7 @@ impl Machine<'_> {
         Ok(items)
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Id>> {
+    fn pop_to_mark(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().ok_or_else(|| Error::input("there is no mark"))?;
         Ok(self.stack.split_off(mark))
     }
