@@ -19,7 +19,7 @@ pub fn run(args: &WeightsArgs) -> Result<ExitCode> {
 
 fn run_import(args: &WeightsImportArgs) -> Result<ExitCode> {
     let output = args.output.clone().unwrap_or_else(|| args.checkpoint.with_extension("safetensors"));
-    let config = args.config.as_ref().map(|path| read_json(path)).transpose()?;
+    let config = args.config.as_ref().map(read_json).transpose()?;
     let options = ImportOptions { config, statistics: args.statistics.clone() };
     let about = import(&args.checkpoint, &output, &options, args.force)?;
     if !args.quiet {
@@ -84,7 +84,7 @@ fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(' ');
         }
         out.push(digit);

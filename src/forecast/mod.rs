@@ -74,6 +74,7 @@ pub trait FieldCodec: Send + Sync {
     ///
     /// # Errors
     /// `Corrupt` if the bytes are damaged.
+    #[allow(clippy::wrong_self_convention)] // it is the codec that reads
     fn from_bytes(&self, bytes: &[u8], time_unix_s: i64) -> Result<Latent>;
 }
 
@@ -187,6 +188,7 @@ pub fn open_field_codec(path: &Path, options: &Options) -> Result<Box<dyn FieldC
 /// What candle refuses: a shape (which checks should have caught), or memory on a device.
 impl From<candle_core::Error> for Error {
     fn from(e: candle_core::Error) -> Self {
-        Error::input(format!("the model can not be run: {e}"))
+        // A trace may follow.
+        Error::input(format!("the model can not be run: {}", e.to_string().lines().next().unwrap_or_default()))
     }
 }
