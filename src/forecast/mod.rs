@@ -7,12 +7,14 @@
 //! A model is one file in this folder and one line in [`MODELS`].
 
 pub mod aurora;
+pub mod exact;
 mod frame;
 pub mod import;
 mod names;
 mod needs;
 mod ops;
 mod rollout;
+pub mod vaeformer;
 pub mod weights;
 
 pub use frame::{Frame, Grid};
@@ -131,7 +133,7 @@ pub struct Entry {
 }
 
 /// All models.
-pub const MODELS: &[Entry] = &[aurora::ENTRY];
+pub const MODELS: &[Entry] = &[aurora::ENTRY, vaeformer::ENTRY];
 
 /// Opens the model that a safetensors file holds.
 ///
