@@ -23,6 +23,8 @@ pub enum Command {
     Decompress(DecompressArgs),
     Inspect(InspectArgs),
     Verify(VerifyArgs),
+    #[cfg(feature = "forecast")]
+    Weights(WeightsArgs),
 }
 
 /// Compress NetCDF, Zarr, .npy or raw files within an error bound.
@@ -164,6 +166,57 @@ pub struct VerifyArgs {
     pub json: bool,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// Prepare weights of forecast models, from official checkpoints that you have downloaded.
+#[cfg(feature = "forecast")]
+#[derive(Debug, Args)]
+#[command(after_help = super::help::WEIGHTS_EXAMPLES)]
+pub struct WeightsArgs {
+    #[command(subcommand)]
+    pub command: WeightsCommand,
+}
+
+#[cfg(feature = "forecast")]
+#[derive(Debug, Subcommand)]
+pub enum WeightsCommand {
+    Import(WeightsImportArgs),
+    Inspect(WeightsInspectArgs),
+}
+
+/// Turn a checkpoint (.ckpt, .pth, .npz) into one safetensors file with the model's configuration. Nothing in a checkpoint is executed, nothing is
+/// fetched.
+#[cfg(feature = "forecast")]
+#[derive(Debug, Args)]
+pub struct WeightsImportArgs {
+    /// Checkpoint.
+    pub checkpoint: PathBuf,
+    /// File to write [default: CHECKPOINT with the ending .safetensors].
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// JSON file with hyper-parameters that the checkpoint does not hold; published variants need none.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// NetCDF file with statistics that the model normalises by (GraphCast has three). Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub statistics: Vec<PathBuf>,
+    /// Replace a file that is there already.
+    #[arg(long)]
+    pub force: bool,
+    /// Print nothing but errors and warnings.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Show what weights are: model, variant, parameters, licence, digest.
+#[cfg(feature = "forecast")]
+#[derive(Debug, Args)]
+pub struct WeightsInspectArgs {
+    /// Weights that `residuum weights import` wrote.
+    pub weights: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

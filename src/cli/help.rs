@@ -58,3 +58,10 @@ Examples:
   residuum decompress era5.nc.rsd --var t2m --range latitude=0:90 -o north.nc
   residuum decompress p.f32.rsd --range 0=10:20 -o - --format raw | consumer
   residuum decompress killed.rsd --recover -o what_is_left.nc";
+
+/// Below `residuum weights --help`.
+#[cfg(feature = "forecast")]
+pub const WEIGHTS_EXAMPLES: &str = "\
+Examples:
+  residuum weights import aurora-0.25-small-pretrained.ckpt -o aurora-small.safetensors
+  residuum weights inspect aurora-small.safetensors";

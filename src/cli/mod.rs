@@ -15,6 +15,8 @@ mod report;
 mod select;
 mod table;
 mod verify;
+#[cfg(feature = "forecast")]
+mod weights;
 
 use crate::error::{Error, Kind, Result};
 use args::{Cli, Command};
@@ -29,6 +31,8 @@ pub fn main() -> ExitCode {
         Command::Decompress(args) => decompress::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
+        #[cfg(feature = "forecast")]
+        Command::Weights(args) => weights::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -1,15 +1,696 @@
-//! Aurora.
+//! Aurora (Bodnar et al., "A foundation model for the Earth system", Nature 2025): a Perceiver encoder from pressure levels to a few latent
+//! levels of patches, a 3-D Swin transformer U-Net, and a Perceiver decoder back. Reimplemented from its published description; weights of the
+//! authors' checkpoints fit (`residuum weights import`).
+//!
+//! The pretrained, fine-tuned (LoRA), small, 12-hour and 0.1° variants differ in [`Config`] only. Those for air pollution, waves and version 1.5 are
+//! other models.
+//!
+//! The model normalises, cuts a grid that has one row too many (721 → 720, the southernmost), and predicts the state itself. Encoder and decoder work on a few
+//! rows of patches at a time, the backbone on a few windows.
+//!
+//! Auxiliary tensor: `aux.root_area`, f32, one value for each patch, rows first: the root of the patch's area in km as the authors' software computes it (see
+//! [`codes`]'s notes on why the last bit matters).
 
-use super::{Checkpoint, Entry, ImportOptions, Imported, Model, Options, Weights};
+mod codes;
+mod swin;
+
+use super::layers::{Linear, Mlp, Norm, Probe, Source};
+use super::ops::{self, Workers};
+use super::{Entry, Forecaster, Frame, Grid, GridNeed, Key, Model, Needs, Options, Weights};
 use crate::error::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::ops::Range;
+use swin::{Backbone, Run};
 
 /// Aurora's line of the registry.
-pub const ENTRY: Entry = Entry { name: "aurora", open, import };
+pub const ENTRY: Entry = Entry {
+    name: "aurora",
+    open: |weights, options| Ok(Model::Forecaster(Box::new(Aurora::new(weights, options)?))),
+    import: super::import::aurora::import,
+};
 
-fn open(_: &Weights, _: &Options) -> Result<Model> {
-    Err(Error::unsupported("under way"))
+/// Mean and scale of each variable (per level: `z_500`), as published in PyPI's `microsoft-aurora`.
+const NORMALISATION: &str = include_str!("../../weights/aurora/normalisation.json");
+
+/// When a roll-out adds its low-rank weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraMode {
+    /// The same in all steps.
+    Single,
+    /// The same in all steps but the first, which has none.
+    FromSecond,
+    /// Others in each step.
+    All,
 }
 
-fn import<'a>(_: &'a Checkpoint, _: &ImportOptions) -> Result<Option<Imported<'a>>> {
-    Ok(None)
+/// Hyper-parameters; the defaults are those of the 0.25° model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Surface variables.
+    pub surf_vars: Vec<String>,
+    /// Variables that never change.
+    pub static_vars: Vec<String>,
+    /// Variables on pressure levels.
+    pub atmos_vars: Vec<String>,
+    /// Pressure levels in hPa. The weights fit any.
+    pub atmos_levels: Vec<u32>,
+    /// Hours that a step goes forward, and between the frames of the history.
+    pub timestep_hours: u32,
+    /// Grid points along a patch's side.
+    pub patch_size: usize,
+    /// Width of tokens in the encoder and the first stage.
+    pub embed_dim: usize,
+    /// Latent levels, the surface's included.
+    pub latent_levels: usize,
+    /// Heads of the Perceivers.
+    pub num_heads: usize,
+    /// Layers of the encoder's Perceiver.
+    pub enc_depth: usize,
+    /// Layers of the decoder's Perceiver.
+    pub dec_depth: usize,
+    /// Tokens of a window: levels, rows, columns.
+    pub window_size: [usize; 3],
+    /// Blocks of each encoder stage.
+    pub encoder_depths: Vec<usize>,
+    /// Heads of each encoder stage.
+    pub encoder_num_heads: Vec<usize>,
+    /// Blocks of each decoder stage.
+    pub decoder_depths: Vec<usize>,
+    /// Heads of each decoder stage.
+    pub decoder_num_heads: Vec<usize>,
+    /// Width of hidden layers over that of tokens.
+    pub mlp_ratio: f64,
+    /// The same in the decoder's Perceiver.
+    pub dec_mlp_ratio: f64,
+    /// Added to variances in the Perceivers' layer norms.
+    pub perceiver_ln_eps: f64,
+    /// Frames that a step looks back on.
+    pub max_history_size: usize,
+    /// Layer norms of keys and queries in the first layer of the encoder's Perceiver.
+    pub stabilise_level_agg: bool,
+    /// Whether there are low-rank additions.
+    pub use_lora: bool,
+    /// Roll-out steps from which on nothing is added.
+    pub lora_steps: usize,
+    /// Which addition a step takes.
+    pub lora_mode: LoraMode,
+    /// Additions are multiplied by this over their rank.
+    pub lora_alpha: f64,
+    /// Means of variables, `2t` or `z_500`, where they are not the published ones.
+    pub locations: HashMap<String, f64>,
+    /// Scales of variables, likewise.
+    pub scales: HashMap<String, f64>,
+}
+
+/// Pressure levels whose normalisation is published, hPa.
+pub(super) const LEVELS: [u32; 13] = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000];
+
+impl Default for Config {
+    fn default() -> Self {
+        let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect();
+        Self {
+            surf_vars: names(&["2t", "10u", "10v", "msl"]),
+            static_vars: names(&["lsm", "z", "slt"]),
+            atmos_vars: names(&["z", "u", "v", "t", "q"]),
+            atmos_levels: LEVELS.to_vec(),
+            timestep_hours: 6,
+            patch_size: 4,
+            embed_dim: 512,
+            latent_levels: 4,
+            num_heads: 16,
+            enc_depth: 1,
+            dec_depth: 1,
+            window_size: [2, 6, 12],
+            encoder_depths: vec![6, 10, 8],
+            encoder_num_heads: vec![8, 16, 32],
+            decoder_depths: vec![8, 10, 6],
+            decoder_num_heads: vec![32, 16, 8],
+            mlp_ratio: 4.0,
+            dec_mlp_ratio: 2.0,
+            perceiver_ln_eps: 1e-5,
+            max_history_size: 2,
+            stabilise_level_agg: false,
+            use_lora: false,
+            lora_steps: 40,
+            lora_mode: LoraMode::Single,
+            lora_alpha: 8.0,
+            locations: HashMap::new(),
+            scales: HashMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what no Aurora has, so that sizes can be computed without care. Whether tensors have these sizes is seen when they are read.
+    fn check(&self) -> Result<()> {
+        let wrong = |what: &str| Err(Error::input(format!("Aurora's configuration: {what}")));
+        let d = self.embed_dim;
+        let stages = self.encoder_depths.len();
+        let lists = [&self.encoder_num_heads, &self.decoder_depths, &self.decoder_num_heads];
+        if !(1..=8).contains(&stages) || lists.iter().any(|l| l.len() != stages) {
+            return wrong("depths and heads of encoder and decoder need as many entries, 1 to 8");
+        }
+        let depths = self.encoder_depths.iter().chain(&self.decoder_depths);
+        if depths.chain([&self.enc_depth, &self.dec_depth]).any(|n| !(1..=1000).contains(n)) {
+            return wrong("1 to 1000 layers or blocks");
+        }
+        if !(1..=1 << 14).contains(&d) || !d.is_multiple_of(4) || d % self.num_heads.max(1) != 0 || self.num_heads == 0
+        {
+            return wrong("embed_dim must be a multiple of 4 and of num_heads, at most 16384");
+        }
+        for (i, (&e, &h)) in self.encoder_num_heads.iter().zip(self.decoder_num_heads.iter().rev()).enumerate() {
+            if e == 0 || h == 0 || (d << i) % e != 0 || (d << i) % h != 0 {
+                return wrong("the width of each stage must be a multiple of its heads");
+            }
+        }
+        if !(1..=64).contains(&self.patch_size) || self.window_size.iter().any(|w| !(1..=256).contains(w)) {
+            return wrong("patches of 1 to 64 points, windows of 1 to 256 tokens a side");
+        }
+        if !(2..=256).contains(&self.latent_levels) || !(1..=64).contains(&self.max_history_size) {
+            return wrong("2 to 256 latent levels, 1 to 64 frames of history");
+        }
+        if ![self.mlp_ratio, self.dec_mlp_ratio].iter().all(|r| (0.01..=64.0).contains(r)) {
+            return wrong("mlp ratios from 0.01 to 64");
+        }
+        if !(1..=504).contains(&self.timestep_hours) || self.lora_steps > 10_000 || !self.lora_alpha.is_finite() {
+            return wrong("steps of 1 to 504 hours, at most 10000 of them with low-rank additions");
+        }
+        let sizes = [self.surf_vars.len(), self.atmos_vars.len(), self.atmos_levels.len()];
+        if sizes.iter().any(|n| !(1..=256).contains(n)) || self.static_vars.len() > 256 {
+            return wrong("1 to 256 variables and levels");
+        }
+        Ok(())
+    }
+
+    /// Low-rank additions that the weights hold.
+    fn lora_count(&self) -> usize {
+        match (self.use_lora, self.lora_mode) {
+            (false, _) => 0,
+            (true, LoraMode::All) => self.lora_steps,
+            (true, LoraMode::Single | LoraMode::FromSecond) => 1,
+        }
+    }
+
+    /// Which of them a step takes.
+    fn lora_index(&self, step: usize) -> Option<usize> {
+        let late = step >= self.lora_steps;
+        match self.lora_mode {
+            _ if late || !self.use_lora => None,
+            LoraMode::Single => Some(0),
+            LoraMode::FromSecond => (step > 0).then_some(0),
+            LoraMode::All => Some(step),
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        let surface = |names: &[String]| names.iter().map(|n| Key::surface(n)).collect::<Vec<_>>();
+        let levels = self.atmos_levels.iter();
+        let atmosphere = self.atmos_vars.iter().flat_map(|n| levels.clone().map(move |&l| Key::level(n, l)));
+        let fields: Vec<Key> = surface(&self.surf_vars).into_iter().chain(atmosphere).collect();
+        Needs {
+            history: self.max_history_size,
+            step_s: i64::from(self.timestep_hours) * 3600,
+            gives: fields.clone(),
+            fields,
+            statics: surface(&self.static_vars),
+            forcings: vec![],
+            grid: GridNeed::Patches { patch: self.patch_size },
+        }
+    }
+
+    /// Mean and scale of each field.
+    fn normalisation(&self) -> Result<HashMap<String, (f32, f32)>> {
+        let published: HashMap<String, (f64, f64)> =
+            serde_json::from_str(NORMALISATION).map_err(|e| Error::input(format!("normalisation: {e}")))?;
+        let names = self.surf_vars.iter().chain(&self.static_vars).cloned();
+        let levels = self.atmos_levels.iter();
+        let names = names.chain(self.atmos_vars.iter().flat_map(|n| levels.clone().map(move |l| format!("{n}_{l}"))));
+        let mut found = HashMap::new();
+        let mut missing = vec![];
+        for name in names {
+            let known = published.get(&name);
+            let location = self.locations.get(&name).copied().or(known.map(|k| k.0));
+            let scale = self.scales.get(&name).copied().or(known.map(|k| k.1));
+            match (location, scale) {
+                (Some(location), Some(scale)) if location.is_finite() && scale.is_finite() && scale != 0.0 => {
+                    found.insert(name, (location as f32, scale as f32));
+                }
+                _ => missing.push(name),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        Err(Error::input(format!(
+            "no mean and scale for {}; published are those of 2t, 10u, 10v, msl, z, lsm, slt, and of z, u, v, t, q on {LEVELS:?} hPa",
+            missing.join(", ")
+        )))
+    }
+}
+
+/// Aurora, ready to run.
+pub struct Aurora {
+    config: Config,
+    needs: Needs,
+    normalisation: HashMap<String, (f32, f32)>,
+    device: Device,
+    dtype: DType,
+    root_area: Option<Vec<f32>>,
+    workers: Workers,
+    encoder: Encoder,
+    backbone: Backbone,
+    decoder: Decoder,
+}
+
+struct Encoder {
+    surface: Linear,
+    surface_level: Tensor,
+    surface_mlp: Mlp,
+    surface_norm: Norm,
+    atmosphere: Linear,
+    levels: Linear,
+    latents: Tensor,
+    aggregation: Vec<PerceiverLayer>,
+    position: Linear,
+    scale: Linear,
+    lead_time: Linear,
+    absolute_time: Linear,
+}
+
+struct Decoder {
+    levels: Linear,
+    disaggregation: Vec<PerceiverLayer>,
+    surface_heads: Linear,
+    atmosphere_heads: Linear,
+}
+
+/// Queries look at tokens: lat += LN(attention(lat, tokens)); lat += LN(MLP(lat)).
+struct PerceiverLayer {
+    heads: usize,
+    to_q: Linear,
+    to_kv: Linear,
+    to_out: Linear,
+    /// Of keys and queries, all heads together.
+    stabilisers: Option<(Norm, Norm)>,
+    mlp: Mlp,
+    norms: [Norm; 2],
+}
+
+impl PerceiverLayer {
+    fn load(s: &Source<'_>, prefix: &str, config: &Config, width: usize, ratio: f64, stable: bool) -> Result<Self> {
+        let hidden = (width as f64 * ratio) as usize;
+        let eps = config.perceiver_ln_eps;
+        let stabiliser = |name: &str| s.norm(&format!("{prefix}.0.{name}"), width, 1e-5);
+        Ok(Self {
+            heads: config.num_heads,
+            to_q: s.linear_no_bias(&format!("{prefix}.0.to_q"), width, width)?,
+            to_kv: s.linear_no_bias(&format!("{prefix}.0.to_kv"), width, 2 * width)?,
+            to_out: s.linear_no_bias(&format!("{prefix}.0.to_out"), width, width)?,
+            stabilisers: if stable { Some((stabiliser("ln_k")?, stabiliser("ln_q")?)) } else { None },
+            mlp: Mlp::load(s, &format!("{prefix}.1.net.0"), &format!("{prefix}.1.net.2"), width, hidden)?,
+            norms: [s.norm(&format!("{prefix}.2"), width, eps)?, s.norm(&format!("{prefix}.3"), width, eps)?],
+        })
+    }
+
+    /// `latents` of shape (n or 1, queries, width), `tokens` (n, tokens, width); gives (n, queries, width).
+    fn apply(&self, latents: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+        let mut q = self.to_q.apply(latents)?;
+        let mut kv = self.to_kv.apply(tokens)?;
+        if let Some((of_k, of_q)) = &self.stabilisers {
+            q = of_q.apply(&q)?;
+            let width = kv.dim(2)? / 2;
+            let k = of_k.apply(&kv.narrow(2, 0, width)?)?;
+            kv = Tensor::cat(&[k, kv.narrow(2, width, width)?], 2)?;
+        }
+        let attended = self.to_out.apply(&ops::cross_attention(&q, &kv, self.heads)?)?;
+        let latents = self.norms[0].apply(&attended)?.broadcast_add(latents)?;
+        Ok((self.norms[1].apply(&self.mlp.apply(&latents)?)? + latents)?)
+    }
+}
+
+fn perceive(layers: &[PerceiverLayer], latents: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+    let mut latents = latents.unsqueeze(0)?;
+    for layer in layers {
+        latents = layer.apply(&latents, tokens)?;
+    }
+    Ok(latents)
+}
+
+impl Encoder {
+    fn load(s: &Source<'_>, c: &Config) -> Result<Self> {
+        let d = c.embed_dim;
+        // One kernel for each variable, [D, 1, T, P, P]; side by side they are one matrix.
+        let patches = |prefix: &str, names: &mut dyn Iterator<Item = &String>| -> Result<Linear> {
+            let shape = [d, 1, c.max_history_size, c.patch_size, c.patch_size];
+            let kernels = names.map(|n| s.get(&format!("{prefix}.weights.{n}"), &shape)).collect::<Result<Vec<_>>>()?;
+            let bias = Some(s.get(&format!("{prefix}.bias"), &[d])?);
+            Ok(Linear { weight: Tensor::cat(&kernels, 1)?.flatten_from(1)?, bias })
+        };
+        let hidden = (d as f64 * c.mlp_ratio) as usize;
+        let layer = |i: usize| {
+            let prefix = format!("encoder.level_agg.layers.{i}");
+            PerceiverLayer::load(s, &prefix, c, d, c.mlp_ratio, i == 0 && c.stabilise_level_agg)
+        };
+        Ok(Self {
+            surface: patches("encoder.surf_token_embeds", &mut c.surf_vars.iter().chain(&c.static_vars))?,
+            surface_level: s.get("encoder.surf_level_encoding", &[d])?,
+            surface_mlp: Mlp::load(s, "encoder.surf_mlp.net.0", "encoder.surf_mlp.net.2", d, hidden)?,
+            surface_norm: s.norm("encoder.surf_norm", d, 1e-5)?,
+            atmosphere: patches("encoder.atmos_token_embeds", &mut c.atmos_vars.iter())?,
+            levels: s.linear("encoder.atmos_levels_embed", d, d)?,
+            latents: s.get("encoder.atmos_latents", &[c.latent_levels - 1, d])?,
+            aggregation: (0..c.enc_depth).map(layer).collect::<Result<_>>()?,
+            position: s.linear("encoder.pos_embed", d, d)?,
+            scale: s.linear("encoder.scale_embed", d, d)?,
+            lead_time: s.linear("encoder.lead_time_embed", d, d)?,
+            absolute_time: s.linear("encoder.absolute_time_embed", d, d)?,
+        })
+    }
+}
+
+impl Decoder {
+    fn load(s: &Source<'_>, c: &Config) -> Result<Self> {
+        let (width, pixels) = (2 * c.embed_dim, c.patch_size * c.patch_size);
+        let heads = |prefix: &str, names: &[String]| -> Result<Linear> {
+            let all: Vec<Linear> =
+                names.iter().map(|n| s.linear(&format!("{prefix}.{n}"), width, pixels)).collect::<Result<_>>()?;
+            let weights: Vec<&Tensor> = all.iter().map(|l| &l.weight).collect();
+            let biases: Vec<&Tensor> = all.iter().filter_map(|l| l.bias.as_ref()).collect();
+            Ok(Linear { weight: Tensor::cat(&weights, 0)?, bias: Some(Tensor::cat(&biases, 0)?) })
+        };
+        let layer = |i: usize| {
+            let prefix = format!("decoder.level_decoder.layers.{i}");
+            PerceiverLayer::load(s, &prefix, c, width, c.dec_mlp_ratio, false)
+        };
+        Ok(Self {
+            levels: s.linear("decoder.atmos_levels_embed", width, width)?,
+            disaggregation: (0..c.dec_depth).map(layer).collect::<Result<_>>()?,
+            surface_heads: heads("decoder.surf_heads", &c.surf_vars)?,
+            atmosphere_heads: heads("decoder.atmos_heads", &c.atmos_vars)?,
+        })
+    }
+}
+
+/// Normalised values of a variable at the times of the history; one entry if it never changes.
+type History = Vec<Vec<f32>>;
+
+impl Aurora {
+    /// The model that weights hold.
+    ///
+    /// # Errors
+    /// `Input` if configuration and tensors do not fit together.
+    pub fn new(weights: &Weights, options: &Options) -> Result<Self> {
+        let config: Config = weights.config()?;
+        config.check()?;
+        let source = Source { weights, device: &options.device, dtype: options.dtype };
+        let root_area = options.auxiliary.get("aux.root_area");
+        let root_area = root_area.map(|t| t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()).transpose()?;
+        Ok(Self {
+            needs: config.needs(),
+            normalisation: config.normalisation()?,
+            device: options.device.clone(),
+            dtype: options.dtype,
+            root_area,
+            workers: Workers::new(&options.device)?,
+            encoder: Encoder::load(&source, &config)?,
+            backbone: Backbone::load(&source, &config)?,
+            decoder: Decoder::load(&source, &config)?,
+            config,
+        })
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// [`Forecaster::step`], with a look inside: `probe` is shown the stages' outputs under the names of the parity fixtures.
+    ///
+    /// # Errors
+    /// As [`Forecaster::step`].
+    pub fn step_with(&self, history: &[Frame], rollout_step: usize, probe: &Probe) -> Result<Frame> {
+        let history = self.needs.prepare(history)?;
+        let Some(last) = history.last() else { return Err(Error::input("no frames")) };
+        let run = Run { config: &self.config, workers: &self.workers, probe, rollout_step };
+        let (h, w) = last.grid.shape();
+        let patches = [h / self.config.patch_size, w / self.config.patch_size];
+        let extent = [self.config.latent_levels, patches[0], patches[1]];
+        let hours = f64::from(self.config.timestep_hours);
+        let lead_time = codes::fourier(&[hours], self.config.embed_dim, codes::LEAD_TIME)?;
+        let lead_time = self.rows(lead_time, 1)?;
+
+        let tokens = self.encode(&history, patches, &lead_time, &run)?;
+        probe.show("enc.out", 0, &tokens);
+        probe.show("bb.lead_time_encode", 0, &lead_time);
+        let halves = self.backbone.forward(tokens, extent, &lead_time, &run)?;
+        self.decode(halves, last, patches, &run)
+    }
+
+    /// Values as a matrix of `n` rows in the model's type, where the model runs.
+    fn rows(&self, values: Vec<f32>, n: usize) -> Result<Tensor> {
+        let width = values.len() / n.max(1);
+        Ok(Tensor::from_vec(values, (n, width), &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
+    }
+
+    /// A field of each frame, normalised.
+    fn normalised(&self, frames: &[Frame], key: &Key, constant: &str) -> Result<History> {
+        let (location, scale) = self.constants(constant);
+        let one = |frame: &Frame| {
+            let values = frame.values(key)?;
+            if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
+                return Err(Error::input(format!(
+                    "{key} has values that are not finite ({bad}), which the model can not read"
+                )));
+            }
+            Ok(values.into_iter().map(|x| (x - location) / scale).collect())
+        };
+        frames.iter().map(one).collect()
+    }
+
+    fn constants(&self, name: &str) -> (f32, f32) {
+        // Every name was looked up when the model was built.
+        self.normalisation.get(name).copied().unwrap_or((0.0, 1.0))
+    }
+
+    /// Rows of patches that make a chunk.
+    fn chunk_rows(&self, patches: [usize; 2]) -> usize {
+        // Points on levels, of which the decoder makes its largest arrays.
+        const TOKENS: usize = 512;
+        const DEVICE_TOKENS: usize = 1 << 14;
+        let tokens = if self.device.is_cpu() { TOKENS } else { DEVICE_TOKENS };
+        (tokens / patches[1]).clamp(1, patches[0])
+    }
+
+    /// Tokens (latent levels x patches, width), level by level.
+    fn encode(&self, history: &[Frame], patches: [usize; 2], lead_time: &Tensor, run: &Run<'_>) -> Result<Tensor> {
+        let (c, e) = (&self.config, &self.encoder);
+        let Some(last) = history.last() else { return Err(Error::input("no frames")) };
+        let d = c.embed_dim;
+        let mut surface: Vec<History> = vec![];
+        for name in &c.surf_vars {
+            surface.push(self.normalised(history, &Key::surface(name), name)?);
+        }
+        for name in &c.static_vars {
+            surface.push(self.normalised(&history[history.len() - 1..], &Key::surface(name), name)?);
+        }
+        let mut levels: Vec<Vec<History>> = vec![];
+        for &level in &c.atmos_levels {
+            let of_level =
+                |name: &String| self.normalised(history, &Key::level(name, level), &format!("{name}_{level}"));
+            levels.push(c.atmos_vars.iter().map(of_level).collect::<Result<_>>()?);
+        }
+        let [level_codes, positions, scales] = self.place_codes(&last.grid, run)?;
+        let level_codes = e.levels.rows(&level_codes)?;
+        let hours = (last.time_unix_s as f64 / 3600.0) as f32;
+        let absolute = self.rows(codes::fourier(&[f64::from(hours)], d, codes::ABSOLUTE_TIME)?, 1)?;
+        run.probe.show("enc.abs_time_encode", 0, &absolute);
+        run.probe.show("enc.lead_time_encode", 0, lead_time);
+        let time = (e.lead_time.rows(lead_time)? + e.absolute_time.rows(&absolute)?)?;
+
+        let per_chunk = self.chunk_rows(patches);
+        let chunks = patches[0].div_ceil(per_chunk);
+        let parts = self.workers.map(chunks, |i| {
+            let rows = i * per_chunk..((i + 1) * per_chunk).min(patches[0]);
+            let n = rows.len() * patches[1];
+            let pixels = self.pixels(std::slice::from_ref(&surface), rows.clone(), patches[1]);
+            let tokens = e.surface.rows(&self.rows(pixels, n)?)?;
+            run.probe.show("enc.surf_tokens", i, &tokens);
+            let tokens = tokens.broadcast_add(&e.surface_level)?;
+            let branch = e.surface_mlp.apply(&tokens)?;
+            run.probe.show("enc.surf_mlp", i, &branch);
+            let tokens = (e.surface_norm.apply(&branch)? + tokens)?;
+
+            let pixels = self.pixels(&levels, rows.clone(), patches[1]);
+            let columns = e.atmosphere.rows(&self.rows(pixels, n * levels.len())?)?.reshape((n, levels.len(), d))?;
+            run.probe.show("enc.atmos_tokens", i, &columns);
+            let latents = perceive(&e.aggregation, &e.latents, &columns.broadcast_add(&level_codes)?)?;
+            run.probe.show("enc.level_agg", i, &latents);
+
+            let all = Tensor::cat(&[tokens.unsqueeze(1)?, latents], 1)?;
+            let start = rows.start * patches[1];
+            let place = e.position.rows(&positions.narrow(0, start, n)?)?;
+            let place = (place + e.scale.rows(&scales.narrow(0, start, n)?)?)?;
+            let all = all.broadcast_add(&place.unsqueeze(1)?)?.broadcast_add(&time)?;
+            Ok(all.reshape((n * c.latent_levels, d))?)
+        })?;
+        // From patch by patch to level by level.
+        let (n, k) = ((patches[0] * patches[1]) as u32, c.latent_levels as u32);
+        let order: Vec<u32> = (0..k).flat_map(|level| (0..n).map(move |l| l * k + level)).collect();
+        ops::gather_from(&parts, &order, &self.workers)
+    }
+
+    /// Codes of levels, of positions and of patch areas.
+    fn place_codes(&self, grid: &Grid, run: &Run<'_>) -> Result<[Tensor; 3]> {
+        let (d, patch) = (self.config.embed_dim, self.config.patch_size);
+        let levels: Vec<f64> = self.config.atmos_levels.iter().map(|&l| l.into()).collect();
+        let levels = self.rows(codes::fourier(&levels, d, codes::LEVEL)?, levels.len())?;
+        run.probe.show("enc.atmos_levels_encode", 0, &levels);
+        let means = codes::patch_means(grid, patch);
+        let n = means.len();
+        let both: Vec<f64> = means.iter().flat_map(|&(lat, lon)| [lat.into(), lon.into()]).collect();
+        let positions = self.rows(codes::fourier(&both, d / 2, codes::POSITION)?, n)?;
+        run.probe.show("enc.pos_encode", 0, &positions);
+        let areas = match &self.root_area {
+            Some(areas) if areas.len() == n => areas.clone(),
+            Some(areas) => {
+                return Err(Error::input(format!("aux.root_area has {} values, the grid {n} patches", areas.len())));
+            }
+            None => codes::root_area(grid, patch),
+        };
+        let areas: Vec<f64> = areas.iter().map(|&x| x.into()).collect();
+        let scales = self.rows(codes::fourier(&areas, d, codes::SCALE)?, n)?;
+        run.probe.show("enc.scale_encode", 0, &scales);
+        Ok([levels, positions, scales])
+    }
+
+    /// Normalised points of some rows of patches: for each patch, each level, each variable, each time, its points row by row. A variable that never
+    /// changes is the same at all times.
+    fn pixels(&self, levels: &[Vec<History>], rows: Range<usize>, columns: usize) -> Vec<f32> {
+        let (p, times) = (self.config.patch_size, self.config.max_history_size);
+        let width = columns * p;
+        let variables = levels.first().map_or(0, Vec::len);
+        let mut out = Vec::with_capacity(rows.len() * columns * levels.len() * variables * times * p * p);
+        for row in rows {
+            for column in 0..columns {
+                for variable in levels.iter().flatten() {
+                    for time in 0..times {
+                        let values = &variable[time.min(variable.len() - 1)];
+                        for y in 0..p {
+                            out.extend_from_slice(&values[(row * p + y) * width + column * p..][..p]);
+                        }
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// The predicted frame from the two halves of the backbone's output.
+    fn decode(&self, halves: [Tensor; 2], last: &Frame, patches: [usize; 2], run: &Run<'_>) -> Result<Frame> {
+        let (c, dec) = (&self.config, &self.decoder);
+        let (width, n_all, k) = (2 * c.embed_dim, patches[0] * patches[1], c.latent_levels);
+        let levels: Vec<f64> = c.atmos_levels.iter().map(|&l| l.into()).collect();
+        let codes = self.rows(codes::fourier(&levels, width, codes::LEVEL)?, levels.len())?;
+        run.probe.show("dec.atmos_levels_encode", 0, &codes);
+        let queries = dec.levels.rows(&codes)?;
+        if run.probe.is_keeping() {
+            run.probe.show("bb.out", 0, &Tensor::cat(&halves, 1)?);
+        }
+
+        let per_chunk = self.chunk_rows(patches);
+        let chunks = patches[0].div_ceil(per_chunk);
+        let parts = self.workers.map(chunks, |i| {
+            let rows = i * per_chunk..((i + 1) * per_chunk).min(patches[0]);
+            let (start, n) = (rows.start * patches[1], rows.len() * patches[1]);
+            let level = |l: usize| {
+                let of_half = |half: &Tensor| half.narrow(0, l * n_all + start, n);
+                Tensor::cat(&[of_half(&halves[0])?, of_half(&halves[1])?], 1)
+            };
+            let surface = dec.surface_heads.rows(&level(0)?)?;
+            let latents = (1..k).map(level).collect::<candle_core::Result<Vec<_>>>()?;
+            let columns = perceive(&dec.disaggregation, &queries, &Tensor::stack(&latents, 1)?)?;
+            run.probe.show("dec.level_decoder", i, &columns);
+            let columns = dec.atmosphere_heads.apply(&columns)?;
+            Ok((host(&surface)?, host(&columns)?))
+        })?;
+        drop(halves);
+
+        let time = last.time_unix_s + self.needs.step_s;
+        let mut frame = Frame::new(time, last.grid.clone());
+        for (v, name) in c.surf_vars.iter().enumerate() {
+            let field = self.field(&parts.iter().map(|p| &p.0[..]).collect::<Vec<_>>(), v, c.surf_vars.len(), patches);
+            self.put(&mut frame, Key::surface(name), name, field, run)?;
+        }
+        let atmosphere: Vec<&[f32]> = parts.iter().map(|p| &p.1[..]).collect();
+        let n_atmos = c.atmos_vars.len();
+        for (v, name) in c.atmos_vars.iter().enumerate() {
+            for (l, &level) in c.atmos_levels.iter().enumerate() {
+                let field = self.field(&atmosphere, l * n_atmos + v, levels.len() * n_atmos, patches);
+                self.put(&mut frame, Key::level(name, level), &format!("{name}_{level}"), field, run)?;
+            }
+        }
+        Ok(frame)
+    }
+
+    /// Field `index` of `count` out of chunks of (patches, count, points of a patch).
+    fn field(&self, chunks: &[&[f32]], index: usize, count: usize, patches: [usize; 2]) -> Vec<f32> {
+        let p = self.config.patch_size;
+        let width = patches[1] * p;
+        let mut out = vec![0.0; patches[0] * p * width];
+        let all = chunks.iter().flat_map(|chunk| chunk.chunks_exact(count * p * p));
+        for (i, patch) in all.enumerate() {
+            let (row, column) = (i / patches[1], i % patches[1]);
+            for (y, points) in patch[index * p * p..][..p * p].chunks_exact(p).enumerate() {
+                out[(row * p + y) * width + column * p..][..p].copy_from_slice(points);
+            }
+        }
+        out
+    }
+
+    /// Puts a field into the frame in its own units.
+    fn put(&self, frame: &mut Frame, key: Key, constant: &str, mut field: Vec<f32>, run: &Run<'_>) -> Result<()> {
+        if run.probe.is_keeping() {
+            run.probe.show(
+                &format!("dec.norm.{key}"),
+                0,
+                &Tensor::from_vec(field.clone(), frame.grid.shape(), &Device::Cpu)?,
+            );
+        }
+        let (location, scale) = self.constants(constant);
+        for x in &mut field {
+            *x = *x * scale + location;
+        }
+        frame.insert_values(key, field)
+    }
+}
+
+/// All values in host memory.
+fn host(x: &Tensor) -> Result<Vec<f32>> {
+    Ok(x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+impl Forecaster for Aurora {
+    fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
+    fn step(&self, history: &[Frame], _target: Option<&Frame>, rollout_step: usize) -> Result<Frame> {
+        self.step_with(history, rollout_step, &Probe::default())
+    }
+}
+
+/// Root of each patch's area in km, rows of patches first, in f32: what the code of scale is made of. See `aux.root_area` above.
+///
+/// # Errors
+/// `Usage` if patches of this size do not fit the grid.
+pub fn root_area(grid: &Grid, patch: usize) -> Result<Vec<f32>> {
+    if patch == 0 {
+        return Err(Error::usage("a patch without points"));
+    }
+    let rows = GridNeed::Patches { patch }.check(grid)?;
+    Ok(codes::root_area(&grid.cropped(rows), patch))
 }

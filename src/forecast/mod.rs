@@ -10,6 +10,7 @@ pub mod aurora;
 pub mod exact;
 mod frame;
 pub mod import;
+mod layers;
 mod names;
 mod needs;
 mod ops;
@@ -18,6 +19,7 @@ pub mod vaeformer;
 pub mod weights;
 
 pub use frame::{Frame, Grid};
+pub use layers::Probe;
 pub use names::Key;
 pub use needs::{GridNeed, Needs, Offer};
 pub use rollout::Rollout;

@@ -4,7 +4,7 @@
 //! candle's elsewhere. Every function's result for a row depends on that row only, so that no result depends on how rows are shared out.
 
 use crate::error::{Error, Result};
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Device, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Storage, Tensor};
 use multiversion::multiversion;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -171,6 +171,104 @@ pub(crate) fn softmax(x: &Tensor, scale: f32, ids: Option<&[u8]>) -> Result<Tens
     Ok(candle_nn::ops::softmax_last_dim(&logits)?)
 }
 
+/// Attention of a few queries to a few tokens, many times: `q` of shape (n or 1, queries, width), keys and values side by side in `kv` of shape
+/// (n, tokens, 2 width), features of the heads one after the other. Gives (n, queries, width).
+pub(crate) fn cross_attention(q: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
+    let (n, tokens, _) = kv.dims3()?;
+    let (m, queries, width) = q.dims3()?;
+    let d = width / heads;
+    if is_plain(q) {
+        return Ok(q.contiguous()?.apply_op2_no_bwd(&kv.contiguous()?, &CrossAttention { heads })?);
+    }
+    let q = q.reshape((m, queries, heads, d))?.transpose(1, 2)?;
+    let q = q.broadcast_as((n, heads, queries, d))?.contiguous()?;
+    let part = |start| kv.narrow(2, start, width)?.reshape((n, tokens, heads, d))?.transpose(1, 2)?.contiguous();
+    let (k, v) = (part(0)?, part(width)?);
+    let logits = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * (1.0 / (d as f64).sqrt()))?;
+    let out = candle_nn::ops::softmax_last_dim(&logits)?.matmul(&v)?;
+    Ok(out.transpose(1, 2)?.reshape((n, queries, width))?)
+}
+
+struct CrossAttention {
+    heads: usize,
+}
+
+impl CustomOp2 for CrossAttention {
+    fn name(&self) -> &'static str {
+        "cross-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        kv: &CpuStorage,
+        kv_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (q, kv) = (contiguous(q, q_layout)?, contiguous(kv, kv_layout)?);
+        let (m, queries, width) = q_layout.shape().dims3()?;
+        let (n, tokens, both) = kv_layout.shape().dims3()?;
+        if both != 2 * width || (m != 1 && m != n) || !width.is_multiple_of(self.heads) {
+            candle_core::bail!("queries {:?} of {:?} with {} heads", q_layout.dims(), kv_layout.dims(), self.heads);
+        }
+        let mut out = vec![0f32; n * queries * width];
+        let shape = (queries, tokens, width, self.heads);
+        for (i, out) in out.chunks_exact_mut(queries * width).enumerate() {
+            let q = if m == 1 { q } else { &q[i * queries * width..][..queries * width] };
+            attend(out, q, &kv[i * tokens * both..][..tokens * both], shape);
+        }
+        Ok((CpuStorage::F32(out), (n, queries, width).into()))
+    }
+}
+
+/// One item of [`cross_attention`]; the shape is (queries, tokens, width, heads).
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2", "aarch64+neon"))]
+fn attend(out: &mut [f32], q: &[f32], kv: &[f32], shape: (usize, usize, usize, usize)) {
+    let (queries, tokens, width, heads) = shape;
+    let d = width / heads;
+    let scale = 1.0 / (d as f32).sqrt();
+    let mut weights = vec![0f32; tokens];
+    for i in 0..queries {
+        for h in 0..heads {
+            let at = h * d;
+            let q = &q[i * width + at..][..d];
+            let mut most = f32::NEG_INFINITY;
+            for (weight, token) in weights.iter_mut().zip(kv.chunks_exact(2 * width)) {
+                *weight = dot(q, &token[at..][..d]) * scale;
+                most = if *weight > most { *weight } else { most };
+            }
+            let mut total = 0.0;
+            for weight in &mut weights {
+                *weight = exp_of_negative(*weight - most);
+                total += *weight;
+            }
+            let out = &mut out[i * width + at..][..d];
+            for (&weight, token) in weights.iter().zip(kv.chunks_exact(2 * width)) {
+                let weight = weight / total;
+                for (x, &v) in out.iter_mut().zip(&token[width + at..][..d]) {
+                    *x += weight * v;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut parts = [0f32; LANES];
+    let mut pairs = a.chunks_exact(LANES).zip(b.chunks_exact(LANES));
+    for (x, y) in &mut pairs {
+        for ((part, x), y) in parts.iter_mut().zip(x).zip(y) {
+            *part += x * y;
+        }
+    }
+    let done = a.len() / LANES * LANES;
+    for ((part, x), y) in parts.iter_mut().zip(&a[done..]).zip(&b[done..]) {
+        *part += x * y;
+    }
+    total(parts)
+}
+
 /// What is added to the logit of a pair that must not attend.
 const MASKED: f32 = -100.0;
 
@@ -311,6 +409,11 @@ fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (part, &x) in parts.iter_mut().zip(chunks.remainder()) {
         *part += f(x);
     }
+    total(parts)
+}
+
+#[inline(always)]
+fn total(mut parts: [f32; LANES]) -> f32 {
     let mut n = LANES;
     while n > 1 {
         n /= 2;

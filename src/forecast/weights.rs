@@ -253,11 +253,17 @@ pub struct Planned<'a> {
 }
 
 /// Writes weights to `path`, tensors sorted by name, never more than one of them in memory. The same input gives the same bytes.
-/// Nothing stands under the final name before all is written.
+/// Nothing stands under the final name before all is written and `check` has looked at it.
 ///
 /// # Errors
 /// `Usage` if `path` exists and `force` is not set, `Io` if the disk refuses, or what a tensor's function says.
-pub fn write(path: &Path, about: &About, tensors: &[(String, Planned<'_>)], force: bool) -> Result<()> {
+pub fn write(
+    path: &Path,
+    about: &About,
+    tensors: &[(String, Planned<'_>)],
+    force: bool,
+    check: impl FnOnce(&Weights) -> Result<()>,
+) -> Result<()> {
     if path.exists() && !force {
         return Err(Error::usage(format!("{}: exists already; --force overwrites it", path.display())));
     }
@@ -299,6 +305,10 @@ pub fn write(path: &Path, about: &About, tensors: &[(String, Planned<'_>)], forc
     }
     let temporary = out.into_inner().map_err(|e| Error::new(Kind::Io, e.to_string()))?;
     temporary.as_file().sync_all()?;
+    let mut written = Weights::open(temporary.path())?;
+    written.path = path.to_path_buf();
+    check(&written)?;
+    drop(written);
     let done = if force { temporary.persist(path).map(drop) } else { temporary.persist_noclobber(path).map(drop) };
     done.map_err(|e| Error::new(Kind::Io, format!("{}: {}", path.display(), e.error)))
 }
