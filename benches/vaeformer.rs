@@ -28,7 +28,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shape = [config.in_chans, config.img_size[0], config.img_size[1]];
     let n: usize = shape.iter().product();
     let data: Vec<f32> = match args.get(1) {
-        Some(values) => std::fs::read(values)?.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Some(values) => {
+            std::fs::read(values)?.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
         None => (0..n).map(|i| ((i % shape[2]) as f32 / 57.0).sin() + ((i / shape[2]) as f32 / 31.0).cos()).collect(),
     };
     let x = Image { shape, data };

@@ -638,7 +638,8 @@ mod tests {
             let padding = numbers(3 * width, 5);
             let windows = Windows::new(grid, window);
             let ours = attention(&qkv, &padding, heads, &windows);
-            let row = |t: u32| if t == Windows::PADDING { &padding[..] } else { &qkv.data[t as usize * qkv.n..][..qkv.n] };
+            let row =
+                |t: u32| if t == Windows::PADDING { &padding[..] } else { &qkv.data[t as usize * qkv.n..][..qkv.n] };
             for t in 0..tokens {
                 let group = windows.places[t] as usize / windows.size;
                 let members = &windows.tokens[group * windows.size..][..windows.size];
@@ -651,7 +652,8 @@ mod tests {
                             / (d as f64).sqrt()
                     };
                     let weights: Vec<f64> = members.iter().map(|o| logit(o).exp()).collect();
-                    let mean: f64 = members.iter().zip(&weights).map(|(o, w)| w * f64::from(row(*o)[2 * width + j])).sum();
+                    let mean: f64 =
+                        members.iter().zip(&weights).map(|(o, w)| w * f64::from(row(*o)[2 * width + j])).sum();
                     let expected = mean / weights.iter().sum::<f64>();
                     assert!((f64::from(*out) - expected).abs() < 3e-6, "{out} {expected}");
                 }

@@ -534,7 +534,11 @@ impl VaeFormer {
     pub fn decompress(&self, bin: &Bin) -> Result<Symbols> {
         let [_, h, w] = self.z_shape();
         if bin.z_shape != [h, w] {
-            return Err(Error::corrupt(format!("a .bin latent whose z is {:?}; the model's is {:?}", bin.z_shape, [h, w])));
+            return Err(Error::corrupt(format!(
+                "a .bin latent whose z is {:?}; the model's is {:?}",
+                bin.z_shape,
+                [h, w]
+            )));
         }
         let z = self.factorised.decode(&bin.z, &self.channel_indexes())?;
         let hyper = self.hyper(&z)?;
@@ -560,7 +564,9 @@ fn symbols(values: &[f32], centers: impl Iterator<Item = f32>) -> Result<Vec<i32
         (s.abs() <= MAX_SIZE as f32).then_some(s as i32)
     });
     rounded.collect::<Option<_>>().ok_or_else(|| {
-        Error::input("the latent is not finite, or far out of range: are there missing values in the frame, or other units?")
+        Error::input(
+            "the latent is not finite, or far out of range: are there missing values in the frame, or other units?",
+        )
     })
 }
 
@@ -620,8 +626,7 @@ impl Codec {
 
     fn latent(&self, symbols: Symbols, time_unix_s: i64) -> Latent {
         let part = |name, shape: [usize; 3], values| LatentPart { name, shape: shape.to_vec(), values };
-        let parts =
-            vec![part("z", self.model.z_shape(), symbols.z), part("y", self.model.y_shape(), symbols.y)];
+        let parts = vec![part("z", self.model.z_shape(), symbols.z), part("y", self.model.y_shape(), symbols.y)];
         Latent { time_unix_s, parts }
     }
 }
@@ -668,4 +673,3 @@ impl FieldCodec for Codec {
         Ok(self.latent(self.model.decompress(&Bin::read(bytes)?)?, time_unix_s))
     }
 }
-

@@ -6,3 +6,4 @@
 
 mod aurora;
 mod fixture;
+mod vaeformer;

@@ -94,13 +94,7 @@ pub trait Engine: Send + Sync {
         positions: &Self::Tokens,
     ) -> Result<Self::Tokens>;
     /// The image whose patches are a linear layer of the tokens; where patches overlap they add up.
-    fn paint(
-        &self,
-        x: &Self::Tokens,
-        patches: &Patches,
-        layer: &Self::Linear,
-        shape: [usize; 3],
-    ) -> Result<Image>;
+    fn paint(&self, x: &Self::Tokens, patches: &Patches, layer: &Self::Linear, shape: [usize; 3]) -> Result<Image>;
 }
 
 /// The CPU, in [`exact`] arithmetic.

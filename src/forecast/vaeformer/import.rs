@@ -52,8 +52,7 @@ pub(super) fn import<'a>(checkpoint: &'a Checkpoint, options: &ImportOptions) ->
         return Err(Error::input(format!("{name:?} is no tensor of a VAEformer of this configuration")));
     }
     let config = serde_json::to_value(&config).map_err(|e| Error::input(e.to_string()))?;
-    let about =
-        About { model: "vaeformer".into(), config, licence: LICENCE.into(), source: checkpoint.file_name() };
+    let about = About { model: "vaeformer".into(), config, licence: LICENCE.into(), source: checkpoint.file_name() };
     let tensors = names.iter().map(|(name, original)| Ok((name.clone(), checkpoint.copy(original)?)));
     Ok(Some(Imported { about, tensors: tensors.collect::<Result<_>>()? }))
 }
@@ -121,10 +120,7 @@ fn tensors(c: &Config) -> BTreeMap<String, Vec<usize>> {
             layer(&mut add, format!("{name}.mlp.fc2"), &[dim, hidden], true);
         }
     }
-    let ends = [
-        ("g_a", c.embed_dim, c.in_chans, c.patches()),
-        ("h_a", p.embed_dim, latent, c.prior_patches()),
-    ];
+    let ends = [("g_a", c.embed_dim, c.in_chans, c.patches()), ("h_a", p.embed_dim, latent, c.prior_patches())];
     for (stack, dim, channels, patches) in ends {
         layer(&mut add, format!("{stack}.patch_embed.proj"), &[dim, channels, patches.size[0], patches.size[1]], true);
         add(format!("{stack}.pos_embed"), &[1, patches.len(), dim]);

@@ -60,9 +60,8 @@ impl Tables {
         }
         for (i, (row, &length)) in cdf.chunks_exact(width).zip(lengths).enumerate() {
             let row = usize::try_from(length).ok().filter(|n| *n >= 3).and_then(|n| row.get(..n));
-            let rises = row.is_some_and(|r| {
-                r[0] == 0 && r[r.len() - 1] == 1 << PRECISION && r.windows(2).all(|w| w[0] < w[1])
-            });
+            let rises =
+                row.is_some_and(|r| r[0] == 0 && r[r.len() - 1] == 1 << PRECISION && r.windows(2).all(|w| w[0] < w[1]));
             if !rises || offsets[i].unsigned_abs() > 1 << 24 {
                 return Err(Error::input(format!("table {i} of an entropy model is damaged")));
             }
@@ -121,10 +120,8 @@ impl Tables {
         let rows = scales.iter().map(|&s| {
             let center = (s * TAIL).ceil() as i32;
             let lower = |x: f32| phi((-0.5 - x) / s);
-            let mut p: Vec<f32> = (0..=2 * center)
-                .map(|j| (j - center).abs() as f32)
-                .map(|x| phi((0.5 - x) / s) - lower(x))
-                .collect();
+            let mut p: Vec<f32> =
+                (0..=2 * center).map(|j| (j - center).abs() as f32).map(|x| phi((0.5 - x) / s) - lower(x)).collect();
             p.push(2.0 * lower(center as f32));
             (-center, p)
         });
@@ -153,10 +150,8 @@ impl Tables {
             let start = prior.quantiles[channel][1] - minimum;
             let logits = |i: f32, half: f32| prior.logits(channel, (i + start) + half);
             let length = (minimum + maximum) as usize + 1;
-            let mut p: Vec<f32> = (0..length)
-                .map(|i| i as f32)
-                .map(|i| sigmoid(logits(i, 0.5)) - sigmoid(logits(i, -0.5)))
-                .collect();
+            let mut p: Vec<f32> =
+                (0..length).map(|i| i as f32).map(|i| sigmoid(logits(i, 0.5)) - sigmoid(logits(i, -0.5))).collect();
             // The upper end is that of the longest table, for every channel: so does the original.
             p.push(sigmoid(logits(0.0, -0.5)) + sigmoid(-logits(longest - 1.0, 0.5)));
             (-(*minimum as i32), p)

@@ -115,7 +115,10 @@ impl<E: Engine> Analysis<E> {
             positions: load.positions("g_a", &c.patches(), c.embed_dim)?,
             blocks,
             twin,
-            mlp: c.z_dim.map(|z| load.mlp("g_a.quan_mlp", [2 * c.embed_dim, 2 * hidden(c.embed_dim, z), 2 * z])).transpose()?,
+            mlp: c
+                .z_dim
+                .map(|z| load.mlp("g_a.quan_mlp", [2 * c.embed_dim, 2 * hidden(c.embed_dim, z), 2 * z]))
+                .transpose()?,
             last,
             channels: c.latent_channels(),
         })
@@ -183,7 +186,10 @@ impl<E: Engine> Synthesis<E> {
         let (paint, patches) = load.paint("g_s.final.weight", c.embed_dim, c.out_chans, c.patches())?;
         Ok(Self {
             first,
-            mlp: c.z_dim.map(|z| load.mlp("g_s.post_quan_mlp", [z, hidden(c.embed_dim, z), c.embed_dim])).transpose()?,
+            mlp: c
+                .z_dim
+                .map(|z| load.mlp("g_s.post_quan_mlp", [z, hidden(c.embed_dim, z), c.embed_dim]))
+                .transpose()?,
             blocks: load.blocks("g_s", c.depth - half, |i| windows.of(half + i), &Shape::main(c))?,
             norm: if c.ending_norm { Some(load.norm("g_s.norm", c.embed_dim, c.ln_eps)?) } else { None },
             paint,
@@ -201,7 +207,10 @@ impl<E: Engine> Synthesis<E> {
         let (paint, patches) = load.paint("h_s.final.weight", p.embed_dim, channels, c.prior_patches())?;
         Ok(Self {
             first: None,
-            mlp: p.z_dim.map(|z| load.mlp("h_s.post_quan_mlp", [z, hidden(p.embed_dim, z), p.embed_dim])).transpose()?,
+            mlp: p
+                .z_dim
+                .map(|z| load.mlp("h_s.post_quan_mlp", [z, hidden(p.embed_dim, z), p.embed_dim]))
+                .transpose()?,
             blocks: load.blocks("h_s", p.depth - p.depth / 2, |_| all.clone(), &Shape::prior(c))?,
             norm: if p.ending_norm { Some(load.norm("h_s.norm", p.embed_dim, c.ln_eps)?) } else { None },
             paint,
