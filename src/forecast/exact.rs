@@ -122,8 +122,8 @@ pub fn matmul_into(a: &dyn Source, b: &Packed, out: &mut [f32], then: &(dyn Fn(u
     });
 }
 
-#[allow(clippy::needless_range_loop)]
 /// `R` x `V` vectors of the product of a panel of `a` (k x MR) and one of `b` (k x 32), from row `i0` and column `j0`.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 fn tile<S: Simd, const R: usize, const V: usize, const M: usize>(
     simd: S,
@@ -426,8 +426,8 @@ pub fn attention<'a>(qkv: &Rows, padding: &[f32], heads: usize, windows: &'a Win
     let d = qkv.n / 3 / heads;
     let width = heads * d;
     let n = windows.size;
-    // As PyTorch: the power is taken in f64.
-    let scale = (d as f64).powf(-0.5) as f32;
+    // In f64, as the original takes the power; a root and a division are exact to the last bit everywhere, a power is not.
+    let scale = (1.0 / (d as f64).sqrt()) as f32;
     let mut data = vec![0f32; windows.tokens.len() * width];
     let row = |token: u32| match token {
         Windows::PADDING => padding,
