@@ -316,15 +316,15 @@ pub fn exp(x: f32) -> f32 {
 pub fn erf(x: f32) -> f32 {
     let t = x.abs();
     let t = if t < 4.0 { t } else { 4.0 };
-    let p = 8.043_730_3e-6;
-    let p = p * t - 1.060_257_42e-4;
-    let p = p * t + 5.879_471_43e-4;
-    let p = p * t - 1.576_753_1e-3;
-    let p = p * t + 5.877_374_86e-5;
-    let p = p * t + 1.921_714_84e-2;
-    let p = p * t - 1.027_992_14e-1;
-    let p = p * t - 6.366_161_11e-1;
-    let p = p * t - 1.128_379_34;
+    let p = 8.04373e-6;
+    let p = p * t - 1.0602574e-4;
+    let p = p * t + 5.8794714e-4;
+    let p = p * t - 1.5767531e-3;
+    let p = p * t + 5.877375e-5;
+    let p = p * t + 1.9217148e-2;
+    let p = p * t - 1.02799214e-1;
+    let p = p * t - 6.366161e-1;
+    let p = p * t - std::f32::consts::FRAC_2_SQRT_PI;
     let y = 1.0 - exp(p * t);
     if x < 0.0 { -y } else { y }
 }

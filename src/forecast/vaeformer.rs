@@ -282,7 +282,7 @@ impl Config {
             return wrong("the width of tokens is not a multiple of the number of heads");
         }
         let ratios = [self.mlp_ratio, p.mlp_ratio].iter().all(|r| (0.001..=1000.0).contains(r));
-        if !ratios || !(self.ln_eps >= 0.0 && self.ln_eps.is_finite()) {
+        if !ratios || self.ln_eps < 0.0 || !self.ln_eps.is_finite() {
             return wrong("mlp_ratio or ln_eps is out of range");
         }
         if self.sample_posterior || p.window {

@@ -185,7 +185,7 @@ impl Tables {
                     count -= 15;
                 }
                 digits.push(u64::from(count));
-                digits.extend((0..n).map(|j| raw >> (j * BYPASS) & 15));
+                digits.extend((0..n).map(|j| (raw >> (j * BYPASS)) & 15));
                 digits.iter().rev().for_each(|d| rans.put_digit(*d));
             }
             let (start, end) = (row[place as usize], row[place as usize + 1]);
@@ -336,7 +336,7 @@ pub fn indexes(scales: &[f32], table: &[f32], bound: f32) -> Vec<u16> {
     let index = |s: &f32| {
         // Not f32::max, which would turn NaN into the bound; NaN goes to the last table, as in the original.
         let s = if *s < bound { bound } else { *s };
-        table[..last].partition_point(|t| !(s <= *t)) as u16
+        table[..last].partition_point(|t| s > *t || s.is_nan()) as u16
     };
     scales.iter().map(index).collect()
 }
@@ -352,7 +352,7 @@ impl Writer {
             self.words.push(self.x as u32);
             self.x >>= 32;
         }
-        self.x = (self.x / frequency << PRECISION) + self.x % frequency + start;
+        self.x = ((self.x / frequency) << PRECISION) + self.x % frequency + start;
     }
 
     fn put_digit(&mut self, digit: u64) {
@@ -360,7 +360,7 @@ impl Writer {
             self.words.push(self.x as u32);
             self.x >>= 32;
         }
-        self.x = self.x << BYPASS | digit;
+        self.x = (self.x << BYPASS) | digit;
     }
 
     fn finish(self) -> Vec<u8> {
@@ -380,7 +380,7 @@ impl<'a> Reader<'a> {
         let mut words = words.iter();
         match (words.next(), words.next()) {
             (Some(low), Some(high)) if rest.is_empty() => {
-                let x = u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << 32;
+                let x = u64::from(u32::from_le_bytes(*low)) | (u64::from(u32::from_le_bytes(*high)) << 32);
                 // The encoder's state is below 2^63.
                 if !(LOWER..1 << 63).contains(&x) {
                     return Err(damaged("a state that no encoder ends in"));
@@ -394,7 +394,7 @@ impl<'a> Reader<'a> {
     fn refill(&mut self) -> Result<()> {
         if self.x < LOWER {
             let word = self.words.next().ok_or_else(|| damaged("it ends early"))?;
-            self.x = self.x << 32 | u64::from(u32::from_le_bytes(*word));
+            self.x = (self.x << 32) | u64::from(u32::from_le_bytes(*word));
         }
         Ok(())
     }
