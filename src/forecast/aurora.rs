@@ -8,14 +8,15 @@
 //! The model normalises, cuts a grid that has one row too many (721 → 720, the southernmost), and predicts the state itself. Encoder and decoder work on a few
 //! rows of patches at a time, the backbone on a few windows.
 //!
-//! Auxiliary tensor: `aux.root_area`, f32, one value for each patch, rows first: the root of the patch's area in km as the authors' software computes it (see
-//! [`codes`]'s notes on why the last bit matters).
+//! Auxiliary tensor: `aux.root_area`, f32, one value for each patch, rows first: the root of the patch's area in km as the authors' software computes it
+//! ([`root_area`] tells why the last bit matters).
 
 mod codes;
 mod swin;
 
-use super::layers::{Linear, Mlp, Norm, Probe, Source};
+use super::layers::{Given, Linear, Mlp, Norm, Probe, Source, random_values};
 use super::ops::{self, Workers};
+use super::weights::{self, About, Planned};
 use super::{Entry, Forecaster, Frame, Grid, GridNeed, Key, Model, Needs, Options, Weights};
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -145,6 +146,19 @@ impl Default for Config {
 }
 
 impl Config {
+    /// That of the small model.
+    pub fn small() -> Self {
+        Self {
+            embed_dim: 256,
+            num_heads: 8,
+            encoder_depths: vec![2, 6, 2],
+            encoder_num_heads: vec![4, 8, 16],
+            decoder_depths: vec![2, 6, 2],
+            decoder_num_heads: vec![16, 8, 4],
+            ..Self::default()
+        }
+    }
+
     /// Refuses what no Aurora has, so that sizes can be computed without care. Whether tensors have these sizes is seen when they are read.
     fn check(&self) -> Result<()> {
         let wrong = |what: &str| Err(Error::input(format!("Aurora's configuration: {what}")));
@@ -323,12 +337,12 @@ impl PerceiverLayer {
         if let Some((of_k, of_q)) = &self.stabilisers {
             q = of_q.apply(&q)?;
             let width = kv.dim(2)? / 2;
-            let k = of_k.apply(&kv.narrow(2, 0, width)?)?;
+            let k = of_k.apply(&kv.narrow(2, 0, width)?.contiguous()?)?;
             kv = Tensor::cat(&[k, kv.narrow(2, width, width)?], 2)?;
         }
         let attended = self.to_out.apply(&ops::cross_attention(&q, &kv, self.heads)?)?;
-        let latents = self.norms[0].apply(&attended)?.broadcast_add(latents)?;
-        Ok((self.norms[1].apply(&self.mlp.apply(&latents)?)? + latents)?)
+        let latents = ops::add(self.norms[0].apply_to(attended)?, latents)?;
+        ops::add(self.norms[1].apply_to(self.mlp.apply(&latents)?)?, &latents)
     }
 }
 
@@ -404,9 +418,12 @@ impl Aurora {
     /// # Errors
     /// `Input` if configuration and tensors do not fit together.
     pub fn new(weights: &Weights, options: &Options) -> Result<Self> {
-        let config: Config = weights.config()?;
+        let source = Source { given: Given::File(weights), device: &options.device, dtype: options.dtype };
+        Self::load(weights.config()?, &source, options)
+    }
+
+    fn load(config: Config, source: &Source<'_>, options: &Options) -> Result<Self> {
         config.check()?;
-        let source = Source { weights, device: &options.device, dtype: options.dtype };
         let root_area = options.auxiliary.get("aux.root_area");
         let root_area = root_area.map(|t| t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()).transpose()?;
         Ok(Self {
@@ -416,11 +433,36 @@ impl Aurora {
             dtype: options.dtype,
             root_area,
             workers: Workers::new(&options.device)?,
-            encoder: Encoder::load(&source, &config)?,
-            backbone: Backbone::load(&source, &config)?,
-            decoder: Decoder::load(&source, &config)?,
+            encoder: Encoder::load(source, &config)?,
+            backbone: Backbone::load(source, &config)?,
+            decoder: Decoder::load(source, &config)?,
             config,
         })
+    }
+
+    /// Writes random weights of a configuration to `path`: for measuring, where real ones are not at hand. The same seed gives the same file.
+    ///
+    /// # Errors
+    /// `Input` if the configuration is unsound, `Io` if the disk refuses.
+    pub fn write_random(path: &std::path::Path, config: &Config, seed: u64) -> Result<()> {
+        let options = Options::default();
+        let given = Given::Random { seed, asked: Default::default() };
+        let source = Source { given, device: &options.device, dtype: options.dtype };
+        Self::load(config.clone(), &source, &options)?;
+        let Given::Random { asked, .. } = source.given else { return Ok(()) };
+        let asked = asked.into_inner().unwrap_or_else(|e| e.into_inner());
+        let config = serde_json::to_value(config).map_err(|e| Error::input(e.to_string()))?;
+        let (licence, source) = (String::new(), format!("random, seed {seed}"));
+        let tensors: Vec<(String, Planned<'_>)> = asked
+            .iter()
+            .map(|(name, shape)| {
+                let values =
+                    move || Ok(random_values(seed, name, shape).iter().flat_map(|x| x.to_le_bytes()).collect());
+                let planned = Planned { dtype: safetensors::Dtype::F32, shape: shape.clone(), bytes: Box::new(values) };
+                (name.clone(), planned)
+            })
+            .collect();
+        weights::write(path, &About { model: "aurora".into(), config, licence, source }, &tensors, true, |_| Ok(()))
     }
 
     /// The hyper-parameters.
@@ -519,22 +561,22 @@ impl Aurora {
             let pixels = self.pixels(std::slice::from_ref(&surface), rows.clone(), patches[1]);
             let tokens = e.surface.rows(&self.rows(pixels, n)?)?;
             run.probe.show("enc.surf_tokens", i, &tokens);
-            let tokens = tokens.broadcast_add(&e.surface_level)?;
+            let tokens = ops::add(tokens, &e.surface_level)?;
             let branch = e.surface_mlp.apply(&tokens)?;
             run.probe.show("enc.surf_mlp", i, &branch);
-            let tokens = (e.surface_norm.apply(&branch)? + tokens)?;
+            let tokens = ops::add(e.surface_norm.apply_to(branch)?, &tokens)?;
 
             let pixels = self.pixels(&levels, rows.clone(), patches[1]);
             let columns = e.atmosphere.rows(&self.rows(pixels, n * levels.len())?)?.reshape((n, levels.len(), d))?;
             run.probe.show("enc.atmos_tokens", i, &columns);
-            let latents = perceive(&e.aggregation, &e.latents, &columns.broadcast_add(&level_codes)?)?;
+            let latents = perceive(&e.aggregation, &e.latents, &ops::add(columns, &level_codes)?)?;
             run.probe.show("enc.level_agg", i, &latents);
 
             let all = Tensor::cat(&[tokens.unsqueeze(1)?, latents], 1)?;
             let start = rows.start * patches[1];
             let place = e.position.rows(&positions.narrow(0, start, n)?)?;
-            let place = (place + e.scale.rows(&scales.narrow(0, start, n)?)?)?;
-            let all = all.broadcast_add(&place.unsqueeze(1)?)?.broadcast_add(&time)?;
+            let place = ops::add(e.scale.rows(&scales.narrow(0, start, n)?)?, &place)?;
+            let all = ops::add(ops::add_groups(all, &place, c.latent_levels)?, &time)?;
             Ok(all.reshape((n * c.latent_levels, d))?)
         })?;
         // From patch by patch to level by level.
@@ -683,7 +725,10 @@ impl Forecaster for Aurora {
     }
 }
 
-/// Root of each patch's area in km, rows of patches first, in f32: what the code of scale is made of. See `aux.root_area` above.
+/// Root of each patch's area in km, rows of patches first, in f32: what the code of scale is made of.
+///
+/// The shortest wavelength of that code is about one ulp of this number, so that two libraries whose sines or roots differ in the last bit give different codes. The two
+/// official grids therefore have the authors' own values; for another grid, give them to the model as `aux.root_area`.
 ///
 /// # Errors
 /// `Usage` if patches of this size do not fit the grid.

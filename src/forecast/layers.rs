@@ -9,15 +9,40 @@ use std::sync::Mutex;
 
 /// Where weights come from and go to.
 pub(crate) struct Source<'a> {
-    pub weights: &'a Weights,
+    pub given: Given<'a>,
     pub device: &'a Device,
     pub dtype: DType,
+}
+
+/// Weights of a file, or random ones.
+pub(crate) enum Given<'a> {
+    File(&'a Weights),
+    /// Made of a seed and the tensor's name; a list of all that were asked for is kept.
+    Random {
+        seed: u64,
+        asked: Mutex<Vec<(String, Vec<usize>)>>,
+    },
 }
 
 impl Source<'_> {
     /// A tensor of exactly this shape.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.weights.tensor(name, shape, self.dtype, self.device)
+        match &self.given {
+            Given::File(weights) => weights.tensor(name, shape, self.dtype, self.device),
+            Given::Random { seed, asked } => {
+                asked.lock().unwrap_or_else(|e| e.into_inner()).push((name.to_string(), shape.to_vec()));
+                let values = random_values(*seed, name, shape);
+                Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(self.device)?)
+            }
+        }
+    }
+
+    /// The first dimension of a tensor whose size is not in the configuration.
+    pub fn rows_of(&self, name: &str, otherwise: usize) -> usize {
+        match &self.given {
+            Given::File(weights) => weights.info(name).and_then(|(_, shape)| shape.first().copied()).unwrap_or(0),
+            Given::Random { .. } => otherwise,
+        }
     }
 
     /// `prefix.weight` of shape (out, in) and `prefix.bias`.
@@ -51,7 +76,7 @@ impl Linear {
         let y = x.matmul(&self.weight.t()?)?;
         match &self.bias {
             None => Ok(y),
-            Some(bias) => Ok(y.broadcast_add(bias)?),
+            Some(bias) => ops::add(y, bias),
         }
     }
 
@@ -77,6 +102,11 @@ impl Norm {
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         ops::layer_norm(x, &self.weight, &self.bias, self.eps)
     }
+
+    /// In the place of `x`, which nobody else may hold.
+    pub fn apply_to(&self, x: Tensor) -> Result<Tensor> {
+        ops::layer_norm_of(x, &self.weight, &self.bias, self.eps)
+    }
 }
 
 /// Linear, GELU, linear.
@@ -92,7 +122,7 @@ impl Mlp {
     }
 
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        self.second.apply(&ops::gelu(&self.first.apply(x)?)?)
+        self.second.apply(&ops::gelu(self.first.apply(x)?)?)
     }
 }
 
@@ -117,7 +147,10 @@ impl Probe {
     pub(crate) fn show(&self, name: &str, part: usize, value: &Tensor) {
         if let Some(kept) = &self.kept {
             let mut kept = kept.lock().unwrap_or_else(|e| e.into_inner());
-            kept.entry(name.to_string()).or_default().insert(part, value.clone());
+            // A copy: what follows may add in place.
+            if let Ok(copy) = value.copy() {
+                kept.entry(name.to_string()).or_default().insert(part, copy);
+            }
         }
     }
 
@@ -131,4 +164,24 @@ impl Probe {
             .map(|(name, parts)| Ok((name, Tensor::cat(&parts.into_values().collect::<Vec<_>>(), 0)?)))
             .collect()
     }
+}
+
+/// Values of about unit variance after a layer: uniform, over the root of the inputs of a row; gains of layer norms around 1.
+pub(crate) fn random_values(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
+    let mut state = name.bytes().fold(seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    // SplitMix64.
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let n = shape.iter().product();
+    let inputs: usize = shape.get(1..).unwrap_or(&[]).iter().product();
+    let (offset, spread) = match (shape.len(), name.ends_with("weight")) {
+        (1, true) => (1.0, 0.2),
+        (1, false) => (0.0, 0.1),
+        _ => (0.0, (3.0 / inputs.max(1) as f32).sqrt()),
+    };
+    (0..n).map(|_| offset + spread * next()).collect()
 }

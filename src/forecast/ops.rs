@@ -1,10 +1,12 @@
 //! What the models compute per row, written so that one core does it at the speed of memory; the cores share the rows ([`Workers`]).
 //!
-//! candle's own functions of this kind use one core and the scalar functions of the mathematics library. Ours are used for f32 on the CPU,
-//! candle's elsewhere. Every function's result for a row depends on that row only, so that no result depends on how rows are shared out.
+//! candle's own functions of this kind use one core and the scalar functions of the mathematics library, or a pool of threads that spin and that one
+//! caller has at a time (sums of tensors). Ours are used for f32 on the CPU, candle's elsewhere. Every function's result for a row depends on that row only, so that no result depends on how rows are shared out.
 
 use crate::error::{Error, Result};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Storage, Tensor};
+use candle_core::{
+    CpuStorage, CustomOp2, DType, Device, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Shape, Storage, Tensor,
+};
 use multiversion::multiversion;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,7 +73,8 @@ pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<
     }
 }
 
-fn is_plain(x: &Tensor) -> bool {
+/// Whether our functions do the work, on one thread: f32 on the CPU.
+pub(crate) fn is_plain(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 
@@ -134,30 +137,60 @@ pub(crate) fn gather_from(parts: &[Tensor], rows: &[u32], workers: &Workers) -> 
     Ok(Tensor::from_vec(out, (rows.len(), width), first.device())?)
 }
 
-/// x Φ(x), the exact Gaussian error linear unit.
-pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
-    let y = if is_plain(x) { x.contiguous()?.apply_op1_no_bwd(&Gelu)? } else { x.gelu_erf()? };
-    Ok(y)
+/// y + x, in the place of `y`, which nobody else may hold. Shapes are the same, or x is repeated along the leading dimensions of y.
+pub(crate) fn add(y: Tensor, x: &Tensor) -> Result<Tensor> {
+    add_groups(y, x, 1)
+}
+
+/// y + x, in the place of `y`, which nobody else may hold: each row of x goes to `group` rows of y, one after the other, and the rows of x are repeated until y ends.
+pub(crate) fn add_groups(y: Tensor, x: &Tensor, group: usize) -> Result<Tensor> {
+    if is_plain(&y) && y.is_contiguous() {
+        y.inplace_op2(&x.contiguous()?, &Add { group })?;
+        return Ok(y);
+    }
+    if group == 1 {
+        return Ok(y.broadcast_add(x)?);
+    }
+    let width = x.dim(x.rank() - 1)?;
+    let sum = y.reshape(((), group, width))?.broadcast_add(&x.reshape(((), 1, width))?)?;
+    Ok(sum.reshape(y.shape())?)
+}
+
+/// x Φ(x), the exact Gaussian error linear unit, in the place of `x`, which nobody else may hold.
+pub(crate) fn gelu(x: Tensor) -> Result<Tensor> {
+    if !is_plain(&x) {
+        return Ok(x.gelu_erf()?);
+    }
+    let x = x.contiguous()?;
+    x.inplace_op1(&Gelu)?;
+    Ok(x)
 }
 
 /// (x − mean) / √(variance + eps) · weight + bias over the last dimension.
 pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    let y = if is_plain(x) {
-        x.contiguous()?.apply_op3_no_bwd(weight, bias, &LayerNorm { eps: eps as f32 })?
-    } else {
-        candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, eps as f32)?
-    };
-    Ok(y)
+    layer_norm_of(if is_plain(x) { x.copy()? } else { x.clone() }, weight, bias, eps)
 }
 
-/// Softmax over the last dimension of `scale` · x + mask, x of shape (groups · heads, n, n).
+/// The same in the place of `x`, which nobody else may hold.
+pub(crate) fn layer_norm_of(x: Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    if !is_plain(&x) {
+        return Ok(candle_nn::ops::layer_norm(&x, weight, bias, eps as f32)?);
+    }
+    x.inplace_op3(&weight.contiguous()?, &bias.contiguous()?, &LayerNorm { eps: eps as f32 })?;
+    Ok(x)
+}
+
+/// Softmax over the last dimension of `scale` · x + mask, x of shape (groups · heads, n, n), in the place of `x`, which nobody else may hold.
 ///
 /// `ids` has one number for each of groups · n tokens: where two differ, −100 is added.
-pub(crate) fn softmax(x: &Tensor, scale: f32, ids: Option<&[u8]>) -> Result<Tensor> {
-    if is_plain(x) {
-        return Ok(x.contiguous()?.apply_op1_no_bwd(&Softmax { scale, ids })?);
+pub(crate) fn softmax(x: Tensor, scale: f32, ids: Option<&[u8]>) -> Result<Tensor> {
+    if is_plain(&x) {
+        let x = x.contiguous()?;
+        x.inplace_op1(&Softmax { scale, ids })?;
+        return Ok(x);
     }
-    let mut logits = (x * f64::from(scale))?;
+    let mut logits = (&x * f64::from(scale))?;
     if let Some(ids) = ids {
         let (b, n, _) = logits.dims3()?;
         let groups = ids.len() / n;
@@ -272,17 +305,47 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// What is added to the logit of a pair that must not attend.
 const MASKED: f32 = -100.0;
 
+struct Add {
+    group: usize,
+}
+
+impl InplaceOp2 for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        y: &mut CpuStorage,
+        y_layout: &Layout,
+        x: &CpuStorage,
+        x_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let x = contiguous(x, x_layout)?;
+        let width = x_layout.dims().last().copied().unwrap_or(1).max(1);
+        let y = contiguous_mut(y, y_layout)?;
+        if x.is_empty() || !y.len().is_multiple_of(x.len()) || !x.len().is_multiple_of(width) {
+            candle_core::bail!("shapes {:?} and {:?} do not add", y_layout.dims(), x_layout.dims());
+        }
+        let n = x.len() / width;
+        for (i, row) in y.chunks_exact_mut(width).enumerate() {
+            let other = &x[i / self.group % n * width..][..width];
+            row.iter_mut().zip(other).for_each(|(y, x)| *y += x);
+        }
+        Ok(())
+    }
+}
+
 struct Gelu;
 
-impl CustomOp1 for Gelu {
+impl InplaceOp1 for Gelu {
     fn name(&self) -> &'static str {
         "gelu"
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let mut out = contiguous(storage, layout)?.to_vec();
-        gelu_in_place(&mut out);
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        gelu_in_place(contiguous_mut(x, layout)?);
+        Ok(())
     }
 }
 
@@ -290,27 +353,27 @@ struct LayerNorm {
     eps: f32,
 }
 
-impl CustomOp3 for LayerNorm {
+impl InplaceOp3 for LayerNorm {
     fn name(&self) -> &'static str {
         "layer-norm"
     }
 
     fn cpu_fwd(
         &self,
-        x: &CpuStorage,
+        x: &mut CpuStorage,
         x_layout: &Layout,
         weight: &CpuStorage,
         weight_layout: &Layout,
         bias: &CpuStorage,
         bias_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let mut out = contiguous(x, x_layout)?.to_vec();
+    ) -> candle_core::Result<()> {
+        let x = contiguous_mut(x, x_layout)?;
         let (weight, bias) = (contiguous(weight, weight_layout)?, contiguous(bias, bias_layout)?);
-        if weight.len() != bias.len() || weight.is_empty() || !out.len().is_multiple_of(weight.len()) {
+        if weight.len() != bias.len() || weight.is_empty() || !x.len().is_multiple_of(weight.len()) {
             candle_core::bail!("rows of {:?} normalised with {} weights", x_layout.dims(), weight.len());
         }
-        layer_norm_in_place(&mut out, weight, bias, self.eps);
-        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+        layer_norm_in_place(x, weight, bias, self.eps);
+        Ok(())
     }
 }
 
@@ -319,32 +382,32 @@ struct Softmax<'a> {
     ids: Option<&'a [u8]>,
 }
 
-impl CustomOp1 for Softmax<'_> {
+impl InplaceOp1 for Softmax<'_> {
     fn name(&self) -> &'static str {
         "softmax"
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let mut out = contiguous(storage, layout)?.to_vec();
+    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let x = contiguous_mut(x, layout)?;
         let n = *layout.dims().last().unwrap_or(&1);
-        if n > 0 && !out.is_empty() {
-            match self.ids {
-                None => softmax_in_place(&mut out, n, self.scale),
-                Some(ids) => {
-                    let heads = out.len() / n / ids.len();
-                    for (block, ids) in out.chunks_exact_mut(heads * n * n).zip(ids.chunks_exact(n)) {
-                        for (i, row) in block.chunks_exact_mut(n).enumerate() {
-                            let id = ids[i % n];
-                            for (x, &other) in row.iter_mut().zip(ids) {
-                                *x = *x * self.scale + if other == id { 0.0 } else { MASKED };
-                            }
-                        }
-                        softmax_in_place(block, n, 1.0);
-                    }
+        if n == 0 || x.is_empty() {
+            return Ok(());
+        }
+        let Some(ids) = self.ids else {
+            softmax_in_place(x, n, self.scale);
+            return Ok(());
+        };
+        let heads = x.len() / n / ids.len();
+        for (block, ids) in x.chunks_exact_mut(heads * n * n).zip(ids.chunks_exact(n)) {
+            for (i, row) in block.chunks_exact_mut(n).enumerate() {
+                let id = ids[i % n];
+                for (x, &other) in row.iter_mut().zip(ids) {
+                    *x = *x * self.scale + if other == id { 0.0 } else { MASKED };
                 }
             }
+            softmax_in_place(block, n, 1.0);
         }
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
+        Ok(())
     }
 }
 
@@ -352,6 +415,13 @@ fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Resu
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
         None => candle_core::bail!("values are not contiguous"),
+    }
+}
+
+fn contiguous_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&mut values[start..end]),
+        _ => candle_core::bail!("values to be changed in place are not contiguous f32"),
     }
 }
 
@@ -474,8 +544,8 @@ mod tests {
     fn functions_equal_candle_s() {
         let values: Vec<f32> = (0..3 * 7 * 7).map(|i| ((i * 37) % 101) as f32 * 0.1 - 5.0).collect();
         let x = tensor(&values, &[3, 7, 7]);
-        assert!(worst(&gelu(&x).unwrap(), &x.gelu_erf().unwrap()) < 2e-6);
-        let soft = softmax(&x, 0.7, None).unwrap();
+        assert!(worst(&gelu(x.copy().unwrap()).unwrap(), &x.gelu_erf().unwrap()) < 2e-6);
+        let soft = softmax(x.copy().unwrap(), 0.7, None).unwrap();
         let theirs = candle_nn::ops::softmax_last_dim(&(&x * 0.7).unwrap()).unwrap();
         assert!(worst(&soft, &theirs) < 1e-6);
         let (w, b) = (tensor(&values[..7], &[7]), tensor(&values[7..14], &[7]));
@@ -500,7 +570,7 @@ mod tests {
     fn tokens_of_different_ids_do_not_attend() {
         let x = tensor(&[1.0; 2 * 2 * 3 * 3], &[4, 3, 3]);
         let ids = [0, 0, 1, 5, 6, 6];
-        let p = softmax(&x, 1.0, Some(&ids)).unwrap().to_vec3::<f32>().unwrap();
+        let p = softmax(x, 1.0, Some(&ids)).unwrap().to_vec3::<f32>().unwrap();
         assert_eq!(p[0][0], [0.5, 0.5, 0.0]);
         assert_eq!(p[1][2], [0.0, 0.0, 1.0]);
         assert_eq!(p[2][0], [1.0, 0.0, 0.0]);

@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::forecast::Grid;
 use safetensors::SafeTensors;
 
-/// Roots of areas of the official grids' patches as the authors' software gives them: a row for each row of patches, a column for each width in
-/// radians (columns of patches differ by rounding only).
+/// Roots of areas of the official grids' patches as the authors' software gives them: `areas` has a row for each row of patches, a column for each of
+/// the few widths that rounding makes of one, and `columns` says which of these a column of patches has.
 const OFFICIAL: &[u8] = include_bytes!("../../../weights/aurora/root_area.safetensors");
 
 /// Name, rows (without the one that is dropped), columns, points along a patch's side of the official grids.
@@ -96,15 +96,11 @@ fn official(grid: &Grid, patch: usize) -> Option<Vec<f32>> {
         return None;
     }
     let file = SafeTensors::deserialize(OFFICIAL).ok()?;
-    let values = |part: &str| -> Option<Vec<f32>> {
-        let tensor = file.tensor(&format!("{name}.{part}")).ok()?;
-        Some(tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-    };
-    let (known, areas) = (values("widths")?, values("areas")?);
-    // The nearest: coordinates of a file may be rounded otherwise than the authors'.
-    let nearest = |w: f32| (0..known.len()).min_by(|&a, &b| (known[a] - w).abs().total_cmp(&(known[b] - w).abs()));
-    let index = widths(grid, patch).into_iter().map(nearest).collect::<Option<Vec<_>>>()?;
-    Some(areas.chunks_exact(known.len()).flat_map(|row| index.iter().map(move |&i| row[i])).collect())
+    let areas = file.tensor(&format!("{name}.areas")).ok()?;
+    let kinds = *areas.shape().last()?;
+    let areas: Vec<f32> = areas.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let columns = file.tensor(&format!("{name}.columns")).ok()?.data().to_vec();
+    Some(areas.chunks_exact(kinds).flat_map(|row| columns.iter().map(move |&i| row[usize::from(i)])).collect())
 }
 
 /// 6371² π (sin φ₁ − sin φ₀) of a strip of rows.

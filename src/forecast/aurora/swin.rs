@@ -65,7 +65,7 @@ impl Lora {
         let mut pairs = vec![];
         for i in 0..config.lora_count() {
             let name = |m: &str| format!("{prefix}.loras.{i}.lora_{m}");
-            let rank = s.weights.info(&name("A")).and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
+            let rank = s.rows_of(&name("A"), 8);
             if rank == 0 || rank > inputs.min(outputs).max(8) {
                 return Err(Error::input(format!("tensor {:?} is missing or of rank {rank}", name("A"))));
             }
@@ -154,7 +154,7 @@ impl Backbone {
             run.probe.show(&format!("bb.dec_layer{i}"), 0, &x);
             // The deepest stage has no skip, the last one's is put beside its output.
             if i > 0 && i + 1 < n {
-                x = (x + &skips[n - 2 - i])?;
+                x = ops::add(x, &skips[n - 2 - i])?;
             }
             // Skips of the deepest stages are not looked at again.
             skips.truncate((n - 1).saturating_sub(i).max(1));
@@ -221,9 +221,8 @@ impl Block {
             let x = ops::gather_rows(x, &windows.rows[of_chunk.clone()])?;
             let ids = windows.ids.get(of_chunk).unwrap_or(&[]);
             let attended = self.attention(&qkv.rows(&x)?, size, ids)?;
-            let x = (x + norms[0].apply(&projection.rows(&attended)?)?)?;
-            let y = norms[1].apply(&self.mlp.apply(&x)?)?;
-            Ok((x + y)?)
+            let x = ops::add(norms[0].apply_to(projection.rows(&attended)?)?, &x)?;
+            ops::add(norms[1].apply_to(self.mlp.apply(&x)?)?, &x)
         })?;
         ops::gather_from(&parts, &windows.places, run.workers)
     }
@@ -243,7 +242,7 @@ impl Block {
         let d = width / heads;
         let scale = 1.0 / (d as f32).sqrt();
         // On the CPU one window at a time, whose parts are then views; on a device all at once.
-        let together = if qkv.device().is_cpu() { 1 } else { tokens / size };
+        let together = if ops::is_plain(qkv) { 1 } else { tokens / size };
         let mut out = vec![];
         for g in 0..tokens / size / together {
             let rows = qkv.narrow(0, g * together * size, together * size)?;
@@ -255,7 +254,7 @@ impl Block {
             let (q, k, v) = (part(0)?, part(1)?, part(2)?);
             let of_group = g * together * size..(g + 1) * together * size;
             let ids = ids.get(of_group).filter(|ids| ids.iter().any(|id| *id != ids[0]));
-            let p = ops::softmax(&q.matmul(&k.transpose(1, 2)?)?, scale, ids)?;
+            let p = ops::softmax(q.matmul(&k.transpose(1, 2)?)?, scale, ids)?;
             let attended = p.matmul(&v)?.reshape((together, heads, size, d))?.transpose(1, 2)?;
             out.push(attended.reshape((together * size, width))?);
         }
@@ -370,7 +369,7 @@ fn merge(x: &Tensor, extent: Extent, norm: &Norm, reduction: &Linear, run: &Run<
         let of_chunk = i * per_chunk..((i + 1) * per_chunk).min(n);
         let four = ops::gather_rows(x, &rows[of_chunk.start * 4..of_chunk.end * 4])?;
         let merged = four.reshape((of_chunk.len(), ()))?;
-        reduction.rows(&norm.apply(&merged)?)
+        reduction.rows(&norm.apply_to(merged)?)
     })?;
     Ok(Tensor::cat(&parts, 0)?)
 }
@@ -391,7 +390,7 @@ fn split(
         let start = i * per_chunk;
         let rows = x.narrow(0, start, per_chunk.min(n - start))?;
         let four = first.rows(&rows)?.reshape((4 * rows.dim(0)?, ()))?;
-        second.rows(&norm.apply(&four)?)
+        second.rows(&norm.apply_to(four)?)
     })?;
     let [_, h, w] = extent;
     let mut places = Vec::with_capacity(finer.iter().product());

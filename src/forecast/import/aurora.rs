@@ -51,16 +51,15 @@ pub(crate) fn import<'a>(checkpoint: &'a Checkpoint, options: &ImportOptions) ->
     for (name, piece) in pieces {
         let meta = checkpoint.meta(&piece.from)?;
         let whole = meta.shape.clone();
-        let item = meta.dtype.bitsize() / 8;
         let Piece { from, slice, shape } = piece;
         let expected = byte_len(meta.dtype, &shape);
         let bytes = Box::new(move || {
             let bytes = checkpoint.bytes(&from)?;
             let Some((index, count)) = slice else { return Ok(bytes) };
-            // The stacked dimension is the second of (outer, count, inner).
-            let outer = if whole.len() > 2 { whole[0] } else { expected_outer(&whole, count) };
+            // The stacked dimension is the second of (outer, count, inner): the kernels' own, or of rows that are (points of a patch, variables).
+            let rows = whole.first().copied().unwrap_or(0);
+            let outer = if whole.len() > 2 { rows } else { rows / count.max(1) };
             let inner = bytes.len() / (outer * count).max(1);
-            debug_assert!(inner.is_multiple_of(item));
             let mut out = Vec::with_capacity(outer * inner);
             for o in 0..outer {
                 out.extend_from_slice(&bytes[(o * count + index) * inner..][..inner]);
@@ -73,11 +72,6 @@ pub(crate) fn import<'a>(checkpoint: &'a Checkpoint, options: &ImportOptions) ->
         tensors.push((name, Planned { dtype: meta.dtype, shape, bytes }));
     }
     Ok(Some(Imported { about, tensors }))
-}
-
-/// Heads are stacked in their rows: (points of a patch, variables) along the first dimension.
-fn expected_outer(whole: &[usize], count: usize) -> usize {
-    whole.first().map_or(0, |n| n / count.max(1))
 }
 
 /// The tensors that one of the checkpoint holds, under the names of the newer layout.

@@ -9,7 +9,7 @@
 
 use crate::error::{Error, Result};
 use safetensors::Dtype;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Longest pickle. That of Aurora's checkpoint (some 700 tensors) has 130 kB.
 pub(super) const MAX_PICKLE_BYTES: u64 = 8 << 20;
@@ -62,6 +62,7 @@ pub(super) fn tensors(pickle: &[u8]) -> Result<BTreeMap<String, View>> {
         Machine { input: pickle, at: 0, arena: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
     let root = machine.run()?;
     let mut found = BTreeMap::new();
+    let mut seen = HashSet::from([root]);
     let Value::Dict(items) = &machine.arena[root as usize] else {
         return Err(Error::input("the pickle does not hold a dictionary of tensors"));
     };
@@ -71,8 +72,8 @@ pub(super) fn tensors(pickle: &[u8]) -> Result<BTreeMap<String, View>> {
         };
         match &machine.arena[value as usize] {
             Value::Tensor(view) => insert(&mut found, name.clone(), view)?,
-            // One level, as of {"state_dict": {...}, "epoch": 3}.
-            Value::Dict(inner) => {
+            // One level, as of {"state_dict": {...}, "epoch": 3}. Each dictionary once: thousands of references to a large one would take for ever.
+            Value::Dict(inner) if seen.insert(value) => {
                 for &(key, value) in inner {
                     if let (Value::Text(inner_name), Value::Tensor(view)) =
                         (&machine.arena[key as usize], &machine.arena[value as usize])
