@@ -7,6 +7,7 @@
 //! A model is one file in this folder and one line in [`MODELS`].
 
 pub mod aurora;
+pub mod exact;
 mod frame;
 pub mod graphcast;
 pub mod import;
@@ -15,6 +16,7 @@ mod names;
 mod needs;
 mod ops;
 mod rollout;
+pub mod vaeformer;
 pub mod weights;
 
 pub use frame::{Frame, Grid};
@@ -135,7 +137,7 @@ pub struct Entry {
 }
 
 /// All models.
-pub const MODELS: &[Entry] = &[aurora::ENTRY, graphcast::ENTRY];
+pub const MODELS: &[Entry] = &[aurora::ENTRY, graphcast::ENTRY, vaeformer::ENTRY];
 
 /// Opens the model that a safetensors file holds.
 ///

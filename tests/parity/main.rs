@@ -7,3 +7,4 @@
 mod aurora;
 mod fixture;
 mod graphcast;
+mod vaeformer;
