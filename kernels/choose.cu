@@ -127,8 +127,9 @@ __device__ void cost_of_level(const Sampling& s, const T* sample, T* lattice, u3
                               Pass* passes, u32* n_passes) {
   if (threadIdx.x == 0) *n_passes = level_passes(s.shape, s.n_axes, active, 0, level, choice, passes);
   __syncthreads();  // the passes are known
-  u32 n_zeros = 0, n_missed = 0;
-  for (u32 i = 0; i < *n_passes; ++i) {
+  // At least one: else the next level's would be written while others still read.
+  u32 n_zeros = 0, n_missed = 0, n = *n_passes;
+  for (u32 i = 0; i < n; ++i) {
     const Pass& p = passes[i];
     for (u32 j = threadIdx.x; j < p.n_codes; j += blockDim.x) {
       u32 m, at = place_in_pass(p, j, &m);
@@ -316,13 +317,13 @@ template <class T> __device__ void choose(const Args& a) {
   u32 n_sampled = level_count(sampling.shape, a.n_axes, active), more = s->n_levels - n_sampled;
   for (u32 i = 0; i < s->n_levels; ++i) s->levels[i] = n_sampled == 0 ? 1 : levels[i < more ? 0 : i - more];
 }
-extern "C" __global__ void __launch_bounds__(WIDE) choose_f32(const Args a) { choose<float>(a); }
-extern "C" __global__ void __launch_bounds__(WIDE) choose_f64(const Args a) { choose<double>(a); }
+extern "C" __global__ void __launch_bounds__(WIDE, 1) choose_f32(const Args a) { choose<float>(a); }
+extern "C" __global__ void __launch_bounds__(WIDE, 1) choose_f64(const Args a) { choose<double>(a); }
 
 // The passes of the plan in the state, from `choose` or from an archive. One warp.
 extern "C" __global__ void __launch_bounds__(32) interp_passes(const Args a) {
   State* s = a.state;
-  if (settled(a) || s->predictor != INTERP || threadIdx.x != 0) return;
+  if (threadIdx.x != 0 || settled(a) || s->predictor != INTERP) return;
   u32 n = 0, n_coarse = 0, code = s->n_anchors;
   for (u32 level = s->n_levels; level >= 1; --level) {
     u32 size = 1;

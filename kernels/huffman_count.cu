@@ -56,13 +56,13 @@ struct CountTokens {
 // A block a part. Counters are private to the block, in COPIES copies.
 extern "C" __global__ void __launch_bounds__(BLOCK) huffman_count(const Args a) {
   if (idle(a)) return;
-  __shared__ u32 counts[COPIES][N_CONTEXTS * N_TOKENS];
+  __shared__ u32 counts[COPIES * N_CONTEXTS * N_TOKENS];
   Part part = part_of(blockIdx.x, a.state->n_codes);
   if (part.chunk >= a.state->n_chunks) return;
-  for (u32 i = threadIdx.x; i < COPIES * N_CONTEXTS * N_TOKENS; i += BLOCK) counts[0][i] = 0;
+  for (u32 i = threadIdx.x; i < COPIES * N_CONTEXTS * N_TOKENS; i += BLOCK) counts[i] = 0;
   __syncthreads();  // all is 0
   CountTokens count;
-  count.counts = counts[(threadIdx.x >> 5) % COPIES];
+  count.counts = counts + (threadIdx.x >> 5) % COPIES * (N_CONTEXTS * N_TOKENS);
   const i32* codes = coded_codes(a) + part.start;
   u32 before = 0;
   for (u32 start = 0; start <= part.len; start += SEGMENT) {
@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) huffman_count(const Args a) 
   for (u32 i = threadIdx.x; i < N_INDICES; i += BLOCK) {
     u32 context = i / CONTEXT_SIZE, id = i % CONTEXT_SIZE, n = 0;
     if (id < N_TOKENS)
-      for (u32 k = 0; k < COPIES; ++k) n += counts[k][context * N_TOKENS + id];
+      for (u32 k = 0; k < COPIES; ++k) n += counts[(k * N_CONTEXTS + context) * N_TOKENS + id];
     out[i] = (u16)n;
   }
 }

@@ -110,7 +110,7 @@ __device__ bool decode_part(BitReader& bits, const u32* tables, i32* codes, u32 
 }
 
 // A thread a stream: of chunks whose parts are one stream, the first thread of four reads it all. Codes are 0 before. `count` is the bytes of `coded`.
-extern "C" __global__ void __launch_bounds__(BLOCK) huffman_decode(const Args a) {
+extern "C" __global__ void __launch_bounds__(32, 1) huffman_decode(const Args a) {
   u32 index = blockIdx.x * blockDim.x + threadIdx.x, c = index / 4, k = index % 4;
   if (c >= a.state->n_chunks) return;
   const Chunk& chunk = a.chunks[c];

@@ -49,8 +49,8 @@ template <class T> __device__ void fine(const Args& a) {
   encode_pass<T>(a, a.passes[i], quantizer_of<T>(a.state), work_of<T>(a), blockIdx.x * BLOCK + threadIdx.x, gridDim.x * BLOCK);
 }
 
-extern "C" __global__ void __launch_bounds__(WIDE) interp_coarse_f32(const Args a) { coarse<float>(a); }
-extern "C" __global__ void __launch_bounds__(WIDE) interp_coarse_f64(const Args a) { coarse<double>(a); }
+extern "C" __global__ void __launch_bounds__(WIDE, 1) interp_coarse_f32(const Args a) { coarse<float>(a); }
+extern "C" __global__ void __launch_bounds__(WIDE, 1) interp_coarse_f64(const Args a) { coarse<double>(a); }
 extern "C" __global__ void __launch_bounds__(BLOCK) interp_fine_f32(const Args a) { fine<float>(a); }
 extern "C" __global__ void __launch_bounds__(BLOCK) interp_fine_f64(const Args a) { fine<double>(a); }
 
@@ -90,8 +90,8 @@ template <class T> __device__ void decode_fine(const Args& a) {
   if (i < a.state->n_passes) decode_pass<T>(a, a.passes[i], blockIdx.x * BLOCK + threadIdx.x, gridDim.x * BLOCK);
 }
 
-extern "C" __global__ void __launch_bounds__(WIDE) interp_decode_coarse_f32(const Args a) { decode_coarse<float>(a); }
-extern "C" __global__ void __launch_bounds__(WIDE) interp_decode_coarse_f64(const Args a) { decode_coarse<double>(a); }
+extern "C" __global__ void __launch_bounds__(WIDE, 1) interp_decode_coarse_f32(const Args a) { decode_coarse<float>(a); }
+extern "C" __global__ void __launch_bounds__(WIDE, 1) interp_decode_coarse_f64(const Args a) { decode_coarse<double>(a); }
 extern "C" __global__ void __launch_bounds__(BLOCK) interp_decode_fine_f32(const Args a) { decode_fine<float>(a); }
 extern "C" __global__ void __launch_bounds__(BLOCK) interp_decode_fine_f64(const Args a) { decode_fine<double>(a); }
 

@@ -117,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) setup_logs(const Args a) {
 // MEAN_SQUARE: was the attempt good enough? If not, the next has a narrower bound; after the last the tile is left.
 template <class T> __device__ void judge(const Args& a) {
   State* s = a.state;
-  if (settled(a) || threadIdx.x != 0) return;
+  if (threadIdx.x != 0 || settled(a)) return;  // the others must not look at what this one writes
   double mse = s->n_squares == 0 ? 0.0 : __ddiv_rn(s->sum_squares, (double)s->n_squares);
   if (mse <= s->max_mse) s->done = 1;
   else if (a.level_or_pass != 0) s->left = MISSED_MEAN_SQUARE;

@@ -6,6 +6,7 @@
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
+use crate::device::{Coder, Cpu};
 use crate::encode::{bytes, exact, huffman};
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{Field, Float, Values};
@@ -90,6 +91,20 @@ pub fn compress_source<W: Write>(
     config: &Config,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<W> {
+    compress_source_with(source, out, config, &mut Cpu, progress)
+}
+
+/// The same with tiles coded where `coder` says. The archive does not depend on it.
+///
+/// # Errors
+/// As [`compress_source`], and as [`Coder::compress`].
+pub fn compress_source_with<W: Write>(
+    source: &mut dyn Source,
+    out: W,
+    config: &Config,
+    coder: &mut dyn Coder,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<W> {
     let schema = source.schema().clone();
     config.check_names(&schema)?;
     if let Some(variable) = source.unreadable().first() {
@@ -134,8 +149,9 @@ pub fn compress_source<W: Write>(
                 return Err(Error::input("the file holds fewer values than it says")).context(place);
             }
             let coded = match &values {
-                Values::F32(v) => compress_tile(v, &region, &plan.treatment, config).context(place)?,
-                Values::F64(v) => compress_tile(v, &region, &plan.treatment, config).context(place)?,
+                Values::F32(_) | Values::F64(_) => {
+                    coder.compress(&values, &region, &plan.treatment, config).context(place)?
+                }
                 other => {
                     exact::check_text(other).context(place)?;
                     [&[method::EXACT][..], &exact::encode(other)].concat()
@@ -530,8 +546,13 @@ impl<C: Rows> Elsewhere<C> {
         let Self { base, step, predictor, codes, specials, signs, outliers } = self;
         let quantizer = Quantizer::with_step(0.0, step);
         let listed = outliers.to_bytes::<T>();
-        let encoded =
-            Encoded { base, quantizer, method: Method::Huffman(predictor), bytes: codes, outliers: Outliers::default() };
+        let encoded = Encoded {
+            base,
+            quantizer,
+            method: Method::Huffman(predictor),
+            bytes: codes,
+            outliers: Outliers::default(),
+        };
         let method = if signs.is_some() { method::LOG } else { method::DIRECT };
         encoded.to_bytes(method, &specials.to_bytes(), &signs.unwrap_or_default(), &listed)
     }

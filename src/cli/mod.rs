@@ -6,6 +6,7 @@
 mod args;
 mod compress;
 mod decompress;
+mod doctor;
 mod help;
 mod input;
 mod inspect;
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
         Command::Decompress(args) => decompress::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(code) => code,
@@ -58,6 +60,18 @@ fn print(text: &str) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::new(Kind::Io, format!("standard output: {e}"))),
         _ => Ok(()),
     }
+}
+
+/// The coder for a device, and a line where there is something to say of it.
+fn coder(choice: crate::device::Choice) -> Result<Box<dyn crate::device::Coder>> {
+    let (coder, why) = crate::device::open(choice)?;
+    why.iter().for_each(|why| note(&format!("note: {why}")));
+    Ok(coder)
+}
+
+/// Says what a device left to the CPU.
+fn note_coder(coder: &dyn crate::device::Coder) {
+    coder.notes().iter().for_each(|n| note(&format!("note: {n}")));
 }
 
 /// Sets how many threads work; all cores if none is said.

@@ -339,7 +339,8 @@ impl<'a> Job<'a> {
             Some(Treatment::Lossy { resolved, .. }) => match *resolved {
                 Resolved::Absolute(bound) => (mode::ABSOLUTE, bound, 0.0),
                 Resolved::PointWise(relative) => {
-                    let bound = if dtype == DType::F32 { log::bound::<f32>(relative) } else { log::bound::<f64>(relative) };
+                    let bound =
+                        if dtype == DType::F32 { log::bound::<f32>(relative) } else { log::bound::<f64>(relative) };
                     (mode::POINT_WISE, bound, relative)
                 }
                 Resolved::MeanSquare { absolute, max_mse } => (mode::MEAN_SQUARE, absolute, max_mse),
@@ -402,7 +403,8 @@ fn predictor_of<C: Rows>(s: &State, shape: &[usize]) -> Box<dyn Predictor<C>> {
     match s.predictor {
         predictor::LORENZO => Box::new(Lorenzo { axes: s.axes as u8 }),
         predictor::INTERP => {
-            let mut plan = Interp::uniform(shape, s.active as u8, s.wrap != 0, Level { order: Order::Cubic, permutation: 0 });
+            let mut plan =
+                Interp::uniform(shape, s.active as u8, s.wrap != 0, Level { order: Order::Cubic, permutation: 0 });
             for (level, &choice) in plan.levels.iter_mut().zip(&s.levels) {
                 let order = Order::ALL[usize::from(choice & 3).min(Order::ALL.len() - 1)];
                 *level = Level { order, permutation: choice >> 2 };

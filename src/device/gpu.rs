@@ -5,7 +5,8 @@ use super::layout::{Args, BLOCK};
 use super::program::Program;
 use crate::error::{Error, Result};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg, sys,
+    CudaContext, CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg,
+    sys,
 };
 use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
@@ -45,6 +46,8 @@ pub struct Gpu {
     rooms: HashMap<&'static str, CudaSlice<u8>>,
     multiprocessors: u32,
     name: String,
+    /// Kernels with an event before and one after each, where someone asked for times.
+    timed: Option<Vec<(String, CudaEvent, CudaEvent)>>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -91,6 +94,7 @@ impl Gpu {
             module,
             functions: HashMap::new(),
             rooms: HashMap::new(),
+            timed: None,
         })
     }
 
@@ -135,10 +139,75 @@ impl Gpu {
             block_dim: (threads, 1, 1),
             shared_mem_bytes: 0,
         };
+        let event = |stream: &Arc<CudaStream>| {
+            let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+            stream.record_event(flags).during("recording a time")
+        };
+        let before = self.timed.is_some().then(|| event(&self.stream)).transpose()?;
         let mut launch = self.stream.launch_builder(&self.functions[kernel]);
         // SAFETY: every kernel takes one `Args` (layout.rs). Its pointers are those of rooms sized in encode.rs and decode.rs, and of the
         // caller's values, whose length was checked; kernels compare indices with `n` and the counts in the state.
-        unsafe { launch.arg(args).launch(config) }.map(|_| ()).during(&format!("launching {kernel}"))
+        unsafe { launch.arg(args).launch(config) }.map(|_| ()).during(&format!("launching {kernel}"))?;
+        if let (Some(before), Some(timed)) = (before, &mut self.timed) {
+            timed.push((kernel.to_string(), before, event(&self.stream)?));
+        }
+        Ok(())
+    }
+
+    /// Takes the time of every kernel from now on.
+    pub fn start_timing(&mut self) {
+        self.timed = Some(Vec::new());
+    }
+
+    /// Kernels launched since [`Gpu::start_timing`]: name, launches, milliseconds altogether, in the order in which they first came.
+    ///
+    /// # Errors
+    /// `Device` if the device fails.
+    pub fn stop_timing(&mut self) -> Result<Vec<(String, u32, f64)>> {
+        let what = "reading times";
+        self.stream.synchronize().during(what)?;
+        let mut kernels: Vec<(String, u32, f64)> = Vec::new();
+        for (name, before, after) in self.timed.take().unwrap_or_default() {
+            let ms = f64::from(before.elapsed_ms(&after).during(what)?);
+            match kernels.iter_mut().find(|k| k.0 == name) {
+                Some((_, n, sum)) => (*n, *sum) = (*n + 1, *sum + ms),
+                None => kernels.push((name, 1, ms)),
+            }
+        }
+        Ok(kernels)
+    }
+
+    /// Whether this is the software driver of the tests, whose times mean nothing.
+    pub fn is_emulated(&self) -> bool {
+        self.name.starts_with("cuemu")
+    }
+
+    /// A line or two about the device and its driver, and the peak bandwidth of its memory in GB/s (0 if it does not say).
+    ///
+    /// # Errors
+    /// `Device` if the device does not answer.
+    pub fn describe(&self) -> Result<(String, f64)> {
+        use sys::CUdevice_attribute as A;
+        let what = "asking the GPU what it is";
+        let context = self.stream.context();
+        let attribute = |a| context.attribute(a).during(what);
+        let (major, minor) = context.compute_capability().during(what)?;
+        let mut driver = 0;
+        // SAFETY: writes one integer.
+        unsafe { sys::cuDriverGetVersion(&mut driver) }.result().during(what)?;
+        let clock_khz = f64::from(attribute(A::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?);
+        let bus_bits = f64::from(attribute(A::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?);
+        // Two transfers a clock.
+        let peak = 2.0 * clock_khz * 1e3 * bus_bits / 8.0 / 1e9;
+        let memory = context.total_mem().during(what)? as f64 / 1e9;
+        let text = format!(
+            "{}: compute capability {major}.{minor}, {} multiprocessors, {memory:.1} GB; driver for CUDA {}.{}",
+            self.name,
+            self.multiprocessors,
+            driver / 1000,
+            driver % 1000 / 10
+        );
+        Ok((text, peak))
     }
 
     /// Copies bytes to a room.

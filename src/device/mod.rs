@@ -18,9 +18,9 @@ pub(crate) mod layout;
 mod program;
 
 #[cfg(feature = "cuda")]
-pub use gpu::{Gpu, SourceText};
-#[cfg(feature = "cuda")]
 pub(crate) use gpu::Run;
+#[cfg(feature = "cuda")]
+pub use gpu::{Gpu, SourceText};
 #[cfg(feature = "cuda")]
 pub use program::source;
 
@@ -138,7 +138,9 @@ pub fn open(choice: Choice) -> Result<(Box<dyn Coder>, Option<String>)> {
         #[cfg(feature = "cuda")]
         Choice::Cuda(n) => Ok((Box::new(encode::HostTiles::new(Gpu::open(n)?, true)), None)),
         #[cfg(not(feature = "cuda"))]
-        Choice::Auto => Ok((Box::new(Cpu), Some("no GPU is used: this residuum was built without the feature cuda".into()))),
+        Choice::Auto => {
+            Ok((Box::new(Cpu), Some("no GPU is used: this residuum was built without the feature cuda".into())))
+        }
         #[cfg(not(feature = "cuda"))]
         Choice::Cuda(_) => Err(Error::device("this residuum was built without the feature cuda")),
     }

@@ -11,7 +11,7 @@ rm -f "$out/done"
 # Every kernel file, and a line that makes each kernel known to the driver by its name.
 {
     for file in "$kernels"/*.cu; do echo "#include \"$file\""; done
-    grep -ohE '__global__ void __launch_bounds__\([A-Z0-9]+\) \w+\(' "$kernels"/*.cu | sed -E 's/.*\) (\w+)\(/CUEMU_KERNEL(\1)/'
+    grep -ohE '__global__ void __launch_bounds__\([A-Z0-9, ]+\) \w+\(' "$kernels"/*.cu | sed -E 's/.*\) (\w+)\(/CUEMU_KERNEL(\1)/'
 } >"$out/kernels.cpp"
 
 common=(-std=c++17 -g -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-aliasing -fno-omit-frame-pointer -DCUEMU "-I$here"

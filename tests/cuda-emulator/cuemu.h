@@ -29,7 +29,7 @@ struct Thread {              // one CUDA thread
   const char* where; int line;            // what it waits at (for reports)
 };
 struct BlockInfo { uint3 bid; dim3 bdim, gdim; unsigned char* dyn; bool chaos; };  // first member of Block
-extern thread_local Thread* cur __attribute__((tls_model("initial-exec")));
+extern thread_local Thread* cur;
 inline BlockInfo& blk() { return *reinterpret_cast<BlockInfo*>(cur->blk); }
 // implemented in libcuda.cpp
 const uint64_t* collect(unsigned mask, uint64_t v, const char* op, int line, unsigned* valid);

@@ -50,9 +50,9 @@ static inline void __tsan_destroy_fiber(void*) {} static inline void __tsan_swit
 static long env(const char* n, long d) { const char* s = getenv(n); return s && *s ? strtol(s, nullptr, 0) : d; }
 
 namespace cuemu {
-thread_local Thread* cur __attribute__((tls_model("initial-exec"))) = nullptr;
+thread_local Thread* cur = nullptr;
 
-struct Stack { char* lo; size_t size; unsigned colour; void* fake = nullptr; };   // colour: spreads stack tops over cache sets
+struct Stack { char* lo; size_t size; unsigned colour; void* fake = nullptr; void* tsan = nullptr; };   // colour: spreads stack tops over cache sets
 struct Coll { unsigned mask, arrived, valid[2], gen; const char* op; int line; uint64_t buf[2][32]; };
 struct Warp { unsigned alive, ready, at_barrier; int ncoll; Coll coll[4]; };   // up to 4 distinct masks in flight
 struct Fail { std::string msg; };
@@ -94,7 +94,11 @@ static Stack* new_stack() {
   size_t s = stack_bytes(); char* p = (char*)mmap(nullptr, s + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) abort();
   mprotect(p, 4096, PROT_NONE);
-  auto* st = new Stack; st->lo = p + 4096; st->size = s; static std::atomic<unsigned> k{0}; st->colour = (k++ * 320) & 0xfc0; return st;
+  auto* st = new Stack; st->lo = p + 4096; st->size = s; static std::atomic<unsigned> k{0}; st->colour = (k++ * 320) & 0xfc0;
+  // TSan: a fiber goes with its stack, as making one takes a millisecond. So a thread comes after the one thread of an earlier block that had
+  // its stack, which hides races of those two.
+  if (TSAN) st->tsan = __tsan_create_fiber(0);
+  return st;
 }
 static void fiber_main();
 static thread_local void* dead_sp;
@@ -138,7 +142,7 @@ static void prepare(Block* b, Thread* t) {            // give a not yet started 
 #endif
   void** top = (void**)(s->lo + s->size - s->colour); *--top = nullptr; *--top = (void*)&fiber_main;
   for (int i = 0; i < 6; ++i) *--top = nullptr;
-  t->stack = s; t->sp = top;
+  t->stack = s; t->sp = top; t->tsan = s->tsan;
 }
 static void describe(Block* b, std::string& m) {
   char z[256]; int shown = 0;
@@ -225,8 +229,9 @@ static void fiber_main() {                 // a fiber runs CUDA threads until on
     thread_exit(b, me);
     Thread* t = b->alive ? pick(b) : nullptr;
     if (b->alive && !t) fail(b, "deadlock: no thread can run");
-    if (t && !t->stack) { t->stack = st; t->sp = nullptr; __tsan_switch_to_fiber(t->tsan, 1); cur = t; continue; }  // reuse this stack, no switch
-    b->free_stacks.push_back(st);
+    if (!TSAN && t && !t->stack) { t->stack = st; t->sp = nullptr; __tsan_switch_to_fiber(t->tsan, 1); cur = t; continue; }  // reuse this stack, no switch
+    if (t) prepare(b, t);
+    if (!TSAN) b->free_stacks.push_back(st);
     jump(b, &dead_sp, st, true, t);
   }
 }
@@ -250,20 +255,20 @@ static void run_block(Block* b, Launch* L, unsigned long idx) {
   b->th.resize(nw * 32); b->warps.resize(nw);
   for (unsigned w = 0; w < nw; ++w) { Warp& W = b->warps[w]; unsigned k = n - w * 32; W.alive = W.ready = k >= 32 ? ~0u : (1u << k) - 1; W.at_barrier = 0; W.ncoll = 0; }
   for (unsigned i = 0; i < n; ++i) { Thread& t = b->th[i]; t.tid = {i % L->block.x, i / L->block.x % L->block.y, i / L->block.x / L->block.y};
-    t.lane = i & 31; t.warp = &b->warps[i >> 5]; t.blk = b; t.sp = nullptr; t.stack = nullptr; t.where = nullptr; t.tsan = TSAN ? __tsan_create_fiber(0) : nullptr; }
+    t.lane = i & 31; t.warp = &b->warps[i >> 5]; t.blk = b; t.sp = nullptr; t.stack = nullptr; t.where = nullptr; t.tsan = nullptr; }
   for (unsigned i = n; i < nw * 32; ++i) b->th[i].where = nullptr;
   b->main_tsan = __tsan_get_current_fiber(); __tsan_release(&b->start_tok);
 #if ASAN
   { pthread_attr_t a; void* lo; size_t sz; pthread_getattr_np(pthread_self(), &a); pthread_attr_getstack(&a, &lo, &sz); pthread_attr_destroy(&a); b->main.lo = (char*)lo; b->main.size = sz; }
 #endif
   cur = nullptr; Thread* t = pick(b); prepare(b, t); jump(b, &b->main_sp, &b->main, false, t); cur = nullptr;
-  if (TSAN) for (unsigned i = 0; i < n; ++i) __tsan_destroy_fiber(b->th[i].tsan);
   L->switches += b->switches;
   if (b->abandon) b->free_stacks = b->all_stacks;
 #if ASAN
   ASAN_UNPOISON_MEMORY_REGION(b->dyn, (L->dyn + 15) / 16 * 16 + 16);
 #endif
 #if TSAN
+  b->free_stacks = b->all_stacks;
   L->garbage.push_back(b->dyn);
 #elif ASAN
   free(b->dyn);

@@ -36,7 +36,9 @@ impl Build {
     fn folder(self) -> Option<PathBuf> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) || Command::new("g++").arg("--version").output().is_err() {
+        if !cfg!(all(target_os = "linux", target_arch = "x86_64"))
+            || Command::new("g++").arg("--version").output().is_err()
+        {
             println!("skipped: the software driver needs g++ on x86-64 Linux");
             return None;
         }
@@ -99,7 +101,8 @@ fn archives_of_larger_fields_are_those_of_the_cpu() {
 
 #[test]
 fn no_access_is_out_of_bounds() {
-    Build::Plain.run("parity", &[("CUEMU_GUARD", "4".into()), ("PARITY_SLICES", "24".into()), ("PARITY_SLICE", "5".into())]);
+    Build::Plain
+        .run("parity", &[("CUEMU_GUARD", "4".into()), ("PARITY_SLICES", "24".into()), ("PARITY_SLICE", "5".into())]);
     Build::Address.run("few", &[]);
 }
 
@@ -110,7 +113,7 @@ fn nothing_is_undefined() {
 
 #[test]
 fn no_two_threads_race() {
-    Build::Thread.run("few", &[]);
+    Build::Thread.run("few", &[("FEWER", "1".into())]);
 }
 
 #[test]
@@ -128,6 +131,46 @@ fn every_fault_is_an_error_and_leaks_nothing() {
 #[test]
 fn damaged_archives_are_errors() {
     Build::Plain.run("damage", &[("CUEMU_GUARD", "4".into())]);
+}
+
+/// The command itself: the same archive from the GPU, and values from it; a message where the CPU takes over.
+#[test]
+fn the_command_uses_the_gpu() {
+    let Some(driver) = Build::Plain.folder() else { return };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("command");
+    std::fs::create_dir_all(&folder).unwrap();
+    let values: Vec<u8> = (0..4000).flat_map(|i| (280.0 + (i as f32 * 0.01).sin()).to_le_bytes()).collect();
+    std::fs::write(folder.join("t.f32"), &values).unwrap();
+    let residuum = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_residuum"));
+        command.args(arguments).current_dir(&folder).env("LD_LIBRARY_PATH", &driver);
+        command.env("RESIDUUM_CACHE_DIR", driver.join("cache")).output().unwrap()
+    };
+    let raw = ["compress", "t.f32", "--shape", "40,100", "--dtype", "f32", "--abs", "0.01", "--force", "-o"];
+    let with = |output: &str, more: &[&str]| residuum(&[&raw[..], &[output], more].concat());
+    assert!(with("cpu.rsd", &["--effort", "fast"]).status.success());
+    for device in ["cuda", "cuda:0", "auto"] {
+        let output = with("gpu.rsd", &["--effort", "fast", "--device", device]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(std::fs::read(folder.join("cpu.rsd")).unwrap() == std::fs::read(folder.join("gpu.rsd")).unwrap());
+    }
+    for (device, restored) in [("cpu", "cpu.f32"), ("cuda", "gpu.f32")] {
+        let output = residuum(&["decompress", "gpu.rsd", "--force", "--device", device, "-o", restored]);
+        assert!(output.status.success(), "{output:?}");
+    }
+    assert!(std::fs::read(folder.join("cpu.f32")).unwrap() == std::fs::read(folder.join("gpu.f32")).unwrap());
+    // The fitted predictor has no kernels: the CPU with a word, or an error.
+    let output = with("auto.rsd", &["--device", "auto"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the CPU took over"), "{output:?}");
+    let output = with("none.rsd", &["--device", "cuda"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let output = with("none.rsd", &["--device", "cuda:7"]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    // The doctor finds the software driver in good health.
+    let output = residuum(&["doctor"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("125 of 125 fields"), "{output:?}");
 }
 
 #[test]

@@ -225,12 +225,7 @@ pub(crate) fn pack_section(section: Vec<u8>, n: usize) -> Result<Vec<u8>> {
 }
 
 /// The flag, the directory and the chunks.
-fn put_chunks(
-    out: &mut Vec<u8>,
-    chunks: &[&[u8]],
-    lens: impl Iterator<Item = Vec<usize>>,
-    packed: Option<&[Vec<u8>]>,
-) {
+fn put_chunks(out: &mut Vec<u8>, chunks: &[&[u8]], lens: impl Iterator<Item = Vec<usize>>, packed: Option<&[Vec<u8>]>) {
     out.push(u8::from(packed.is_some()));
     for (i, (bytes, lens)) in chunks.iter().zip(lens).enumerate() {
         bytes::put_varint(out, bytes.len() as u64 * 2 + u64::from(lens.len() == 4));

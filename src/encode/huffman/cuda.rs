@@ -38,7 +38,8 @@ impl<'a> Section<'a> {
         let head = Head::read(data, n)?;
         let mut streams = std::borrow::Cow::Borrowed(head.payload);
         if head.packed {
-            let unpacked: Result<Vec<_>> = head.places.iter().map(|p| super::cpu::unpack_chunk(head.payload, p)).collect();
+            let unpacked: Result<Vec<_>> =
+                head.places.iter().map(|p| super::cpu::unpack_chunk(head.payload, p)).collect();
             streams = unpacked?.concat().into();
         }
         let mut start = 0;

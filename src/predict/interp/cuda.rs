@@ -47,5 +47,11 @@ fn n_fine_passes(shape: &[usize], active: u8) -> u32 {
         let gains = |&(k, &n): &(usize, &usize)| is_active(k) && n.div_ceil(1 << (level - 1)) > n.div_ceil(1 << level);
         shape.iter().enumerate().filter(gains).count() as u32
     };
-    (1..=lattice::level_count(shape, active)).filter(|&l| { let n: usize = n_values(l); n > COARSE }).map(refined).sum()
+    (1..=lattice::level_count(shape, active))
+        .filter(|&l| {
+            let n: usize = n_values(l);
+            n > COARSE
+        })
+        .map(refined)
+        .sum()
 }
