@@ -34,7 +34,7 @@ mod cuda {
     use crate::bound::Bound;
     use crate::config::{Config, Effort, PredictorChoice};
     use crate::device::cudarc::driver::DeviceRepr;
-    use crate::device::{Gpu, SourceText};
+    use crate::device::{During, Gpu};
     use crate::error::Result;
     use crate::field::Field;
     use crate::predict::fitted::Rows;

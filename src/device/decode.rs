@@ -3,7 +3,7 @@
 //! The host reads what stands before the streams, with the CPU's own readers, and copies lists and streams to the device: what is on its way
 //! is the coded tile, not its values.
 
-use super::gpu::{Gpu, Run, SourceText};
+use super::gpu::{During, Gpu, Run};
 use super::layout::{self, Args, BLOCK, State, predictor};
 use crate::compress::method;
 use crate::container::Archive;

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What a driver's error was about, as an error of ours.
-pub trait SourceText<T> {
+pub(crate) trait During<T> {
     /// Names what was being done.
     ///
     /// # Errors
@@ -21,7 +21,7 @@ pub trait SourceText<T> {
     fn during(self, what: &str) -> Result<T>;
 }
 
-impl<T> SourceText<T> for std::result::Result<T, DriverError> {
+impl<T> During<T> for std::result::Result<T, DriverError> {
     fn during(self, what: &str) -> Result<T> {
         self.map_err(|e| Error::device(format!("{what}: {}", describe(&e))))
     }

