@@ -16,7 +16,8 @@ module residuum
   public :: residuum_max_bytes, residuum_pack, residuum_unpack, residuum_shape
 
   integer(c_int32_t), parameter, public :: residuum_ok = 0, residuum_bound_violated = 1, residuum_usage = 2, &
-      residuum_input = 3, residuum_corrupt = 4, residuum_unsupported = 5, residuum_io = 6, residuum_buffer_too_small = 64, &
+      residuum_input = 3, residuum_corrupt = 4, residuum_unsupported = 5, residuum_io = 6, residuum_device = 7, &
+      residuum_buffer_too_small = 64, &
       residuum_internal = 65
   integer(c_int32_t), parameter, public :: residuum_abs = 0, residuum_rel = 1, residuum_pw_rel = 2, residuum_psnr = 3
   integer(c_int32_t), parameter, public :: residuum_fast = 0, residuum_balanced = 1, residuum_best = 2

@@ -80,6 +80,10 @@ enum residuum_status
    */
   RESIDUUM_STATUS_IO = 6,
   /**
+   * A GPU, or its driver, failed.
+   */
+  RESIDUUM_STATUS_DEVICE = 7,
+  /**
    * The caller's buffer is too small. What it should have is said.
    */
   RESIDUUM_STATUS_BUFFER_TOO_SMALL = 64,

@@ -6,6 +6,7 @@
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
+use crate::device::{Coder, Cpu};
 use crate::encode::{bytes, exact, huffman};
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{Field, Float, Values};
@@ -17,6 +18,7 @@ use crate::quantize::Quantizer;
 use crate::quantize::log;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::{Found, Specials};
+use crate::quantize::square;
 use crate::tile::{self, Tiling};
 use rayon::prelude::*;
 use std::io::Write;
@@ -100,6 +102,20 @@ pub fn compress_source<W: Write>(
     config: &Config,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<W> {
+    compress_source_with(source, out, config, &mut Cpu, progress)
+}
+
+/// The same with tiles coded where `coder` says. The archive does not depend on it.
+///
+/// # Errors
+/// As [`compress_source`], and as [`Coder::compress`].
+pub fn compress_source_with<W: Write>(
+    source: &mut dyn Source,
+    out: W,
+    config: &Config,
+    coder: &mut dyn Coder,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<W> {
     let schema = source.schema().clone();
     config.check_names(&schema)?;
     if let Some(variable) = source.unreadable().first() {
@@ -150,8 +166,9 @@ pub fn compress_source<W: Write>(
                 return Err(Error::input("the file holds fewer values than it says")).context(place);
             }
             let coded = match &values {
-                Values::F32(v) => compress_tile(v, &region, &plan.treatment, config).context(place)?,
-                Values::F64(v) => compress_tile(v, &region, &plan.treatment, config).context(place)?,
+                Values::F32(_) | Values::F64(_) => {
+                    coder.compress(&values, &region, &plan.treatment, config).context(place)?
+                }
                 other => {
                     exact::check_text(other).context(place)?;
                     [&[method::EXACT][..], &exact::encode(other)].concat()
@@ -261,14 +278,22 @@ pub fn compress_tile<T: Rows>(
             Resolved::PointWise(relative) => tile.logarithmic(relative, resolved)?,
             Resolved::MeanSquare { absolute, max_mse } => tile.mean_square(absolute, max_mse)?,
         };
-        // No tile is larger than its exact storage; looked at only where codes save little.
-        let raw = std::mem::size_of_val(values);
-        match coded {
-            Some(coded) if coded.len() * 2 <= raw => Ok(coded),
-            Some(coded) => Ok(Some(store_exactly(values)).filter(|e| e.len() < coded.len()).unwrap_or(coded)),
-            None => Ok(store_exactly(values)),
-        }
+        Ok(match coded {
+            Some(coded) if saves_enough(coded.len(), std::mem::size_of_val(values)) => coded,
+            coded => smaller_or_exact(coded, values),
+        })
     })
+}
+
+/// Whether codes are so much smaller than the values that nobody needs to look whether exact storage were smaller yet.
+pub(crate) fn saves_enough(coded_bytes: usize, value_bytes: usize) -> bool {
+    coded_bytes * 2 <= value_bytes
+}
+
+/// No tile is larger than its exact storage.
+pub(crate) fn smaller_or_exact<T: Rows>(coded: Option<Vec<u8>>, values: &[T]) -> Vec<u8> {
+    let exact = store_exactly(values);
+    coded.filter(|c| c.len() <= exact.len()).unwrap_or(exact)
 }
 
 fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
@@ -325,13 +350,11 @@ impl<T: Rows> Tile<'_, T> {
         for _ in 0..ATTEMPTS {
             let Some(coded) = self.direct(bound, &Resolved::Absolute(absolute))? else { return Ok(None) };
             let region: Vec<_> = self.shape.iter().map(|&n| 0..n as u64).collect();
-            let resolved = Resolved::Absolute(absolute);
             let fill = self.fill.map(Float::to_bits);
+            let resolved = Resolved::Absolute(absolute);
             let treatment = Treatment::Lossy { asked: Bound::abs(absolute), resolved, fill, stats: None };
             let restored = crate::decompress::decode_tile(&coded, T::DTYPE, &treatment, &region)?;
-            let mut comparison = Comparison::default();
-            comparison.add(self.values, T::slice(&restored).unwrap_or_default(), &resolved, self.fill);
-            let mse = comparison.rmse().powi(2);
+            let mse = square::mean(self.values, T::slice(&restored).unwrap_or_default(), self.fill);
             if mse <= max_mse {
                 return Ok(Some(coded));
             }
@@ -529,6 +552,37 @@ impl<T: Rows> Encoded<T> {
         bytes::put_bytes(&mut out, outliers);
         out.extend_from_slice(&self.bytes);
         out
+    }
+}
+
+/// A tile coded elsewhere, as bytes: `codes` as [`huffman::cpu::encode`] gives them, of values, or with `signs` of logarithms.
+#[cfg(feature = "cuda")]
+pub(crate) struct Elsewhere<C> {
+    pub base: C,
+    pub step: C,
+    pub predictor: Box<dyn predict::Predictor<C>>,
+    pub codes: Vec<u8>,
+    pub specials: Specials,
+    pub signs: Option<Vec<u8>>,
+    pub outliers: Outliers,
+}
+
+#[cfg(feature = "cuda")]
+impl<C: Rows> Elsewhere<C> {
+    /// Of values of type `T`.
+    pub fn into_bytes<T: Rows>(self) -> Vec<u8> {
+        let Self { base, step, predictor, codes, specials, signs, outliers } = self;
+        let quantizer = Quantizer::with_step(0.0, step);
+        let listed = outliers.to_bytes::<T>();
+        let encoded = Encoded {
+            base,
+            quantizer,
+            method: Method::Huffman(predictor),
+            bytes: codes,
+            outliers: Outliers::default(),
+        };
+        let method = if signs.is_some() { method::LOG } else { method::DIRECT };
+        encoded.to_bytes(method, &specials.to_bytes(), &signs.unwrap_or_default(), &listed)
     }
 }
 

@@ -122,17 +122,17 @@ fn logarithmic<T: Rows>(reader: Reader<'_>, shape: &[usize], n: usize) -> Result
 }
 
 /// A coded tile taken apart: codes of type `C` (values or logarithms) for values of type `T`.
-struct Parts<'a, C, T> {
-    head: Head<C>,
-    signs: &'a [u8],
-    outliers: Outliers,
-    codes: &'a [u8],
+pub(crate) struct Parts<'a, C, T> {
+    pub head: Head<C>,
+    pub signs: &'a [u8],
+    pub outliers: Outliers,
+    pub codes: &'a [u8],
     bytes: TileBytes,
     values: std::marker::PhantomData<T>,
 }
 
 impl<'a, C: Rows, T: Rows> Parts<'a, C, T> {
-    fn read(mut reader: Reader<'a>, with_signs: bool, shape: &[usize], n: usize) -> Result<Self> {
+    pub fn read(mut reader: Reader<'a>, with_signs: bool, shape: &[usize], n: usize) -> Result<Self> {
         // The method was read before.
         let total = reader.rest().len() + 1;
         let (head, specials_len) = Head::<C>::read(&mut reader, shape, n)?;
@@ -153,11 +153,11 @@ impl<'a, C: Rows, T: Rows> Parts<'a, C, T> {
 }
 
 /// What a tile starts with.
-struct Head<T> {
-    base: T,
-    quantizer: Quantizer<T>,
-    method: Method<T>,
-    specials: Specials,
+pub(crate) struct Head<T> {
+    pub base: T,
+    pub quantizer: Quantizer<T>,
+    pub method: Method<T>,
+    pub specials: Specials,
 }
 
 impl<T: Rows> Head<T> {

@@ -20,6 +20,8 @@ pub enum Kind {
     Unsupported,
     /// The operating system refused: not found, no permission, disk full.
     Io,
+    /// The GPU, its driver or its compiler refused or failed. Use the CPU, or mend the machine.
+    Device,
     /// A value left its bound. In an archive of ours this is a bug: please report it.
     BoundViolated,
 }
@@ -34,6 +36,7 @@ impl Kind {
             Kind::Corrupt => 4,
             Kind::Unsupported => 5,
             Kind::Io => 6,
+            Kind::Device => 7,
         }
     }
 }
@@ -73,6 +76,11 @@ impl Error {
     /// This build can not do it.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(Kind::Unsupported, message)
+    }
+
+    /// The GPU failed.
+    pub fn device(message: impl Into<String>) -> Self {
+        Self::new(Kind::Device, message)
     }
 
     /// Who must act.

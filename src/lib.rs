@@ -14,6 +14,7 @@ pub mod compress;
 pub mod config;
 pub mod container;
 pub mod decompress;
+pub mod device;
 pub mod encode;
 pub mod error;
 pub mod field;

@@ -58,6 +58,8 @@ pub enum Status {
     Unsupported = 5,
     /// The operating system refused, a thread for instance.
     Io = 6,
+    /// A GPU, or its driver, failed.
+    Device = 7,
     /// The caller's buffer is too small. What it should have is said.
     BufferTooSmall = 64,
     /// A bug of the library was stopped at its border: please report it. The context can still be used.
@@ -218,6 +220,7 @@ impl Failure {
                 Kind::Unsupported => Status::Unsupported,
                 Kind::Io => Status::Io,
                 Kind::BoundViolated => Status::BoundViolated,
+                Kind::Device => Status::Device,
             },
         }
     }
@@ -288,7 +291,8 @@ mod tests {
 
     #[test]
     fn statuses_are_those_of_the_command() {
-        let kinds = [Kind::BoundViolated, Kind::Usage, Kind::Input, Kind::Corrupt, Kind::Unsupported, Kind::Io];
+        use Kind::{BoundViolated, Corrupt, Device, Input, Io, Unsupported, Usage};
+        let kinds = [BoundViolated, Usage, Input, Corrupt, Unsupported, Io, Device];
         for kind in kinds {
             let status = Failure::Error(Error::new(kind, "")).status();
             assert_eq!(status as i32, i32::from(kind.exit_code()));

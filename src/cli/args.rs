@@ -3,6 +3,7 @@
 use super::help::{COMPRESS_EXAMPLES, DECOMPRESS_EXAMPLES, EXAMPLES, EXIT_STATUS};
 use crate::bound::Bound;
 use crate::config::{Effort, PredictorChoice};
+use crate::device::Choice;
 use crate::field::DType;
 use crate::io::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -25,6 +26,24 @@ pub enum Command {
     Verify(VerifyArgs),
     #[cfg(feature = "forecast")]
     Weights(WeightsArgs),
+    Doctor(DoctorArgs),
+}
+
+/// Look at the GPU: what there is, whether it writes the CPU's bytes, and how fast. Prints a report to send along with a question.
+///
+/// Exit status 7 if there is no GPU that works, 1 if it writes other bytes than the CPU.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Number of the GPU.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub gpu: usize,
+    /// Size of the field that is timed.
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub mib: u64,
+}
+
+fn device(text: &str) -> Result<Choice, String> {
+    text.parse().map_err(|e: crate::Error| e.to_string())
 }
 
 /// Compress NetCDF, Zarr, .npy or raw files within an error bound.
@@ -74,6 +93,10 @@ pub struct CompressArgs {
     /// Do not decode and compare every tile before it is written. Saves about a third of the time.
     #[arg(long)]
     pub no_verify: bool,
+    /// Where tiles are coded: cpu, auto (a GPU where there is one, the CPU for what it can not do), cuda or cuda:N. The archive is the same. A GPU
+    /// has no kernels for the fitted predictor, which --effort fast does without.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub device: Choice,
     /// Replace archives that are there already.
     #[arg(long)]
     pub force: bool,
@@ -136,6 +159,9 @@ pub struct DecompressArgs {
     /// Restore what is whole of an archive that is incomplete or damaged; fill values stand for tiles that are not.
     #[arg(long)]
     pub recover: bool,
+    /// Where tiles are decoded: cpu, auto, cuda or cuda:N, as for compress. The values are the same.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub device: Choice,
     /// Replace an output that is there already.
     #[arg(long)]
     pub force: bool,

@@ -6,10 +6,11 @@ use super::output::{self, Output};
 use super::progress::Bar;
 use super::report::{SIZE_HEADINGS, VariableReport, total_cells};
 use super::table::{self, Table};
-use super::{note, print, print_error, set_threads};
-use crate::compress::compress_source;
+use super::{coder, note, note_coder, print, print_error, set_threads};
+use crate::compress::compress_source_with;
 use crate::config::Config;
 use crate::container::Archive;
+use crate::device::Coder;
 use crate::error::{Context, Error, Result};
 use crate::io::unpack::UnpackedSource;
 use crate::io::{OpenOptions, Schema, Source, Variable};
@@ -23,18 +24,21 @@ pub fn run(args: &CompressArgs) -> Result<ExitCode> {
     let config = config(args)?;
     let outputs = outputs(args)?;
     set_threads(args.common.threads)?;
+    let mut coder = coder(args.device)?;
     let mut status = ExitCode::SUCCESS;
     let mut failed = false;
     // No output may take the place of anything that the call reads, be it before or after.
     let read: Vec<&Path> = args.inputs.iter().chain(&args.bounds).map(PathBuf::as_path).collect();
     for (input, output) in args.inputs.iter().zip(&outputs) {
-        let code = output::check(output, &read, args.force).and_then(|()| compress(input, output, &config, args));
+        let code =
+            output::check(output, &read, args.force).and_then(|()| compress(input, output, &config, args, &mut *coder));
         let code = code.unwrap_or_else(|e| print_error(&e));
         // The first failure decides the status.
         if !failed && code != ExitCode::SUCCESS {
             (status, failed) = (code, true);
         }
     }
+    note_coder(&*coder);
     Ok(status)
 }
 
@@ -101,7 +105,13 @@ fn no_name(input: &Path) -> Error {
     Error::usage(format!("{}: name the archive with -o", input.display()))
 }
 
-fn compress(path: &Path, target: &Path, config: &Config, args: &CompressArgs) -> Result<ExitCode> {
+fn compress(
+    path: &Path,
+    target: &Path,
+    config: &Config,
+    args: &CompressArgs,
+    coder: &mut dyn Coder,
+) -> Result<ExitCode> {
     let name = || input::name_of(path);
     let options = OpenOptions { shape: args.shape.clone(), dtype: args.dtype };
     let opened = input::open(path, &options).context(name)?;
@@ -116,7 +126,7 @@ fn compress(path: &Path, target: &Path, config: &Config, args: &CompressArgs) ->
     let mut out = Output::create(target, args.force)?;
     let mut bar = Bar::new(source.schema(), args.common.quiet);
     let buffered = BufWriter::with_capacity(1 << 20, &mut out);
-    let written = compress_source(&mut *source, buffered, &config, &mut |p| bar.step(p));
+    let written = compress_source_with(&mut *source, buffered, &config, coder, &mut |p| bar.step(p));
     let result = written.and_then(|mut buffered| Ok(buffered.flush()?));
     let (value_bytes, time) = bar.finish();
     warn(source.as_mut());

@@ -6,7 +6,7 @@ use super::output::{self, NamedSink};
 use super::progress::Bar;
 use super::select::Selection;
 use super::table;
-use super::{note, print, set_threads};
+use super::{coder, note, note_coder, print, set_threads};
 use crate::container::Archive;
 use crate::decompress::decompress_to;
 use crate::error::{Context, Error, Kind, Result};
@@ -25,6 +25,8 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
     let file = input::open_archive_file(&args.archive).context(name)?;
     let mut archive = if args.recover { Archive::recover(file) } else { Archive::open(file) }.context(name)?;
 
+    archive.set_coder(coder(args.device)?);
+
     let format = args.format.unwrap_or_else(|| format_for(&target, archive.schema().format));
     let selection = select(&archive, format, args).context(name)?;
     let mut sink = NamedSink::create(&target, &selection.schema, format, args.force)?;
@@ -36,6 +38,7 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
         Err(e) if sink.failed() => return Err(e),
         result => result.context(name).and_then(|()| sink.complete())?,
     };
+    note_coder(archive.coder());
     for (variable, tile) in archive.damaged() {
         let name = archive.schema().variables[variable].name();
         let region = archive.variable(variable)?.plan.tiling.region(tile);

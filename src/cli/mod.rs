@@ -6,6 +6,7 @@
 mod args;
 mod compress;
 mod decompress;
+mod doctor;
 mod help;
 mod input;
 mod inspect;
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         #[cfg(feature = "forecast")]
         Command::Weights(args) => weights::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(code) => code,
@@ -62,6 +64,18 @@ fn print(text: &str) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::new(Kind::Io, format!("standard output: {e}"))),
         _ => Ok(()),
     }
+}
+
+/// The coder for a device, and a line where there is something to say of it.
+fn coder(choice: crate::device::Choice) -> Result<Box<dyn crate::device::Coder>> {
+    let (coder, why) = crate::device::open(choice)?;
+    why.iter().for_each(|why| note(&format!("note: {why}")));
+    Ok(coder)
+}
+
+/// Says what a device left to the CPU.
+fn note_coder(coder: &dyn crate::device::Coder) {
+    coder.notes().iter().for_each(|n| note(&format!("note: {n}")));
 }
 
 /// Sets how many threads work; all cores if none is said.

@@ -12,6 +12,7 @@ mod section;
 pub use room::max_archive_bytes;
 pub use section::VERSION;
 
+use crate::device::{Coder, Cpu};
 use crate::encode::bytes;
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{DType, Values};
@@ -154,9 +155,20 @@ pub struct Archive<R> {
     recovers: bool,
     /// Variable and tile of those.
     damaged: BTreeSet<(usize, u64)>,
+    coder: Box<dyn Coder>,
 }
 
 impl<R: Read + Seek> Archive<R> {
+    /// Decodes tiles with `coder` from now on; the CPU does it otherwise.
+    pub fn set_coder(&mut self, coder: Box<dyn Coder>) {
+        self.coder = coder;
+    }
+
+    /// What decodes tiles.
+    pub fn coder(&self) -> &dyn Coder {
+        &*self.coder
+    }
+
     /// Opens a complete archive.
     ///
     /// # Errors
@@ -239,7 +251,16 @@ impl<R: Read + Seek> Archive<R> {
 
     fn new(input: R, version: u16, schema: Schema, file_len: u64) -> Self {
         let variables = schema.variables.iter().map(|_| None).collect();
-        Self { input, version, schema, variables, file_len, recovers: false, damaged: BTreeSet::new() }
+        Self {
+            input,
+            version,
+            schema,
+            variables,
+            file_len,
+            recovers: false,
+            damaged: BTreeSet::new(),
+            coder: Box::new(Cpu),
+        }
     }
 
     fn add(&mut self, plan: &[u8], plan_len: u64, tiles: Places) -> Result<&StoredVariable> {
@@ -349,12 +370,12 @@ impl<R: Read + Seek> Archive<R> {
         let dtype = self.schema.variables[variable].dtype;
         let stored = self.variable(variable)?;
         let region = stored.plan.tiling.region(tile);
-        let decode = |coded: Vec<u8>| {
-            crate::decompress::decompress_tile(&coded, dtype, &stored.plan.treatment, &region)
-                .context(|| format!("tile {tile}"))
-        };
+        let (treatment, n_tiles) = (stored.plan.treatment.clone(), stored.n_tiles());
+        let coder = &mut self.coder;
+        let decode =
+            |coded: Vec<u8>| coder.decompress(&coded, dtype, &treatment, &region).context(|| format!("tile {tile}"));
         match coded.and_then(decode) {
-            Err(e) if self.recovers && e.kind() == Kind::Corrupt && tile < stored.n_tiles() => {
+            Err(e) if self.recovers && e.kind() == Kind::Corrupt && tile < n_tiles => {
                 self.damaged.insert((variable, tile));
                 let values = self.fillers(variable, tile::region_len(&region) as usize);
                 Ok((region, values))

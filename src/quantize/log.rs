@@ -21,13 +21,46 @@ pub fn forward<T: Float>(values: &[T], skip: &[bool]) -> Vec<f64> {
     values
         .iter()
         .enumerate()
-        .map(|(i, v)| if skip.get(i) == Some(&true) { f64::NAN } else { v.to_f64().abs().log2() })
+        .map(|(i, v)| if skip.get(i) == Some(&true) { f64::NAN } else { log2(v.to_f64().abs()) })
         .collect()
 }
 
 /// `2^y`, rounded to `T`.
 pub fn inverse<T: Float>(y: f64) -> T {
     T::from_f64(exp2(y))
+}
+
+/// `2 / (ln 2 · (2k + 1))`, for k from 11 down to 0.
+const LOG2: [f64; 12] = [
+    0.125_451_742_685_996_82,
+    0.137_399_527_703_710_8,
+    0.151_862_635_883_045_87,
+    0.169_728_828_339_878_04,
+    0.192_359_338_785_195_12,
+    0.221_953_083_213_686_67,
+    0.262_308_189_252_538_8,
+    0.320_598_897_975_325_2,
+    0.412_198_583_111_132_4,
+    0.577_078_016_355_585_3,
+    0.961_796_693_925_975_6,
+    2.885_390_081_777_926_8,
+];
+
+/// `log2 x` of a finite number above 0, to 1e-14: an odd series in `(m − 1) / (m + 1)` for a mantissa `m` near 1. Not the maths
+/// library's, so that a GPU gives the same bits.
+fn log2(x: f64) -> f64 {
+    const TWO_POW_54: f64 = 18_014_398_509_481_984.0;
+    let (x, mut exponent) = if x < f64::MIN_POSITIVE { (x * TWO_POW_54, -54) } else { (x, 0) };
+    exponent += (x.to_bits() >> 52) as i64 - 1023;
+    let mut m = f64::from_bits(x.to_bits() & ((1 << 52) - 1) | 1023 << 52);
+    if m > std::f64::consts::SQRT_2 {
+        m *= 0.5;
+        exponent += 1;
+    }
+    let s = (m - 1.0) / (m + 1.0);
+    let z = s * s;
+    let p = LOG2[1..].iter().fold(LOG2[0], |p, c| p * z + c);
+    exponent as f64 + s * p
 }
 
 /// `ln(2)^k / k!`, for k from 13 down to 0.
@@ -88,34 +121,88 @@ pub fn signs_to_bytes<T: Float>(values: &[T]) -> Vec<u8> {
     out
 }
 
+/// The same from the places where the sign changes, ascending; before the first of `n` values it is positive.
+pub fn signs_from_changes(changes: &[u32], n: usize) -> Vec<u8> {
+    let mut runs = Vec::new();
+    let mut start = 0;
+    for &at in changes {
+        bytes::put_varint(&mut runs, u64::from(at) - start);
+        start = u64::from(at);
+    }
+    let mut out = Vec::new();
+    if !runs.is_empty() {
+        bytes::put_varint(&mut runs, n as u64 - start);
+        bytes::put_packed(&mut out, &runs);
+    }
+    out
+}
+
 /// Gives `values` the signs that [`signs_to_bytes`] wrote.
 ///
 /// # Errors
 /// `Corrupt` if the runs do not cover the values exactly.
 pub fn apply_signs<T: Float>(data: &[u8], values: &mut [T]) -> Result<()> {
+    let sign_bit = 1u64 << (8 * T::BYTES - 1);
+    let changes = changes_of_signs(data, values.len())?;
+    for negative in changes.chunks(2) {
+        let end = negative.get(1).map_or(values.len(), |&e| e as usize);
+        values[negative[0] as usize..end].iter_mut().for_each(|v| *v = T::from_bits(v.to_bits() | sign_bit));
+    }
+    Ok(())
+}
+
+/// Where the sign changes, as [`signs_to_bytes`] wrote it for `n` values: ascending, before the first it is positive.
+///
+/// # Errors
+/// `Corrupt` if the runs do not cover the values exactly.
+pub fn changes_of_signs(data: &[u8], n: usize) -> Result<Vec<u32>> {
     if data.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let bad = || Error::corrupt("list of signs is damaged");
-    let sign_bit = 1u64 << (8 * T::BYTES - 1);
     let mut reader = Reader::new(data);
-    let runs = reader.packed(values.len().saturating_mul(2) + 16)?;
+    let runs = reader.packed(n.saturating_mul(2) + 16)?;
     let mut runs = Reader::new(&runs);
-    let (mut at, mut negative) = (0usize, false);
+    let mut changes = Vec::new();
+    let mut at = 0usize;
     while !runs.is_empty() {
         let len = usize::try_from(runs.varint()?).map_err(|_| bad())?;
-        let end = at.checked_add(len).filter(|&e| e <= values.len()).ok_or_else(bad)?;
-        if negative {
-            values[at..end].iter_mut().for_each(|v| *v = T::from_bits(v.to_bits() | sign_bit));
-        }
-        (at, negative) = (end, !negative);
+        at = at.checked_add(len).filter(|&e| e <= n).ok_or_else(bad)?;
+        changes.push(at as u32);
     }
-    if at == values.len() && reader.is_empty() { Ok(()) } else { Err(bad()) }
+    // The last run ends where the values do.
+    if changes.pop() == Some(n as u32) && reader.is_empty() { Ok(changes) } else { Err(bad()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logarithms_are_accurate() {
+        let mut x = 5e-324;
+        while x < 1e308 {
+            for v in [x, x * 1.000_001, x * 1.41, x * 1.42, x * 1.999_999] {
+                let (ours, std) = (log2(v), v.log2());
+                assert!((ours - std).abs() <= 2e-16 * (1.0 + std.abs()), "log2 {v:e}: {ours} instead of {std}");
+            }
+            x *= 1.7;
+        }
+        assert_eq!(log2(1.0).to_bits(), 0);
+    }
+
+    #[test]
+    fn signs_from_changes_are_signs() {
+        for values in [vec![1.0, 2.0], vec![-1.0, -1.0, 3.0, -0.0], vec![1.0, -1.0], vec![-2.0f32; 5]] {
+            let mut negative = false;
+            let changes = (0..values.len() as u32).filter(|&i| {
+                let changed = values[i as usize].is_sign_negative() != negative;
+                negative ^= changed;
+                changed
+            });
+            assert_eq!(signs_from_changes(&changes.collect::<Vec<_>>(), values.len()), signs_to_bytes(&values));
+        }
+    }
 
     #[test]
     fn powers_are_accurate() {

@@ -6,9 +6,12 @@
 //! Predictors never see a value but through [`Quantizer`].
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod log;
 pub mod outlier;
 pub mod special;
+pub mod square;
 
 use crate::field::Float;
 

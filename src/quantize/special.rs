@@ -72,6 +72,33 @@ impl Specials {
         Some(found)
     }
 
+    /// From patterns and runs of raster positions with their pattern's index, ascending.
+    pub fn from_runs(patterns: Vec<u64>, ranges: impl Iterator<Item = (std::ops::Range<u32>, u8)>) -> Self {
+        let mut end = 0;
+        let runs = ranges.map(|(range, pattern)| {
+            let run = (range.start - end, range.end - range.start, pattern);
+            end = range.end;
+            run
+        });
+        let runs: Vec<_> = runs.collect();
+        Self { patterns, runs }
+    }
+
+    /// The bit patterns.
+    pub fn patterns(&self) -> &[u64] {
+        &self.patterns
+    }
+
+    /// Raster positions of the runs, ascending, with the index of their pattern.
+    pub fn ranges(&self) -> impl Iterator<Item = (std::ops::Range<u32>, u8)> + '_ {
+        let mut end = 0;
+        self.runs.iter().map(move |&(before, len, pattern)| {
+            let start = end + before;
+            end = start + len;
+            (start..end, pattern)
+        })
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()

@@ -50,19 +50,9 @@ pub fn encode(codes: &[i32]) -> Vec<u8> {
     bytes::put_bytes(&mut out, &lengths_of_books.finish());
 
     let coded: Vec<Coded> = chunks.par_iter().zip(&coders).map(|(chunk, coder)| encode_chunk(chunk, coder)).collect();
-    let packed = pack_if_it_pays(&coded);
-    out.push(u8::from(packed.is_some()));
-    for (i, Coded { bytes, lens }) in coded.iter().enumerate() {
-        bytes::put_varint(&mut out, bytes.len() as u64 * 2 + u64::from(lens.len() == 4));
-        lens[..lens.len() - 1].iter().for_each(|&len| bytes::put_varint(&mut out, len as u64));
-        if let Some(packed) = &packed {
-            bytes::put_varint(&mut out, packed[i].len() as u64);
-        }
-    }
-    match packed {
-        Some(packed) => packed.iter().for_each(|p| out.extend_from_slice(p)),
-        None => coded.iter().for_each(|c| out.extend_from_slice(&c.bytes)),
-    }
+    let chunks: Vec<&[u8]> = coded.iter().map(|c| &c.bytes[..]).collect();
+    let packed = pack_if_it_pays(&chunks);
+    put_chunks(&mut out, &chunks, coded.iter().map(|c| c.lens.clone()), packed.as_deref());
     out
 }
 
@@ -145,19 +135,116 @@ fn log2_scaled(n: u32) -> u32 {
 }
 
 /// Chunks behind zstd, if that saves more than 1 %, first in a sample.
-fn pack_if_it_pays(chunks: &[Coded]) -> Option<Vec<Vec<u8>>> {
+fn pack_if_it_pays(chunks: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
     const SAMPLE: usize = 1 << 14;
     let pack = |bytes: &[u8]| zstd::bulk::compress(bytes, ZSTD_LEVEL).ok();
-    let longest = chunks.iter().max_by_key(|c| c.bytes.len())?;
-    let sample = &longest.bytes[..longest.bytes.len().min(SAMPLE)];
+    let longest = chunks.iter().max_by_key(|c| c.len())?;
+    let sample = &longest[..longest.len().min(SAMPLE)];
     let packed_sample = pack(sample)?;
     if packed_sample.len() * 100 > sample.len() * 99 {
         return None;
     }
     // Should zstd fail on any chunk, all stay as they are.
-    let packed: Vec<Vec<u8>> = chunks.par_iter().map(|c| pack(&c.bytes)).collect::<Option<_>>()?;
-    let plain: usize = chunks.iter().map(|c| c.bytes.len()).sum();
+    let packed: Vec<Vec<u8>> = chunks.par_iter().map(|c| pack(c)).collect::<Option<_>>()?;
+    let plain: usize = chunks.iter().map(|c| c.len()).sum();
     (packed.iter().map(Vec::len).sum::<usize>() * 100 < plain * 99).then_some(packed)
+}
+
+/// What stands before the chunks.
+pub(crate) struct Head<'a> {
+    pub contexts: Contexts,
+    /// Sets of books.
+    pub books: Vec<[Lengths; N_CONTEXTS]>,
+    /// Whether chunks are zstd frames.
+    pub packed: bool,
+    pub places: Vec<Place>,
+    /// The chunks.
+    pub payload: &'a [u8],
+    /// Bytes before the flag that says whether chunks are zstd frames.
+    n_head: usize,
+}
+
+impl<'a> Head<'a> {
+    /// Reads the head of `n` codes.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn read(data: &'a [u8], n: usize) -> Result<Self> {
+        let bad = || Error::corrupt("coded chunks are damaged");
+        let n_chunks = n.div_ceil(CHUNK);
+        let mut reader = Reader::new(data);
+        let mut threshold = || reader.varint().and_then(|t| u16::try_from(t).map_err(|_| bad()));
+        let contexts = Contexts { thresholds: [threshold()?, threshold()?] };
+        let n_books = usize::try_from(reader.varint()?).ok().filter(|&b| b <= n_chunks).ok_or_else(bad)?;
+        let mut book_of_chunk = Vec::new();
+        for book in 0..n_books {
+            let serves = usize::try_from(reader.varint()?).ok().filter(|&s| s <= n_chunks - book_of_chunk.len());
+            book_of_chunk.extend(std::iter::repeat_n(book, serves.ok_or_else(bad)?));
+        }
+        if book_of_chunk.len() != n_chunks {
+            return Err(bad());
+        }
+        let lengths = reader.bytes()?;
+        let mut lengths = BitReader::new(lengths, 0, lengths.len());
+        let mut books = Vec::new();
+        for _ in 0..n_books {
+            let mut read = || Lengths::read(&mut lengths);
+            books.push([read()?, read()?, read()?, read()?]);
+            if !lengths.is_within() {
+                return Err(bad());
+            }
+        }
+        let n_head = data.len() - reader.rest().len();
+        let packed = match reader.byte()? {
+            0 => false,
+            1 => true,
+            _ => return Err(bad()),
+        };
+        let places = read_places(&mut reader, &book_of_chunk, n, packed)?;
+        let payload = reader.rest();
+        if places.last().map_or(0, |p| p.stored.end) != payload.len() {
+            return Err(bad());
+        }
+        Ok(Self { contexts, books, packed, places, payload, n_head })
+    }
+}
+
+/// Puts the chunks of a section whose chunks are no zstd frames behind zstd, if it pays, as [`encode`] would have.
+///
+/// # Errors
+/// `Corrupt` if the section is not that of `n` codes.
+#[cfg(feature = "cuda")]
+pub(crate) fn pack_section(section: Vec<u8>, n: usize) -> Result<Vec<u8>> {
+    let head = Head::read(&section, n)?;
+    let chunks: Vec<&[u8]> = head.places.iter().map(|p| &head.payload[p.stored.clone()]).collect();
+    let Some(packed) = pack_if_it_pays(&chunks) else { return Ok(section) };
+    let mut out = section[..head.n_head].to_vec();
+    let lens = head.places.iter().map(|p| if p.four { p.streams.to_vec() } else { vec![p.streams[0]] });
+    put_chunks(&mut out, &chunks, lens, Some(&packed));
+    Ok(out)
+}
+
+/// The flag, the directory and the chunks.
+fn put_chunks(out: &mut Vec<u8>, chunks: &[&[u8]], lens: impl Iterator<Item = Vec<usize>>, packed: Option<&[Vec<u8>]>) {
+    out.push(u8::from(packed.is_some()));
+    for (i, (bytes, lens)) in chunks.iter().zip(lens).enumerate() {
+        bytes::put_varint(out, bytes.len() as u64 * 2 + u64::from(lens.len() == 4));
+        lens[..lens.len() - 1].iter().for_each(|&len| bytes::put_varint(out, len as u64));
+        if let Some(packed) = packed {
+            bytes::put_varint(out, packed[i].len() as u64);
+        }
+    }
+    match packed {
+        Some(packed) => packed.iter().for_each(|p| out.extend_from_slice(p)),
+        None => chunks.iter().for_each(|c| out.extend_from_slice(c)),
+    }
+}
+
+/// A chunk's streams out of its zstd frame.
+pub(crate) fn unpack_chunk(payload: &[u8], place: &Place) -> Result<Vec<u8>> {
+    let total = place.streams.iter().sum();
+    let unpacked = bytes::unzstd(&payload[place.stored.clone()], total)?;
+    if unpacked.len() == total { Ok(unpacked) } else { Err(Error::corrupt("coded chunks are damaged")) }
 }
 
 /// Bytes to `n` codes.
@@ -165,49 +252,14 @@ fn pack_if_it_pays(chunks: &[Coded]) -> Option<Vec<Vec<u8>>> {
 /// # Errors
 /// `Corrupt` if the bytes are not what [`encode`] makes of `n` codes.
 pub fn decode(data: &[u8], n: usize) -> Result<Buffer<i32>> {
-    let bad = || Error::corrupt("coded chunks are damaged");
-    let n_chunks = n.div_ceil(CHUNK);
-    let mut reader = Reader::new(data);
-    let mut threshold = || reader.varint().and_then(|t| u16::try_from(t).map_err(|_| bad()));
-    let contexts = Contexts { thresholds: [threshold()?, threshold()?] };
-    let n_books = usize::try_from(reader.varint()?).ok().filter(|&b| b <= n_chunks).ok_or_else(bad)?;
-    let mut book_of_chunk = Vec::new();
-    for book in 0..n_books {
-        let serves = usize::try_from(reader.varint()?).ok().filter(|&s| s <= n_chunks - book_of_chunk.len());
-        book_of_chunk.extend(std::iter::repeat_n(book, serves.ok_or_else(bad)?));
-    }
-    if book_of_chunk.len() != n_chunks {
-        return Err(bad());
-    }
-    let lengths = reader.bytes()?;
-    let mut lengths = BitReader::new(lengths, 0, lengths.len());
-    let mut books = Vec::new();
-    for _ in 0..n_books {
-        let mut read = || Lengths::read(&mut lengths);
-        books.push([read()?, read()?, read()?, read()?]);
-        if !lengths.is_within() {
-            return Err(bad());
-        }
-    }
+    let Head { contexts, books, packed, places, payload, .. } = Head::read(data, n)?;
     let tables: Vec<Vec<u32>> = books.par_iter().map(|b| book::decoding_tables(b, &contexts)).collect();
-    let packed = match reader.byte()? {
-        0 => false,
-        1 => true,
-        _ => return Err(bad()),
-    };
-    let places = read_places(&mut reader, &book_of_chunk, n, packed)?;
-    let payload = reader.rest();
-    if places.last().map_or(0, |p| p.stored.end) != payload.len() {
-        return Err(bad());
-    }
     let mut codes = Buffer::new(n);
     codes.par_chunks_mut(CHUNK).zip(&places).try_for_each(|(codes, place)| {
         let tables = &tables[place.book];
         codes.fill(0);
         if packed {
-            let total = place.streams.iter().sum();
-            let unpacked = bytes::unzstd(&payload[place.stored.clone()], total)?;
-            if unpacked.len() != total { Err(bad()) } else { decode_chunk(codes, tables, &unpacked, 0, place) }
+            decode_chunk(codes, tables, &unpack_chunk(payload, place)?, 0, place)
         } else {
             decode_chunk(codes, tables, payload, place.stored.start, place)
         }

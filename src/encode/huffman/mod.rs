@@ -9,9 +9,11 @@
 //!
 //! Byte layout in `container/format.md`.
 
-mod book;
+pub(crate) mod book;
 mod chunk;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod token;
 mod tokenize;
 

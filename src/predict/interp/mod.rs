@@ -18,6 +18,8 @@
 
 pub mod choose;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod lattice;
 
 use super::{Coded, Predictor};

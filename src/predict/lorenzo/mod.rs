@@ -7,6 +7,8 @@
 //! order. Class: `BitExact`.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use super::{Coded, Predictor};
 use crate::encode::bytes::Reader;

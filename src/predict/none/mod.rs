@@ -3,6 +3,8 @@
 //! The template for other predictors.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use super::{Coded, Predictor};
 use crate::quantize::Quantizer;

@@ -1,0 +1,259 @@
+//! Decompression on a GPU. Twin: [`mod@crate::decompress`].
+//!
+//! The host reads what stands before the streams, with the CPU's own readers, and copies lists and streams to the device: what is on its way
+//! is the coded tile, not its values.
+
+use super::gpu::{During, Gpu, Run};
+use super::layout::{self, Args, BLOCK, State, predictor};
+use crate::compress::method;
+use crate::container::Archive;
+use crate::decompress::Parts;
+use crate::encode::bytes::Reader;
+use crate::encode::{exact, huffman};
+use crate::error::{Context, Error, Result};
+use crate::field::{DType, Values};
+use crate::plan::Treatment;
+use crate::predict::fitted::Rows;
+use crate::predict::{self, Method, interp, none};
+use crate::quantize::log;
+use crate::tile;
+use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr};
+use std::io::Cursor;
+use std::ops::Range;
+
+impl Gpu {
+    /// Restores the first variable of an archive into device memory, with its shape: the values that
+    /// [`crate::decompress`](crate::decompress()) gives. The values are there once work launched on this device's stream so far is done.
+    ///
+    /// # Errors
+    /// As there; `Unsupported` for tiles of the fitted predictor, which has no kernels; `Device` if the device fails.
+    #[allow(unsafe_code)]
+    pub fn decompress<T: Rows + DeviceRepr>(&mut self, archive: &[u8]) -> Result<(CudaSlice<T>, Vec<usize>)> {
+        let mut archive = Archive::open(Cursor::new(archive))?;
+        let dtype = archive.schema().variables.first().map_or(T::DTYPE, |v| v.dtype);
+        if dtype != T::DTYPE {
+            return Err(Error::usage(format!("the archive holds {dtype}, not {}", T::DTYPE)));
+        }
+        let stored = archive.variable(0)?;
+        let shape: Vec<usize> = stored.plan.tiling.shape.iter().map(|&n| n as usize).collect();
+        let n = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let n = n.ok_or_else(|| Error::usage("more values than there can be"))?;
+        // A tile is at least a section, so that an archive can not promise more values than it could hold.
+        let what = "taking memory of the GPU for the values";
+        // SAFETY: every value is written below: tiles cover the variable, in order.
+        let out = unsafe { self.stream.alloc::<T>(n.max(1)) }.during(what)?;
+        let mut at = out.device_ptr(&self.stream.clone()).0;
+        let (plan, n_tiles) = (stored.plan.clone(), stored.n_tiles());
+        for t in 0..n_tiles {
+            let coded = archive.coded_tile(0, t).context(|| format!("tile {t}"))?;
+            let region = plan.tiling.region(t);
+            self.decompress_tile::<T>(&coded, &plan.treatment, &region, at).context(|| format!("tile {t}"))?;
+            at += tile::region_len(&region) * size_of::<T>() as u64;
+        }
+        Ok((out, shape))
+    }
+
+    /// Restores a tile into memory of the host.
+    pub(super) fn decompress_host_tile(
+        &mut self,
+        coded: &[u8],
+        dtype: DType,
+        treatment: &Treatment,
+        region: &[Range<u64>],
+    ) -> Result<Values> {
+        let n = tile::region_len(region) as usize;
+        if n == 0 || coded.first() == Some(&method::EXACT) || !matches!(treatment, Treatment::Lossy { .. }) {
+            return crate::decompress::decompress_tile(coded, dtype, treatment, region);
+        }
+        fn restored<T: Rows>(
+            gpu: &mut Gpu,
+            coded: &[u8],
+            treatment: &Treatment,
+            region: &[Range<u64>],
+            n: usize,
+        ) -> Result<Vec<T>> {
+            let at = gpu.room("values", n * size_of::<T>())?;
+            gpu.decompress_tile::<T>(coded, treatment, region, at)?;
+            let mut values = vec![T::default(); n];
+            gpu.copy_out(at, bytemuck::cast_slice_mut(&mut values))?;
+            Ok(values)
+        }
+        match dtype {
+            DType::F32 => restored(self, coded, treatment, region, n).map(Values::F32),
+            DType::F64 => restored(self, coded, treatment, region, n).map(Values::F64),
+            _ => crate::decompress::decompress_tile(coded, dtype, treatment, region),
+        }
+    }
+
+    /// Restores a tile to `at`, which has room for its values. Waits once, to see whether the codes were sound.
+    fn decompress_tile<T: Rows>(
+        &mut self,
+        coded: &[u8],
+        treatment: &Treatment,
+        region: &[Range<u64>],
+        at: u64,
+    ) -> Result<()> {
+        let n = tile::region_len(region) as usize;
+        if n == 0 {
+            return Ok(());
+        }
+        let mut reader = Reader::new(coded);
+        let shape = tile::coding_shape(region);
+        let lossy = matches!(treatment, Treatment::Lossy { .. });
+        match reader.byte()? {
+            // Exact values have a coder on the host only.
+            method::EXACT => {
+                let values = exact::decode(reader.rest(), T::DTYPE, n)?;
+                self.copy_in(at, values.as_bytes())
+            }
+            _ if !lossy => Err(Error::corrupt("exact variable with a lossy tile")),
+            method::DIRECT => {
+                let parts = Parts::<T, T>::read(reader, false, &shape, n)?;
+                self.restore(&parts, &shape, n, at, false)
+            }
+            method::LOG => {
+                let parts = Parts::<f64, T>::read(reader, true, &shape, n)?;
+                self.restore(&parts, &shape, n, at, true)
+            }
+            _ => Err(Error::unsupported("a tile method that is not known; a newer residuum may read it")),
+        }
+    }
+
+    fn restore<C: Rows, T: Rows>(
+        &mut self,
+        parts: &Parts<'_, C, T>,
+        shape: &[usize],
+        n: usize,
+        at: u64,
+        is_log: bool,
+    ) -> Result<()> {
+        let head = &parts.head;
+        let Method::Huffman(predictor) = &head.method else {
+            return Err(Error::unsupported("the fitted predictor has no GPU kernels yet: restore it on the CPU"));
+        };
+        let n_codes = n - head.specials.len();
+        let section = huffman::cuda::Section::read(parts.codes, n_codes)?;
+        let signs = if is_log { log::changes_of_signs(parts.signs, n)? } else { Vec::new() };
+
+        // What kernels will read of the tile.
+        let mut state = State {
+            base: head.base.to_f64(),
+            step: head.quantizer.step.to_f64(),
+            n_codes: n_codes as u32,
+            thresholds: section.thresholds,
+            n_chunks: section.chunks.len() as u32,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let runs: Vec<_> = head.specials.ranges().collect();
+        state.n_runs = runs.len() as u32;
+        head.specials.patterns().iter().zip(&mut state.patterns).for_each(|(&p, s)| *s = p);
+        let mut plan = Vec::new();
+        predictor.write(&mut plan);
+        state.predictor = u32::from(predictor.id());
+        let mut narrowing = 0;
+        match (predictor.id(), &plan[..]) {
+            (predict::LORENZO, &[axes]) => state.axes = u32::from(axes),
+            (predict::INTERP, &[active, wrap, alpha, beta, ref levels @ ..]) => {
+                state.active = u32::from(active);
+                state.wrap = u32::from(wrap);
+                narrowing = u32::from(alpha) | u32::from(beta) << 8;
+                state.n_levels = levels.len() as u32;
+                state.n_anchors = interp::lattice::anchor_count(shape, active) as u32;
+                levels.iter().zip(&mut state.levels).for_each(|(&l, s)| *s = l);
+            }
+            _ => {}
+        }
+        let mut args = self.rooms_to_decode(n, size_of::<C>(), &section)?;
+        args.n = n as u32;
+        args.n_axes = shape.len() as u32;
+        args.shape = [1; layout::MAX_AXES];
+        shape.iter().zip(&mut args.shape).for_each(|(&n, s)| *s = n as u32);
+        self.copy_in(args.state, bytemuck::bytes_of(&state))?;
+        self.copy_in(args.chunks, bytemuck::cast_slice(&section.chunks))?;
+        args.lists = self.put("lists", bytemuck::cast_slice(&section.lengths))?;
+        args.coded = self.put("streams", &section.streams)?;
+        args.count = section.streams.len() as u32;
+        args.out = at;
+        self.zero(if state.n_runs == 0 { args.codes } else { args.kept }, 4 * n_codes)?;
+
+        let (value, work) = (T::DTYPE.name(), C::DTYPE.name());
+        let n_books = (section.lengths.len() / huffman::cuda::BOOK_WORDS) as u32;
+        let mut run = Run { gpu: self, args, value, work };
+        huffman::cuda::decode(&mut run, n_books, state.n_chunks)?;
+        if state.predictor == predictor::INTERP {
+            run.once("interp_passes", 32)?;
+        }
+        // Lists, one after the other, in one room: starts, ends, patterns of runs; positions and bits of outliers; signs.
+        let mut lists: Vec<u32> = runs.iter().map(|(r, _)| r.start).collect();
+        lists.extend(runs.iter().map(|(r, _)| r.end));
+        lists.extend(runs.iter().map(|(_, pattern)| u32::from(*pattern)));
+        let outliers_at = lists.len();
+        lists.extend(&parts.outliers.positions);
+        let words = |&b: &u64| [b as u32, (b >> 32) as u32].into_iter().take(size_of::<T>() / 4);
+        lists.extend(parts.outliers.bits.iter().flat_map(words));
+        let signs_at = lists.len();
+        lists.extend(&signs);
+        run.args.lists = run.gpu.put("runs and outliers", bytemuck::cast_slice(&lists))?;
+        let list = |run: &Run<'_>, at: usize| run.args.lists + 4 * at as u64;
+        if state.n_runs > 0 {
+            run.gpu.zero(run.args.marks, n)?;
+            run.args.level_or_pass = 0;
+            run.args.count = state.n_runs;
+            run.over_values("runs_put", 32 * state.n_runs, BLOCK)?;
+            run.over("interp_order_marks", n as u32, 4 * BLOCK)?;
+            run.over("kept_count", n as u32, layout::SEGMENT)?;
+            run.once_for("kept_scan", layout::WIDE, (n as u32).div_ceil(layout::SEGMENT))?;
+            run.over("kept_scatter", n as u32, layout::SEGMENT)?;
+        }
+        if !is_log {
+            run.args.decoded = at;
+        }
+        match state.predictor {
+            predictor::LORENZO => predict::lorenzo::cuda::decode(&mut run, state.axes as u8)?,
+            predictor::INTERP => interp::cuda::decode(&mut run, state.active as u8, narrowing)?,
+            _ => none::cuda::decode(&mut run)?,
+        }
+        if is_log {
+            let lists = run.args.lists;
+            run.args.lists = list(&run, signs_at);
+            run.args.count = signs.len() as u32;
+            run.over_values("powers", n as u32, BLOCK)?;
+            run.args.lists = lists;
+        }
+        // What was stored apart comes last: no prediction depends on it.
+        if state.n_runs > 0 {
+            run.args.level_or_pass = 1;
+            run.args.count = state.n_runs;
+            run.over_values("runs_put", 32 * state.n_runs, BLOCK)?;
+        }
+        let n_outliers = parts.outliers.positions.len() as u32;
+        if n_outliers > 0 {
+            run.args.lists = list(&run, outliers_at);
+            run.args.count = n_outliers;
+            run.over_values("outliers_put", n_outliers, BLOCK)?;
+        }
+        let mut bytes = [0u8; size_of::<State>()];
+        run.gpu.copy_out(run.args.state, &mut bytes)?;
+        match bytemuck::pod_read_unaligned::<State>(&bytes).error {
+            0 => Ok(()),
+            _ => Err(Error::corrupt("coded chunk is damaged")),
+        }
+    }
+
+    fn rooms_to_decode(&mut self, n: usize, work_bytes: usize, section: &huffman::cuda::Section<'_>) -> Result<Args> {
+        let n_books = section.lengths.len() / huffman::cuda::BOOK_WORDS;
+        Ok(Args {
+            state: self.room("states", size_of::<State>())?,
+            codes: self.room("codes", 4 * n)?,
+            kept: self.room("kept codes", 4 * n)?,
+            decoded: self.room("decoded values", work_bytes * n)?,
+            marks: self.room("marks", n)?,
+            code_marks: self.room("marks in coding order", n)?,
+            sums: self.room("sums", 4 * n.div_ceil(layout::SEGMENT as usize))?,
+            passes: self.room("passes", layout::MAX_PASSES * layout::PASS_BYTES)?,
+            chunks: self.room("chunks", section.chunks.len() * size_of::<layout::Chunk>())?,
+            coders: self.room("codes of books", n_books * huffman::cuda::TABLE_BYTES)?,
+            ..bytemuck::Zeroable::zeroed()
+        })
+    }
+}

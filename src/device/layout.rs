@@ -1,0 +1,169 @@
+//! What host and kernels both know. Twin: `kernels/common/state.cuh`, field by field; both assert the same sizes.
+#![allow(unsafe_code)]
+
+use bytemuck::{Pod, Zeroable};
+
+/// Threads of a block, of all kernels but those of one block; values that one thread of a compaction looks at.
+pub const BLOCK: u32 = 256;
+/// Threads of kernels of one block.
+pub const WIDE: u32 = 512;
+/// Values that a block of a compaction looks at.
+pub const SEGMENT: u32 = BLOCK * 8;
+pub const MAX_AXES: usize = 5;
+pub const MAX_PATTERNS: usize = 16;
+pub const MAX_PASSES: usize = 32;
+pub const N_INDICES: usize = 2048;
+pub const BOOK_WORDS: usize = 64;
+pub const SAMPLE_MAX: usize = 32768;
+/// Lattices of up to this many values are done by one block.
+pub const COARSE: usize = 8192;
+/// Values in a block of the mean square error.
+pub const SQUARE_BLOCK: u32 = 1024;
+
+/// Ids of predictors, as in the archive; any.
+pub mod predictor {
+    pub const NONE: u32 = 0;
+    pub const LORENZO: u32 = 1;
+    pub const INTERP: u32 = 2;
+    pub const AUTO: u32 = 255;
+}
+
+/// How a bound is meant.
+pub mod mode {
+    pub const ABSOLUTE: u32 = 0;
+    pub const RELATIVE: u32 = 1;
+    pub const POINT_WISE: u32 = 2;
+    pub const MEAN_SQUARE: u32 = 3;
+}
+
+/// Smallest and largest of the values that are not special, and how many those are.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Range {
+    pub min: f64,
+    pub max: f64,
+    pub n: u64,
+}
+
+/// Bytes of a pass: only kernels look at them.
+pub const PASS_BYTES: usize = 80;
+
+/// A chunk of codes on its way to bytes or back.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Chunk {
+    pub book: u32,
+    pub four: u32,
+    pub bits: [u32; 4],
+    pub stream: [u32; 4],
+    pub total: u32,
+    pub start: u32,
+}
+
+/// What kernels find out about a tile.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct State {
+    pub field: Range,
+    pub tile: Range,
+    pub absolute: f64,
+    pub max_mse: f64,
+    pub bound: f64,
+    pub sum_squares: f64,
+    pub n_squares: u64,
+    pub base: f64,
+    pub step: f64,
+    pub inverse: f64,
+    pub within: f64,
+    pub offset: u64,
+    pub used: u64,
+    pub patterns: [u64; MAX_PATTERNS],
+    pub left: u32,
+    pub done: u32,
+    pub keep_decoded: u32,
+    pub near_fill: u32,
+    pub n_special: u32,
+    pub n_patterns: u32,
+    pub n_runs: u32,
+    pub n_signs: u32,
+    pub n_outliers: u32,
+    pub n_codes: u32,
+    pub predictor: u32,
+    pub axes: u32,
+    pub active: u32,
+    pub wrap: u32,
+    pub n_levels: u32,
+    pub n_passes: u32,
+    pub n_coarse_passes: u32,
+    pub n_anchors: u32,
+    pub thresholds: [u32; 2],
+    pub n_chunks: u32,
+    pub n_books: u32,
+    pub huffman_bytes: u32,
+    pub error: u32,
+    pub runs_at: u64,
+    pub signs_at: u64,
+    pub outliers_at: u64,
+    pub huffman_at: u64,
+    pub levels: [u8; 32],
+}
+
+/// What the host tells a kernel. Pointers are device pointers.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Args {
+    pub values: u64,
+    pub work: u64,
+    pub state: u64,
+    pub states: u64,
+    pub ranges: u64,
+    pub cursor: u64,
+    pub out: u64,
+    pub codes: u64,
+    pub kept: u64,
+    pub decoded: u64,
+    pub marks: u64,
+    pub code_marks: u64,
+    pub missed: u64,
+    pub sums: u64,
+    pub finds: u64,
+    pub squares: u64,
+    pub samples: u64,
+    pub passes: u64,
+    pub chunks: u64,
+    pub part_counts: u64,
+    pub set_counts: u64,
+    pub coders: u64,
+    pub books: u64,
+    pub lists: u64,
+    pub coded: u64,
+    pub fill: u64,
+    pub capacity: u64,
+    pub bound: f64,
+    pub relative: f64,
+    pub tile_values: u64,
+    pub run_values: u64,
+    pub tiles_in_run: u32,
+    pub n_tiles: u32,
+    pub n: u32,
+    pub n_axes: u32,
+    pub shape: [u32; MAX_AXES],
+    pub has_fill: u32,
+    pub mode: u32,
+    pub asked: u32,
+    pub is_f64: u32,
+    pub verify: u32,
+    pub scan_blocks: u32,
+    pub n_parts: u32,
+    pub level_or_pass: u32,
+    pub count: u32,
+    pub n_sets: u32,
+    pub padding: u32,
+}
+
+// SAFETY: plain numbers in C layout without padding (Pod), as the kernels' parameter has them.
+unsafe impl cudarc::driver::DeviceRepr for Args {}
+
+// The kernels have the same numbers.
+const _: () = assert!(size_of::<Args>() == 328 && size_of::<State>() == 424);
+const _: () = assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24);

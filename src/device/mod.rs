@@ -1,0 +1,147 @@
+//! Where tiles are coded: on the CPU, or on a GPU that writes and reads the same bytes.
+//!
+//! [`Choice`] is what the user asks for, [`open`] what comes of it. The command and [`crate::compress::compress_source_with`] see a
+//! [`Coder`] only. Fields that are in device memory already go through [`Gpu`] itself.
+//!
+//! Host code of the GPU is in the `cuda.rs` beside each `cpu.rs`, kernels are in `kernels/`, what they share is here: the device and its
+//! kernels ([`Gpu`]), the layout of what both sides know (`layout`), and the order of launches (`encode`, `decode`).
+
+#[cfg(feature = "cuda")]
+mod decode;
+#[cfg(feature = "cuda")]
+mod encode;
+#[cfg(feature = "cuda")]
+mod gpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod layout;
+#[cfg(feature = "cuda")]
+mod program;
+
+#[cfg(feature = "cuda")]
+pub use gpu::Gpu;
+#[cfg(feature = "cuda")]
+pub(crate) use gpu::{During, Run};
+#[cfg(feature = "cuda")]
+pub use program::source;
+
+/// The driver's interface, of the version whose types [`Gpu`] takes and gives.
+#[cfg(feature = "cuda")]
+pub use cudarc;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::field::{DType, Values};
+use crate::plan::Treatment;
+use std::ops::Range;
+
+/// Which device the user wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// A GPU where there is one and for what it can do, the CPU for the rest.
+    Auto,
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// The GPU of this number, or an error.
+    Cuda(usize),
+}
+
+impl std::str::FromStr for Choice {
+    type Err = Error;
+
+    /// `auto`, `cpu`, `cuda` or `cuda:1`.
+    fn from_str(text: &str) -> Result<Self> {
+        let explain = || Error::usage(format!("{text:?} is no device; there are auto, cpu, cuda, cuda:N"));
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => Ok(Self::Cuda(text.strip_prefix("cuda:").and_then(|n| n.parse().ok()).ok_or_else(explain)?)),
+        }
+    }
+}
+
+/// Codes tiles. Whatever the device, the bytes are the same.
+pub trait Coder: Send {
+    /// A tile of floats to bytes, as [`crate::compress::compress_tile`].
+    ///
+    /// # Errors
+    /// As there; `Device` if the device fails, `Unsupported` if it can not do what `config` asks and must not leave it to the CPU.
+    fn compress(
+        &mut self,
+        values: &Values,
+        region: &[Range<u64>],
+        treatment: &Treatment,
+        config: &Config,
+    ) -> Result<Vec<u8>>;
+
+    /// Bytes to a tile, as [`crate::decompress::decompress_tile`].
+    ///
+    /// # Errors
+    /// As there; `Device` if the device fails.
+    fn decompress(
+        &mut self,
+        coded: &[u8],
+        dtype: DType,
+        treatment: &Treatment,
+        region: &[Range<u64>],
+    ) -> Result<Values>;
+
+    /// What the user should know of what was done: tiles that the CPU took over, and why. Empty if there is nothing to tell.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cpu;
+
+impl Coder for Cpu {
+    fn compress(
+        &mut self,
+        values: &Values,
+        region: &[Range<u64>],
+        treatment: &Treatment,
+        config: &Config,
+    ) -> Result<Vec<u8>> {
+        match values {
+            Values::F32(v) => crate::compress::compress_tile(v, region, treatment, config),
+            Values::F64(v) => crate::compress::compress_tile(v, region, treatment, config),
+            other => Err(Error::usage(format!("{} is not coded within a bound", other.dtype()))),
+        }
+    }
+
+    fn decompress(
+        &mut self,
+        coded: &[u8],
+        dtype: DType,
+        treatment: &Treatment,
+        region: &[Range<u64>],
+    ) -> Result<Values> {
+        crate::decompress::decompress_tile(coded, dtype, treatment, region)
+    }
+}
+
+/// The coder for a choice. With [`Choice::Auto`] also why it is the CPU, where it is.
+///
+/// # Errors
+/// `Device` if a GPU was asked for and there is none that works.
+pub fn open(choice: Choice) -> Result<(Box<dyn Coder>, Option<String>)> {
+    match choice {
+        Choice::Cpu => Ok((Box::new(Cpu), None)),
+        #[cfg(feature = "cuda")]
+        Choice::Auto => Ok(match Gpu::open(0) {
+            Ok(gpu) => (Box::new(encode::HostTiles::new(gpu, false)), None),
+            Err(e) => (Box::new(Cpu), Some(format!("no GPU is used: {e}"))),
+        }),
+        #[cfg(feature = "cuda")]
+        Choice::Cuda(n) => Ok((Box::new(encode::HostTiles::new(Gpu::open(n)?, true)), None)),
+        #[cfg(not(feature = "cuda"))]
+        Choice::Auto => {
+            Ok((Box::new(Cpu), Some("no GPU is used: this residuum was built without the feature cuda".into())))
+        }
+        #[cfg(not(feature = "cuda"))]
+        Choice::Cuda(_) => Err(Error::device("this residuum was built without the feature cuda")),
+    }
+}
