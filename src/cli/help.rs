@@ -9,7 +9,8 @@ Exit status:
   3  the input file is damaged or holds what can not be read
   4  the archive is damaged or incomplete
   5  the archive or input needs a feature or version that this build lacks
-  6  the operating system refused: no such file, no permission, disk full";
+  6  the operating system refused: no such file, no permission, disk full
+  7  the GPU, its driver or its compiler failed";
 
 /// Below `residuum --help`.
 pub const EXAMPLES: &str = "\
