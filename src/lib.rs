@@ -16,6 +16,7 @@ pub mod container;
 pub mod decompress;
 pub mod encode;
 pub mod error;
+pub mod evaluate;
 pub mod field;
 pub mod io;
 pub mod plan;

@@ -16,6 +16,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   residuum compress era5.nc --rel 1e-3            each variable within a thousandth of its range
   residuum compress era5.nc --rel 1e-3 --bound t2m=abs:0.01 --bound q=pw-rel:1e-3
+  residuum suggest era5.nc                        what bounds would give, from samples
   residuum verify era5.nc era5.nc.rsd             check every value against its bound
   residuum decompress era5.nc.rsd -o restored.nc
   residuum decompress era5.nc.rsd --var t2m --range time=0:24 -o t2m.nc

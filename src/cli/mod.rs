@@ -13,6 +13,7 @@ mod output;
 mod progress;
 mod report;
 mod select;
+mod suggest;
 mod table;
 mod verify;
 
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
         Command::Decompress(args) => decompress::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Suggest(args) => suggest::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -8,4 +8,5 @@ mod reports;
 mod round_trips;
 mod safety;
 mod streams;
+mod suggest;
 mod support;

@@ -49,7 +49,8 @@ impl Table {
             }
             start += f;
         }
-        let first_not_plain = (1..token::FIRST_RANGE).find(|&t| frequencies[t] == 0).unwrap_or(token::FIRST_RANGE) as u8;
+        let first_not_plain =
+            (1..token::FIRST_RANGE).find(|&t| frequencies[t] == 0).unwrap_or(token::FIRST_RANGE) as u8;
         Self { tokens, inverses, first_not_plain, buckets }
     }
 }

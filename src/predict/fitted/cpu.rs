@@ -155,12 +155,7 @@ impl<T: Rows> Tile<'_, T> {
     }
 
     /// The base lattice: from the first side image where there is one, else each value from the one before.
-    fn base_lattice<E: End<T>>(
-        &self,
-        offset: usize,
-        sides: &[&Pyramid<T>],
-        end: &mut E,
-    ) -> (Plane<T>, Plane<u8>) {
+    fn base_lattice<E: End<T>>(&self, offset: usize, sides: &[&Pyramid<T>], end: &mut E) -> (Plane<T>, Plane<u8>) {
         let lattices = self.schedule.lattices;
         let (rows, columns) = lattices.size(lattices.levels);
         let (h, stride) = (1 << lattices.levels, lattices.stride(lattices.levels - 1));

@@ -127,7 +127,18 @@ impl<'a, T: Rows> Learner<'a, T> {
             }
         };
         let passes = taps.iter().enumerate().map(of_pass).collect();
-        Self { schedule, taps, values, quantizer, passes, follows: true, is_final, n_best_taps: budget.taps, room: Room::default(), knows_sizes: true }
+        Self {
+            schedule,
+            taps,
+            values,
+            quantizer,
+            passes,
+            follows: true,
+            is_final,
+            n_best_taps: budget.taps,
+            room: Room::default(),
+            knows_sizes: true,
+        }
     }
 
     /// For one more trial, with the weights of `plan`; its samples are added to those of the one before.

@@ -64,7 +64,12 @@ pub fn taps(schedule: &Schedule) -> Vec<Taps> {
 impl Plan {
     /// Weights as the kernels take them, by pass.
     pub(super) fn weights<T: Rows>(&self, taps: &[Taps]) -> Vec<Weights<T>> {
-        self.taps.iter().zip(&self.guesses).zip(taps).map(|((fitted, guess), taps)| fitted.weights(guess, taps)).collect()
+        self.taps
+            .iter()
+            .zip(&self.guesses)
+            .zip(taps)
+            .map(|((fitted, guess), taps)| fitted.weights(guess, taps))
+            .collect()
     }
 
     /// Context of each bucket.
