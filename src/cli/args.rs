@@ -24,6 +24,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Verify(VerifyArgs),
     Suggest(SuggestArgs),
+    Evaluate(EvaluateArgs),
 }
 
 /// Compress NetCDF, Zarr, .npy or raw files within an error bound.
@@ -200,6 +201,23 @@ pub struct SuggestArgs {
     /// Print JSON; an infinite PSNR (no error at all) is null.
     #[arg(long)]
     pub json: bool,
+    /// Number of threads [default: all cores].
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+}
+
+/// Measure compressors on data as a suite file says, and write a report.
+///
+/// Each cell (file, variable, bound, method, repetition) is compressed, restored and compared; results.jsonl gets a line for it. Cells that
+/// have a line are not run again, failed ones neither: take their lines away for that. report.html and report.md are written anew.
+#[derive(Debug, Args)]
+#[command(after_help = super::help::EVALUATE_EXAMPLES)]
+pub struct EvaluateArgs {
+    /// Suite file (TOML), see below.
+    pub suite: PathBuf,
+    /// Folder for results and report.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
     /// Number of threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,

@@ -59,3 +59,29 @@ Examples:
   residuum decompress era5.nc.rsd --var t2m --range latitude=0:90 -o north.nc
   residuum decompress p.f32.rsd --range 0=10:20 -o - --format raw | consumer
   residuum decompress killed.rsd --recover -o what_is_left.nc";
+
+/// Below `residuum evaluate --help`.
+pub const EVALUATE_EXAMPLES: &str = "\
+Suite file (TOML), paths relative to it:
+  name = \"ERA5\"
+  bounds = [\"rel:1e-2\", \"rel:1e-3\"]
+  repetitions = 1
+  [[dataset]]
+  name = \"era5\"
+  paths = [\"era5.nc\"]
+  variables = [\"t2m\"]                 all fields if left out
+  ranges = { time = \"0:8\" }
+  unpack = true
+  [[method]]
+  name = \"balanced\"
+  residuum = { effort = \"balanced\", predictor = \"auto\", tile_mib = 32 }
+  [[method]]
+  name = \"SZ3\"
+  peer = \"sz3\"                       builds with feature `peers`
+  [[method]]
+  name = \"zstd\"
+  command.compress = [\"zstd\", \"-q\", \"{input}\", \"-o\", \"{archive}\"]
+  command.decompress = [\"zstd\", \"-dq\", \"{archive}\", \"-o\", \"{output}\"]
+
+In commands {abs}, {dtype}, {n}, {seed} and the arguments {dims}, {dims_fastest_first} are filled in
+too. Variables are copied to the temporary folder as raw values first.";

@@ -6,6 +6,7 @@
 mod args;
 mod compress;
 mod decompress;
+mod evaluate;
 mod help;
 mod input;
 mod inspect;
@@ -30,6 +31,7 @@ pub fn main() -> ExitCode {
         Command::Decompress(args) => decompress::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Suggest(args) => suggest::run(&args),
     };
     match result {

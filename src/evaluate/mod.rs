@@ -1,4 +1,11 @@
-//! What a compressor does to data, measured as the field's papers do: metrics, structure of what is left, reports.
+//! What a compressor does to data, measured as the field's papers do: suites, metrics, structure of the errors, reports.
 
 pub mod lattice;
+pub mod metrics;
+pub mod report;
+pub mod run;
 pub mod sample;
+pub mod structure;
+pub mod suite;
+
+pub use run::run;
