@@ -57,20 +57,22 @@ fn step_within(sorted: &[f64], ulp: f64) -> Option<f64> {
     if step < MIN_STEP_ULP * ulp {
         return None;
     }
-    let first = sorted[0];
-    let mut reach = 8.0;
-    loop {
-        let near = sorted.iter().map(|v| v - first).take_while(|d| *d <= reach * step);
-        let (products, squares) = near.fold((0.0, 0.0), |(p, s), d| {
+    // Least squares over distances within reach of a step that is not exact yet.
+    let fitted = |step: f64, distances: &mut dyn Iterator<Item = f64>| {
+        let (products, squares) = distances.fold((0.0, 0.0), |(p, s), d| {
             let k = (d / step).round();
             (p + k * d, s + k * k)
         });
-        if squares > 0.0 {
-            step = products / squares;
-        }
-        if reach * step > sorted[sorted.len() - 1] - first {
-            break;
-        }
+        if squares > 0.0 { products / squares } else { step }
+    };
+    // The smallest gap is a rounding error too small; gaps have errors of their own, which level out.
+    for reach in [4.0, 8.0, 16.0, 32.0] {
+        step = fitted(step, &mut gaps.iter().copied().take_while(|d| *d <= reach * step));
+    }
+    let first = sorted[0];
+    let mut reach = 32.0;
+    while reach * step <= 2.0 * (sorted[sorted.len() - 1] - first) {
+        step = fitted(step, &mut sorted.iter().map(|v| v - first).take_while(|d| *d <= reach * step));
         reach *= 2.0;
     }
     let on_lattice = |v: &&f64| {

@@ -5,6 +5,7 @@ pub mod metrics;
 pub mod report;
 pub mod run;
 pub mod sample;
+pub mod ssim;
 pub mod structure;
 pub mod suite;
 

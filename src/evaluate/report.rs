@@ -29,10 +29,11 @@ svg { width: 100%; max-width: 44rem; height: auto; }
 ";
 
 /// Columns of figures: heading, path in a result, digits after the point.
-const COLUMNS: [(&str, &[&str], usize); 10] = [
+const COLUMNS: [(&str, &[&str], usize); 11] = [
     ("ratio", &["ratio"], 2),
     ("bits/value", &["bits_per_value"], 3),
     ("PSNR dB", &["psnr"], 1),
+    ("data SSIM", &["ssim"], 5),
     ("error/bound", &["max_error_over_bound"], 4),
     ("violations", &["violations"], 0),
     ("lag-1", &["error_lag1"], 3),

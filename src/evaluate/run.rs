@@ -417,28 +417,66 @@ impl Data {
         }
         let mut figures = metrics.to_json();
         figures["latitude_weighted"] = json!(self.latitude_weights.is_some());
+        figures["ssim"] = self.ssim(original.as_mut(), restored.as_mut())?;
         figures["structure"] = self.structure(original.as_mut(), restored.as_mut(), resolved)?;
         Ok(figures)
+    }
+
+    /// Mean data SSIM of images spread over the variable.
+    fn ssim(&self, original: &mut dyn Source, restored: &mut dyn Source) -> Result<Value> {
+        let width = self.shape.last().copied().unwrap_or(1) as usize;
+        let mut all = Vec::new();
+        for index in self.images() {
+            let region = self.image(index);
+            let (x, y) = (original.read(0, &region)?, restored.read(0, &region)?);
+            all.extend(super::ssim::ssim(&self.numbers(x), &self.numbers(y), width));
+        }
+        Ok(if all.is_empty() { Value::Null } else { json!(all.iter().sum::<f64>() / all.len() as f64) })
+    }
+
+    /// Values as f64, NaN where they are special.
+    fn numbers(&self, values: Values) -> Vec<f64> {
+        match values {
+            Values::F32(v) => {
+                let fill = self.fill.map(|bits| f32::from_bits(bits as u32));
+                v.into_iter().map(|x| if fill == Some(x) { f64::NAN } else { x.into() }).collect()
+            }
+            Values::F64(v) => {
+                let fill = self.fill.map(f64::from_bits);
+                v.into_iter().map(|x| if fill == Some(x) { f64::NAN } else { x }).collect()
+            }
+            _ => vec![],
+        }
+    }
+
+    /// Numbers of at most [`MAX_IMAGES`] images (the last two axes), spread evenly; none if images are too large to hold.
+    fn images(&self) -> impl Iterator<Item = u64> + use<> {
+        let n_leading = self.shape.len().saturating_sub(2);
+        let n_images: u64 = self.shape[..n_leading].iter().product();
+        let pixels: u64 = self.shape[n_leading..].iter().product();
+        let n = if pixels == 0 || pixels > BLOCK_VALUES * 4 { 0 } else { n_images.min(MAX_IMAGES) };
+        (0..n).map(move |k| (u128::from(k) * u128::from(n_images) / u128::from(n)) as u64)
+    }
+
+    /// The box of image `index`.
+    fn image(&self, index: u64) -> Vec<Range<u64>> {
+        let mut rest = index;
+        let mut region: Vec<Range<u64>> = self.shape.iter().map(|&n| 0..n).collect();
+        for axis in (0..self.shape.len().saturating_sub(2)).rev() {
+            let i = rest % self.shape[axis];
+            region[axis] = i..i + 1;
+            rest /= self.shape[axis];
+        }
+        region
     }
 
     /// Structure of the error in eighths of the bound, on images spread over the variable, beside the one before along the first axis.
     fn structure(&self, original: &mut dyn Source, restored: &mut dyn Source, resolved: &Resolved) -> Result<Value> {
         let Ok(absolute) = absolute(resolved) else { return Ok(Value::Null) };
         let n_leading = self.shape.len().saturating_sub(2);
-        let n_images: u64 = self.shape[..n_leading].iter().product();
-        let pixels: u64 = self.shape[n_leading..].iter().product();
-        if pixels == 0 || pixels > BLOCK_VALUES * 4 || n_images == 0 {
-            return Ok(Value::Null);
-        }
-        let per_step = n_images / self.shape[..n_leading].first().copied().unwrap_or(1).max(1);
+        let per_step: u64 = self.shape[..n_leading].iter().skip(1).product();
         let mut image = |index: u64| -> Result<Vec<i32>> {
-            let mut rest = index;
-            let mut region: Vec<Range<u64>> = self.shape.iter().map(|&n| 0..n).collect();
-            for axis in (0..n_leading).rev() {
-                let i = rest % self.shape[axis];
-                region[axis] = i..i + 1;
-                rest /= self.shape[axis];
-            }
+            let region = self.image(index);
             let bin = |x: f64, y: f64| {
                 let e = (y - x) / absolute * ERROR_BINS;
                 // Saturates; NaN (special values) becomes 0.
@@ -452,10 +490,7 @@ impl Data {
         };
         let width = self.shape.last().copied().unwrap_or(1) as usize;
         let mut structure = Structure::default();
-        let n = n_images.min(MAX_IMAGES);
-        for k in 0..n {
-            // Spread evenly; `k / n` of the way.
-            let index = (u128::from(k) * u128::from(n_images) / u128::from(n)) as u64;
+        for index in self.images() {
             let before = if n_leading > 0 && index >= per_step { Some(image(index - per_step)?) } else { None };
             structure.add(&image(index)?, width, before.as_deref());
         }

@@ -43,6 +43,8 @@ fn a_suite_is_run_recorded_and_resumed() {
     let fast = &of("fast")["result"];
     assert_eq!((&fast["violations"], &fast["n_values"]), (&0.into(), &(4 * 200).into()));
     assert_eq!(fast["latitude_weighted"], true);
+    // Images of 10 rows have no room for a window of 11.
+    assert!(fast["ssim"].is_null());
     assert!(fast["max_error_over_bound"].as_f64().unwrap() <= 1.0 && fast["ratio"].as_f64().unwrap() > 1.0);
     let copy = &of("copy")["result"];
     assert_eq!((copy["ratio"].as_f64(), copy["max_error"].as_f64()), (Some(1.0), Some(0.0)));
