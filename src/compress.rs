@@ -412,8 +412,8 @@ impl<T: Rows> Tile<'_, T> {
         // 3., 4. Choose the predictor; predict, quantize, code.
         let marks = self.marks(found);
         let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
-        // Where next to nothing is left, what the fits cost may be most of it.
-        let is_small = |e: &Encoded<T>| work.len() < 1 << 16 || e.method.plan_bytes() * 4 > e.bytes.len();
+        // Little data may not be worth the fits, and where next to nothing is left, they may be most of it.
+        let is_small = |e: &Encoded<T>| work.len() < 1 << 18 || e.method.plan_bytes() * 4 > e.bytes.len();
         match by_contexts {
             Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
             Some(encoded) => {

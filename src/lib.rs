@@ -17,6 +17,7 @@ pub mod decompress;
 pub mod device;
 pub mod encode;
 pub mod error;
+pub mod evaluate;
 pub mod field;
 #[cfg(feature = "forecast")]
 pub mod forecast;

@@ -24,6 +24,8 @@ pub enum Command {
     Decompress(DecompressArgs),
     Inspect(InspectArgs),
     Verify(VerifyArgs),
+    Suggest(SuggestArgs),
+    Evaluate(EvaluateArgs),
     #[cfg(feature = "forecast")]
     Weights(WeightsArgs),
     Doctor(DoctorArgs),
@@ -246,6 +248,60 @@ pub struct WeightsInspectArgs {
     pub json: bool,
 }
 
+/// Estimate, for each variable, what bounds would give: ratio, bits a value and quality, from samples.
+///
+/// Seconds a variable, however large it is. Packed integers are taken as the numbers they stand for. Where the values lie on a lattice,
+/// packed or packed once, its step is pointed out.
+#[derive(Debug, Args)]
+pub struct SuggestArgs {
+    /// File or Zarr folder; - is standard input.
+    pub input: PathBuf,
+    /// Only this variable. Repeatable [default: all floating-point and packed fields of two axes and more].
+    #[arg(long, value_name = "NAME")]
+    pub var: Vec<String>,
+    /// Try this bound: abs, rel, pw-rel or psnr. Repeatable [default: rel 1e-2 to 1e-5, powers of ten in between, half a packing step].
+    #[arg(long, value_name = "MODE:VALUE", value_parser = bound)]
+    pub bound: Vec<Bound>,
+    /// Values of each variable that are looked at, at most.
+    #[arg(long, value_name = "MIB", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub sample_mib: u64,
+    /// Shape of a raw input, slowest dimension first: 12,181,360.
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', requires = "dtype")]
+    pub shape: Option<Vec<u64>>,
+    /// Element type of a raw input, little-endian.
+    #[arg(long, value_name = "TYPE", value_parser = dtypes(), requires = "shape")]
+    pub dtype: Option<DType>,
+    /// How hard to try: fast, balanced or best.
+    #[arg(long, value_name = "LEVEL", default_value = "balanced", value_parser = efforts())]
+    pub effort: Effort,
+    /// Predictor: the cheapest, or always the same.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = predictors())]
+    pub predictor: PredictorChoice,
+    /// Print JSON; an infinite PSNR (no error at all) is null.
+    #[arg(long)]
+    pub json: bool,
+    /// Number of threads [default: all cores].
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+}
+
+/// Measure compressors on data as a suite file says, and write a report.
+///
+/// Each cell (file, variable, bound, method, repetition) is compressed, restored and compared; results.jsonl gets a line for it. Cells that
+/// have a line are not run again, failed ones neither: take their lines away for that. report.html and report.md are written anew.
+#[derive(Debug, Args)]
+#[command(after_help = super::help::EVALUATE_EXAMPLES)]
+pub struct EvaluateArgs {
+    /// Suite file (TOML), see below.
+    pub suite: PathBuf,
+    /// Folder for results and report.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Number of threads [default: all cores].
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+}
+
 #[derive(Debug, Args)]
 pub struct Common {
     /// Number of threads [default: all cores].
@@ -277,6 +333,10 @@ fn named_range(text: &str) -> Result<NamedRange, String> {
         sound.then(|| NamedRange { dimension: dimension.to_string(), start, end })
     };
     parse().ok_or_else(|| "write DIM=START:END with START below END, such as time=0:24".to_string())
+}
+
+fn bound(text: &str) -> Result<Bound, String> {
+    text.parse::<Bound>().map_err(|e| e.to_string())
 }
 
 fn named_bound(text: &str) -> Result<(String, Bound), String> {

@@ -17,6 +17,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   residuum compress era5.nc --rel 1e-3            each variable within a thousandth of its range
   residuum compress era5.nc --rel 1e-3 --bound t2m=abs:0.01 --bound q=pw-rel:1e-3
+  residuum suggest era5.nc                        what bounds would give, from samples
   residuum verify era5.nc era5.nc.rsd             check every value against its bound
   residuum decompress era5.nc.rsd -o restored.nc
   residuum decompress era5.nc.rsd --var t2m --range time=0:24 -o t2m.nc
@@ -66,3 +67,29 @@ pub const WEIGHTS_EXAMPLES: &str = "\
 Examples:
   residuum weights import aurora-0.25-small-pretrained.ckpt -o aurora-small.safetensors
   residuum weights inspect aurora-small.safetensors";
+
+/// Below `residuum evaluate --help`.
+pub const EVALUATE_EXAMPLES: &str = "\
+Suite file (TOML), paths relative to it:
+  name = \"ERA5\"
+  bounds = [\"rel:1e-2\", \"rel:1e-3\"]
+  repetitions = 1
+  [[dataset]]
+  name = \"era5\"
+  paths = [\"era5.nc\"]
+  variables = [\"t2m\"]                 all fields if left out
+  ranges = { time = \"0:8\" }
+  unpack = true
+  [[method]]
+  name = \"balanced\"
+  residuum = { effort = \"balanced\", predictor = \"auto\", tile_mib = 32 }
+  [[method]]
+  name = \"SZ3\"
+  peer = \"sz3\"                       builds with feature `peers`
+  [[method]]
+  name = \"zstd\"
+  command.compress = [\"zstd\", \"-q\", \"{input}\", \"-o\", \"{archive}\"]
+  command.decompress = [\"zstd\", \"-dq\", \"{archive}\", \"-o\", \"{output}\"]
+
+In commands {abs}, {dtype}, {n}, {seed} and the arguments {dims}, {dims_fastest_first} are filled in
+too. Variables are copied to the temporary folder as raw values first.";

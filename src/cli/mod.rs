@@ -7,6 +7,7 @@ mod args;
 mod compress;
 mod decompress;
 mod doctor;
+mod evaluate;
 mod help;
 mod input;
 mod inspect;
@@ -14,6 +15,7 @@ mod output;
 mod progress;
 mod report;
 mod select;
+mod suggest;
 mod table;
 mod verify;
 #[cfg(feature = "forecast")]
@@ -35,6 +37,8 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "forecast")]
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Suggest(args) => suggest::run(&args),
     };
     match result {
         Ok(code) => code,
