@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 /// Terms of a block of a sum. Part of the definition of results.
 pub const K_BLOCK: usize = 256;
-/// Keys of a block of attention, a multiple of [`MR`] and of 8. Part of the definition of results.
+/// Keys of a block of attention, a multiple of `MR` and of 8. Part of the definition of results.
 pub const KEY_BLOCK: usize = 240;
 
 /// Rows of a tile: 12 rows of two 16-lane vectors leave room in 32 registers for two vectors of `b` and a product.

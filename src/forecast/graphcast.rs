@@ -1,7 +1,7 @@
 //! GraphCast: the next frame from the last two, by messages between a latitude-longitude grid and an icosahedral multi-mesh.
 //!
 //! Lam et al., *Learning skillful medium-range global weather forecasting*, Science 382 (2023). The numbers are those of the authors'
-//! implementation (`graphcast` v0.2) in f32. A step: stack and normalise all variables as channels of grid points ([`Stack`]), encode
+//! implementation (`graphcast` v0.2) in f32. A step: stack and normalise all variables as channels of grid points, encode
 //! (grid → mesh), process (16 rounds on the mesh), decode (mesh → grid), add what comes out, scaled, to the last frame.
 //!
 //! The configuration is that of the published checkpoints (`model_config`, `task_config`), so that all three published models and any
