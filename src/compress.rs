@@ -412,8 +412,13 @@ impl<T: Rows> Tile<'_, T> {
         // 3., 4. Choose the predictor; predict, quantize, code.
         let marks = self.marks(found);
         let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
-        // Little data may not be worth the fits, and where next to nothing is left, they may be most of it.
-        let is_small = |e: &Encoded<T>| work.len() < 1 << 18 || e.method.plan_bytes() * 4 > e.bytes.len();
+        // Little data may not be worth the fits. Where next to nothing is left, they may be most of it, or interpolation between images,
+        // which sees both sides, better.
+        let n_images = work.len() / self.shape.iter().rev().take(2).product::<usize>().max(1);
+        let is_small = |e: &Encoded<T>| {
+            let few_bits = e.bytes.len() * 32 < work.len();
+            work.len() < 1 << 18 || few_bits && n_images > 1 || e.method.plan_bytes() * 4 > e.bytes.len()
+        };
         match by_contexts {
             Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
             Some(encoded) => {
