@@ -65,6 +65,47 @@ pub(super) struct Tile<'a, T: Rows> {
 /// The lattices of an image, finest first.
 pub(super) type Pyramid<T> = Vec<Planes<T>>;
 
+/// A run through the images of a tile, one after the other, with those that later ones have beside them.
+pub(super) struct Course<T: Rows> {
+    /// Decoded ones, then given ones; empty before and after they are needed.
+    pyramids: Vec<Pyramid<T>>,
+    last_use: Vec<usize>,
+    next: usize,
+}
+
+impl<T: Rows> Course<T> {
+    pub fn new(schedule: &Schedule) -> Self {
+        Self { pyramids: vec![vec![]; 2 * schedule.images.len()], last_use: schedule.last_use(), next: 0 }
+    }
+
+    /// Takes in the forecast of the next image.
+    pub fn give(&mut self, forecast: Pyramid<T>) {
+        let given = self.pyramids.len() / 2;
+        self.pyramids[given + self.next] = forecast;
+    }
+
+    /// Codes and decodes the next image.
+    pub fn next<E: End<T>>(
+        &mut self,
+        tile: &Tile<'_, T>,
+        teacher: &mut dyn Teacher<T>,
+        lanes: &mut [Lane<T, E>],
+    ) -> &Pyramid<T> {
+        let image = self.next;
+        let sides: Vec<&Pyramid<T>> = tile.schedule.images[image].0.iter().map(|&s| &self.pyramids[s]).collect();
+        let pyramid = tile.image(image, &sides, teacher, lanes);
+        // Those whose last use was the image before.
+        for (pyramid, &last) in self.pyramids.iter_mut().zip(&self.last_use) {
+            if image > 0 && last == image - 1 {
+                *pyramid = vec![];
+            }
+        }
+        self.next += 1;
+        self.pyramids[image] = pyramid;
+        &self.pyramids[image]
+    }
+}
+
 impl<T: Rows> Tile<'_, T> {
     fn inverse(&self) -> T {
         T::from_f64(1.0 / self.step.to_f64())
@@ -77,18 +118,9 @@ impl<T: Rows> Tile<'_, T> {
         lanes: &mut [Lane<T, E>],
         mut finished: impl FnMut(usize, &Pyramid<T>),
     ) {
-        let last_use = self.schedule.last_use();
-        let mut pyramids: Vec<Pyramid<T>> = vec![];
-        for (image, (sides, _)) in self.schedule.images.iter().enumerate() {
-            let sides: Vec<&Pyramid<T>> = sides.iter().map(|&s| &pyramids[s]).collect();
-            let pyramid = self.image(image, &sides, teacher, lanes);
-            finished(image, &pyramid);
-            pyramids.push(pyramid);
-            for old in 0..=image {
-                if last_use[old] <= image {
-                    pyramids[old] = vec![];
-                }
-            }
+        let mut course = Course::new(self.schedule);
+        for image in 0..self.schedule.images.len() {
+            finished(image, course.next(self, teacher, lanes));
         }
     }
 
@@ -278,7 +310,15 @@ fn interleaved<T: bytemuck::Pod + Send + Sync>(
     out
 }
 
-pub(super) fn interleave_row<T: bytemuck::Pod>(planes: &[Plane<T>; 4], even: u8, odd: u8, i: usize, out: &mut [T]) {
+/// The values of an image of rows of `nx`.
+pub(super) fn whole<T: Rows>(pyramid: &Pyramid<T>, nx: usize, out: &mut [T]) {
+    out.par_chunks_mut(nx).with_min_len(32).enumerate().for_each(|(i, row)| {
+        let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
+        interleave_row(&pyramid[0].values, even, odd, i / 2, row);
+    });
+}
+
+fn interleave_row<T: bytemuck::Pod>(planes: &[Plane<T>; 4], even: u8, odd: u8, i: usize, out: &mut [T]) {
     let even = &planes[usize::from(even)];
     let even = even.row(i);
     let odd = &planes[usize::from(odd)];

@@ -1,10 +1,11 @@
 //! From codes to values.
 
-use super::cpu::{End, Lane, Place, Tile, interleave_row};
-use super::lattice::{A, B1, B2, K};
+use super::cpu::{Course, End, Lane, Place, Tile, whole};
+use super::layout::Layout;
 use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
 use super::schedule::Schedule;
+use super::site::Weights;
 use crate::encode::bytes::Reader;
 use crate::encode::rans::stream::{Decoder, Table};
 use crate::error::{Error, Result};
@@ -25,40 +26,101 @@ pub fn decode<T: Rows>(
 ) -> Result<Vec<T>> {
     let schedule = Schedule::new(shape);
     let taps = plan::taps(&schedule);
+    let coding = plan.coding();
+    let mut lanes = lanes(plan, data, marks, &coding, q.step)?;
+    let tile = Tile { schedule: &schedule, taps: &taps, wrap: plan.wrap, base, step: q.step };
+    let pixels = schedule.lattices.ny * schedule.lattices.nx;
+    let mut values = vec![T::default(); pixels * schedule.images.len()];
+    tile.run(&mut plan.weights(&taps), &mut lanes, |image, pyramid| {
+        whole(pyramid, schedule.lattices.nx, &mut values[image * pixels..][..pixels]);
+    });
+    lanes.iter().try_for_each(|lane| lane.end.decoder.finish())?;
+    Ok(values)
+}
+
+/// A tile's bytes on their way to values, step by step, beside forecasts: the inverse of [`super::encode::Encoding`].
+pub struct Decoding<'a, T: Rows> {
+    layout: &'a Layout,
+    tile: Tile<'a, T>,
+    weights: Vec<Weights<T>>,
+    lanes: Vec<Lane<T, Restorer<'a, T>>>,
+    course: Course<T>,
+}
+
+impl<'a, T: Rows> Decoding<'a, T> {
+    /// `coding` is the plan's.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes are damaged.
+    pub fn new(
+        layout: &'a Layout,
+        plan: &Plan,
+        coding: &'a Coding,
+        data: &'a [u8],
+        marks: Option<&'a [bool]>,
+        base: T,
+        q: &Quantizer<T>,
+    ) -> Result<Self> {
+        let lanes = lanes(plan, data, marks, coding, q.step)?;
+        let (schedule, taps) = (&layout.schedule, &layout.taps[..]);
+        let tile = Tile { schedule, taps, wrap: plan.wrap, base, step: q.step };
+        Ok(Self { layout, tile, weights: plan.weights(taps), lanes, course: Course::new(schedule) })
+    }
+
+    /// Decodes the next step beside the forecasts of its levels, but for values stored apart.
+    pub fn step(&mut self, forecasts: &[Option<Vec<T>>]) -> Vec<T> {
+        let Self { layout, tile, weights, lanes, course } = self;
+        layout.step(course, tile, weights, lanes, forecasts)
+    }
+
+    /// After the last step.
+    ///
+    /// # Errors
+    /// `Corrupt` if bytes are left, or were not enough.
+    pub fn finish(&self) -> Result<()> {
+        self.lanes.iter().try_for_each(|lane| lane.end.decoder.finish())
+    }
+}
+
+/// What plan says of codes, ready for use: the context of each bucket, the distribution of each context.
+pub struct Coding {
+    contexts: [u8; N_BUCKETS + 2],
+    tables: Vec<Table>,
+}
+
+impl Plan {
+    /// How codes are coded.
+    pub fn coding(&self) -> Coding {
+        let tables = self.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();
+        Coding { contexts: self.contexts(), tables }
+    }
+}
+
+/// Decoders of the streams.
+fn lanes<'a, T: Rows>(
+    plan: &Plan,
+    data: &'a [u8],
+    marks: Option<&'a [bool]>,
+    coding: &'a Coding,
+    step: T,
+) -> Result<Vec<Lane<T, Restorer<'a, T>>>> {
     let mut reader = Reader::new(data);
-    let contexts = plan.contexts();
-    let tables: Vec<Table> = plan.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();
     let mut lanes = Vec::with_capacity(plan.n_streams);
     for _ in 0..plan.n_streams {
         let decoder = Decoder::new(&mut Reader::new(reader.bytes()?))?;
-        let (row, kept) = (vec![], vec![]);
-        let end = Restorer { decoder, marks, contexts: &contexts, tables: &tables, step: q.step, row, kept };
-        lanes.push(Lane::new(end));
+        lanes.push(Lane::new(Restorer { decoder, marks, coding, step, row: vec![], kept: vec![] }));
     }
     if !reader.is_empty() {
         return Err(Error::corrupt("bytes after the last coded stream"));
     }
-    let tile = Tile { schedule: &schedule, taps: &taps, wrap: plan.wrap, base, step: q.step };
-    let (ny, nx) = (schedule.lattices.ny, schedule.lattices.nx);
-    let mut values = vec![T::default(); ny * nx * schedule.images.len()];
-    tile.run(&mut plan.weights(&taps), &mut lanes, |image, pyramid| {
-        let planes = &pyramid[0];
-        let out = &mut values[image * ny * nx..][..ny * nx];
-        out.par_chunks_mut(nx).with_min_len(32).enumerate().for_each(|(i, row)| {
-            let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
-            interleave_row(&planes.values, even, odd, i / 2, row);
-        });
-    });
-    lanes.iter().try_for_each(|lane| lane.end.decoder.finish())?;
-    Ok(values)
+    Ok(lanes)
 }
 
 /// The end that has the codes.
 struct Restorer<'a, T> {
     decoder: Decoder<'a>,
     marks: Option<&'a [bool]>,
-    contexts: &'a [u8; N_BUCKETS + 2],
-    tables: &'a [Table],
+    coding: &'a Coding,
     step: T,
     row: Vec<u8>,
     kept: Vec<i32>,
@@ -69,14 +131,15 @@ impl<T: Rows> End<T> for Restorer<'_, T> {
         self.row.clear();
         match self.marks {
             None => {
-                self.row.extend(buckets.iter().map(|&b| self.contexts[usize::from(b)]));
-                self.decoder.read(&self.row, self.tables, codes);
+                self.row.extend(buckets.iter().map(|&b| self.coding.contexts[usize::from(b)]));
+                self.decoder.read(&self.row, &self.coding.tables, codes);
             }
             Some(marks) => {
                 let there = |i: &usize| !marks[place.start + i * place.stride];
-                self.row.extend((0..buckets.len()).filter(there).map(|i| self.contexts[usize::from(buckets[i])]));
+                self.row
+                    .extend((0..buckets.len()).filter(there).map(|i| self.coding.contexts[usize::from(buckets[i])]));
                 self.kept.resize(self.row.len(), 0);
-                self.decoder.read(&self.row, self.tables, &mut self.kept);
+                self.decoder.read(&self.row, &self.coding.tables, &mut self.kept);
                 codes.fill(0);
                 (0..buckets.len()).filter(there).zip(&self.kept).for_each(|(i, &c)| codes[i] = c);
             }

@@ -19,6 +19,10 @@ use crate::scratch::Buffer;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
+pub use beside::{Encoding, Known};
+
+mod beside;
+
 /// Decisions and codes of a tile.
 pub struct Encoded {
     /// Decisions.
@@ -44,30 +48,16 @@ pub fn encode<T: Rows>(
     let (lattices, n_streams) = (schedule.lattices, n_streams(values.len()));
     let pixels = lattices.ny * lattices.nx;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap, base, step: q.step };
-    let n_codes = stream_lens(&schedule, n_streams);
-    let encoders = |keep: bool| -> Vec<Lane<T, Encoder<'_, T>>> {
-        n_codes.iter().map(|&n| Lane::new(Encoder::new(values, marks, *q, if keep { n } else { 0 }))).collect()
-    };
     let mut plan = Plan { wrap, n_streams, ..Plan::default() };
+    let encoders = |keep: bool| encoders(&schedule, n_streams, values, marks, *q, keep);
 
     // 1. A trial, which fits as it goes. Where each image is the only one of its kind, it is the run that counts.
     let images = budget.images(&schedule);
     let is_final = schedule.images.len() == schedule.sides_of_kind.len();
     let mut learner = Learner::new(&schedule, &taps, values, *q, &images, budget, is_final);
     let mut lanes = encoders(is_final);
-    let mut pyramids = HashMap::new();
-    for (k, &image) in images.iter().enumerate() {
-        let sides = &schedule.images[image].0;
-        learner.knows_sizes = sides.iter().take(FEATURE_SIDES).all(|s| images[..k].contains(s));
-        for &s in sides {
-            let of_side = || stand_in(&values[s * pixels..][..pixels], s, lattices, wrap, q.step.to_f64());
-            pyramids.entry(s).or_insert_with(of_side);
-        }
-        let beside: Vec<&Pyramid<T>> = sides.iter().map(|s| &pyramids[s]).collect();
-        let pyramid = tile.image(image, &beside, &mut learner, &mut lanes);
-        pyramids.insert(image, pyramid);
-        pyramids.retain(|p, _| images[k + 1..].iter().any(|&i| schedule.images[i].0.contains(p)));
-    }
+    let beside = |s: usize| stand_in(&values[s * pixels..][..pixels], s, lattices, wrap, q.step.to_f64());
+    trial(&tile, &images, &beside, &mut learner, &mut lanes);
     learner.finish(&mut plan);
     if !is_final {
         // 2. More trials, through all images, with the fit of the one before.
@@ -91,8 +81,49 @@ pub fn encode<T: Rows>(
             _ => lanes = last,
         }
     }
+    to_bytes(plan, lanes)
+}
+
+/// A run through some `images`, which fits as it goes; `stand_in` makes the side images that are not among them.
+fn trial<T: Rows>(
+    tile: &Tile<'_, T>,
+    images: &[usize],
+    stand_in: &dyn Fn(usize) -> Pyramid<T>,
+    learner: &mut Learner<'_, T>,
+    lanes: &mut [Lane<T, Encoder<'_, T>>],
+) {
+    let schedule = tile.schedule;
+    let mut pyramids = HashMap::new();
+    for (k, &image) in images.iter().enumerate() {
+        let sides = &schedule.images[image].0;
+        let has_sizes = |s: &usize| *s >= schedule.given() || images[..k].contains(s);
+        learner.knows_sizes = sides.iter().take(FEATURE_SIDES).all(has_sizes);
+        for &s in sides {
+            pyramids.entry(s).or_insert_with(|| stand_in(s));
+        }
+        let beside: Vec<&Pyramid<T>> = sides.iter().map(|s| &pyramids[s]).collect();
+        let pyramid = tile.image(image, &beside, learner, lanes);
+        pyramids.insert(image, pyramid);
+        pyramids.retain(|p, _| images[k + 1..].iter().any(|&i| schedule.images[i].0.contains(p)));
+    }
+}
+
+/// Encoders of the streams; those of a trial do not `keep` codes.
+fn encoders<'a, T: Rows>(
+    schedule: &Schedule,
+    n_streams: usize,
+    values: &'a [T],
+    marks: Option<&'a [bool]>,
+    quantizer: Quantizer<T>,
+    keep: bool,
+) -> Vec<Lane<T, Encoder<'a, T>>> {
+    let n_codes = stream_lens(schedule, n_streams);
+    n_codes.iter().map(|&n| Lane::new(Encoder::new(values, marks, quantizer, if keep { n } else { 0 }))).collect()
+}
+
+/// Contexts and their distributions, then bytes.
+fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<T, Encoder<'_, T>>>) -> Encoded {
     let mut ends: Vec<Encoder<'_, T>> = lanes.into_iter().map(|lane| lane.end).collect();
-    // 4. Contexts and their distributions, then bytes.
     choose_contexts(&mut plan, &ends);
     let contexts = plan.contexts();
     let tables: Vec<Table> = plan.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();

@@ -14,6 +14,7 @@ pub mod decode;
 pub mod encode;
 mod fit;
 mod lattice;
+mod layout;
 pub mod learn;
 mod plan;
 mod rows;
@@ -21,6 +22,7 @@ mod schedule;
 mod site;
 mod stand_in;
 
+pub use layout::Layout;
 pub use plan::Plan;
 pub use rows::Rows;
 

@@ -133,12 +133,15 @@ impl Plan {
     /// # Errors
     /// `Corrupt` if anything is out of range.
     pub fn read(reader: &mut Reader<'_>, shape: &[usize]) -> Result<Self> {
-        let bad = || Error::corrupt("plan of the fitted predictor is damaged");
         if !super::is_worthwhile(shape) {
             return Err(bad());
         }
-        let schedule = &Schedule::new(shape);
-        let taps = &taps(schedule)[..];
+        let schedule = Schedule::new(shape);
+        Self::read_for(reader, &schedule, &taps(&schedule))
+    }
+
+    /// As [`Plan::read`], for images in this schedule.
+    pub(super) fn read_for(reader: &mut Reader<'_>, schedule: &Schedule, taps: &[Taps]) -> Result<Self> {
         let data = reader.bytes()?;
         let mut bits = BitReader::new(data, 0, data.len());
         if u64::from(bits.take(4)) != REVISION {
@@ -193,6 +196,10 @@ impl Plan {
         }
         if bits.is_within() { Ok(plan) } else { Err(bad()) }
     }
+}
+
+fn bad() -> Error {
+    Error::corrupt("plan of the fitted predictor is damaged")
 }
 
 /// Bits of a magnitude.

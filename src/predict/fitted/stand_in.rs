@@ -1,4 +1,5 @@
-//! Stand-ins for side images that the trial leaves out: their true values with noise like that of decoding. Class: `EncoderOnly`.
+//! Lattices of images that were not decoded: forecasts; and stand-ins for side images that the trial leaves out, their true values with noise
+//! like that of decoding (class: `EncoderOnly`).
 
 use super::cpu::Pyramid;
 use super::lattice::{B2, K, Lattices, Plane};
@@ -31,6 +32,11 @@ pub(super) fn stand_in<T: Rows>(values: &[T], seed: usize, lattices: Lattices, w
             *v = last;
         }
     }
+    pyramid(&image, lattices, wrap)
+}
+
+/// The lattices of an image. It has no codes, so their sizes are 0.
+pub(super) fn pyramid<T: Rows>(image: &[T], lattices: Lattices, wrap: bool) -> Pyramid<T> {
     (0..lattices.levels)
         .map(|level| {
             let mut planes = Planes::default();

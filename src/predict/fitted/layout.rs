@@ -1,0 +1,61 @@
+//! Tiles of steps and levels, some of whose images have forecasts: what both directions share.
+
+use super::cpu::{Course, End, Lane, Tile, whole};
+use super::learn::Budget;
+use super::plan::{self, Plan};
+use super::rows::Rows;
+use super::schedule::Schedule;
+use super::site::{Taps, Weights};
+use super::stand_in::pyramid;
+use crate::encode::bytes::Reader;
+use crate::error::Result;
+
+/// The images of a tile and what may be beside each.
+pub struct Layout {
+    /// Steps, levels, rows, columns.
+    pub shape: [usize; 4],
+    pub(super) schedule: Schedule,
+    pub(super) taps: Vec<Taps>,
+}
+
+impl Layout {
+    /// For a tile of `[steps, levels, ny, nx]` in which some images, by their index, have a forecast.
+    pub fn new(shape: [usize; 4], has_forecast: &[bool]) -> Self {
+        let schedule = Schedule::with_forecasts(shape, has_forecast);
+        let taps = plan::taps(&schedule);
+        Self { shape, schedule, taps }
+    }
+
+    /// Reads the decisions of such a tile.
+    ///
+    /// # Errors
+    /// `Corrupt` if anything is out of range.
+    pub fn read_plan(&self, reader: &mut Reader<'_>) -> Result<Plan> {
+        Plan::read_for(reader, &self.schedule, &self.taps)
+    }
+
+    /// Images whose forecasts [`Encoding::new`] asks for are those that have one among these, and the level below each.
+    pub fn trial_images(&self, budget: Budget) -> Vec<usize> {
+        budget.images(&self.schedule)
+    }
+
+    /// Codes or decodes the next step; `forecasts` has one for each level, or none.
+    pub(super) fn step<T: Rows, E: End<T>>(
+        &self,
+        course: &mut Course<T>,
+        tile: &Tile<'_, T>,
+        weights: &mut Vec<Weights<T>>,
+        lanes: &mut [Lane<T, E>],
+        forecasts: &[Option<Vec<T>>],
+    ) -> Vec<T> {
+        let [_, levels, ny, nx] = self.shape;
+        let mut out = vec![T::default(); levels * ny * nx];
+        for (level, image) in out.chunks_exact_mut(ny * nx).enumerate() {
+            if let Some(Some(forecast)) = forecasts.get(level) {
+                course.give(pyramid(forecast, self.schedule.lattices, tile.wrap));
+            }
+            whole(course.next(tile, weights, lanes), nx, image);
+        }
+        out
+    }
+}
