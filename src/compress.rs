@@ -21,6 +21,7 @@ use crate::quantize::special::{Found, Specials};
 use crate::quantize::square;
 use crate::tile::{self, Tiling};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 
@@ -32,6 +33,8 @@ pub(crate) mod method {
     pub const DIRECT: u8 = 1;
     /// Codes of the logarithms of their magnitudes.
     pub const LOG: u8 = 2;
+    /// Codes of the values themselves, predicted beside a model's forecasts.
+    pub const BESIDE_FORECASTS: u8 = 3;
 }
 
 /// Compresses a field in memory to an archive in memory, within `config`'s bound. The archive's one variable is called `data`.
@@ -69,6 +72,7 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
         variable: 0,
         treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
         tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE)),
+        forecast: None,
     };
     let mut writer = Writer::new(out, &schema)?;
     writer.begin(&plan)?;
@@ -116,6 +120,29 @@ pub fn compress_source_with<W: Write>(
     coder: &mut dyn Coder,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<W> {
+    compress_rest(source, out, config, coder, BTreeMap::new(), progress)
+}
+
+/// A variable that was compressed before.
+pub struct Done {
+    /// What was decided.
+    pub plan: Plan,
+    /// Its tiles.
+    pub tiles: Vec<Vec<u8>>,
+}
+
+/// The same with some variables, by their index, `done` before: those that a model forecasts together.
+///
+/// # Errors
+/// As [`compress_source_with`].
+pub fn compress_rest<W: Write>(
+    source: &mut dyn Source,
+    out: W,
+    config: &Config,
+    coder: &mut dyn Coder,
+    mut done: BTreeMap<usize, Done>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<W> {
     let schema = source.schema().clone();
     config.check_names(&schema)?;
     if let Some(variable) = source.unreadable().first() {
@@ -125,38 +152,18 @@ pub fn compress_source_with<W: Write>(
     let coordinates = schema.coordinates();
     for (i, variable) in schema.variables.iter().enumerate() {
         let place = || format!("variable {:?}", variable.name());
+        if let Some(done) = done.remove(&i) {
+            writer.begin(&done.plan)?;
+            done.tiles.iter().try_for_each(|tile| writer.tile(tile))?;
+            continue;
+        }
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
         let tiling = match variable.dtype {
             crate::DType::Text => text_tiling(source, i, config).context(place)?,
             dtype => Tiling::new(&variable.shape, config.max_tile_values(dtype)),
         };
-        let fill = schema.fill_bits(i);
         // The values, where a first reading has them all.
-        let mut only = None;
-        let exact = !variable.dtype.is_float() || config.is_kept_exact(variable, coordinates[i]);
-        let treatment = if exact {
-            Treatment::Exact
-        } else {
-            let bound = config.bound_of(variable.name());
-            // `missing_value` without `_FillValue`: what was never written has a value of its own, and so do values that are missing.
-            let unwritten = schema.unwritten_bits(i).filter(|&u| fill != Some(u));
-            let mut stats = None;
-            let mut has_unwritten = false;
-            if bound.needs_statistics() || unwritten.is_some() {
-                let mut all = Stats::default();
-                for t in 0..tiling.count() {
-                    let values = source.read(i, &tiling.region(t)).context(place)?;
-                    all = all.merged(statistics_of(&values, fill));
-                    has_unwritten |= unwritten.is_some_and(|u| has_bits(&values, u));
-                    only = (tiling.count() == 1).then_some(values);
-                }
-                stats = Some(all);
-            }
-            let treatment = plan_treatment(bound, stats, variable.dtype, fill).context(place)?;
-            // As for variables that name several values: a plan has room for one.
-            if has_unwritten { Treatment::Exact } else { treatment }
-        };
-        let plan = Plan { variable: i as u32, treatment, tiling };
+        let (plan, mut only) = plan_variable(source, i, coordinates[i], tiling, config).context(place)?;
         writer.begin(&plan)?;
         for t in 0..plan.tiling.count() {
             // 2. One tile after the other; within a tile all threads work.
@@ -180,6 +187,50 @@ pub fn compress_source_with<W: Write>(
         }
     }
     writer.finish()
+}
+
+/// Plans a variable. Gives its values too, if it read them for that and they are one tile.
+fn plan_variable(
+    source: &mut dyn Source,
+    i: usize,
+    is_coordinate: bool,
+    tiling: Tiling,
+    config: &Config,
+) -> Result<(Plan, Option<Values>)> {
+    let schema = source.schema();
+    let (variable, fill) = (&schema.variables[i], schema.fill_bits(i));
+    let dtype = variable.dtype;
+    let mut only = None;
+    let treatment = if !dtype.is_float() || config.is_kept_exact(variable, is_coordinate) {
+        Treatment::Exact
+    } else {
+        let bound = config.bound_of(variable.name());
+        // `missing_value` without `_FillValue`: what was never written has a value of its own, and so do values that are missing.
+        let unwritten = schema.unwritten_bits(i).filter(|&u| fill != Some(u));
+        let mut stats = None;
+        let mut has_unwritten = false;
+        if bound.needs_statistics() || unwritten.is_some() {
+            let mut all = Stats::default();
+            for t in 0..tiling.count() {
+                let values = source.read(i, &tiling.region(t))?;
+                all = all.merged(statistics_of(&values, fill));
+                has_unwritten |= unwritten.is_some_and(|u| has_bits(&values, u));
+                only = (tiling.count() == 1).then_some(values);
+            }
+            stats = Some(all);
+        }
+        let treatment = plan_treatment(bound, stats, dtype, fill)?;
+        // As for variables that name several values: a plan has room for one.
+        if has_unwritten { Treatment::Exact } else { treatment }
+    };
+    Ok((Plan { variable: i as u32, treatment, tiling, forecast: None }, only))
+}
+
+/// Plans a variable in these tiles.
+#[cfg(feature = "forecast")]
+pub(crate) fn plan_of(source: &mut dyn Source, variable: usize, tiling: Tiling, config: &Config) -> Result<Plan> {
+    let is_coordinate = source.schema().coordinates()[variable];
+    Ok(plan_variable(source, variable, is_coordinate, tiling, config)?.0)
 }
 
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
@@ -302,12 +353,19 @@ fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
     out
 }
 
+/// Bins around the middle of the range; `None` if there are none for such values.
+pub(crate) fn bins<T: Rows>(stats: &Stats, bound: f64) -> Option<(T, Quantizer<T>)> {
+    let middle = if stats.n == 0 { 0.0 } else { stats.min / 2.0 + stats.max / 2.0 };
+    let quantizer = Quantizer::new(bound, stats.max_magnitude());
+    quantizer.is_usable().then(|| (T::from_f64(middle), quantizer))
+}
+
 /// A tile on its way to bytes.
-struct Tile<'a, T> {
-    values: &'a [T],
-    shape: Vec<usize>,
-    fill: Option<T>,
-    config: &'a Config,
+pub(crate) struct Tile<'a, T> {
+    pub values: &'a [T],
+    pub shape: Vec<usize>,
+    pub fill: Option<T>,
+    pub config: &'a Config,
 }
 
 /// A tile's values as codes, with all that a decoder needs to read them.
@@ -402,13 +460,8 @@ impl<T: Rows> Tile<'_, T> {
     }
 
     fn encode(&self, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
-        // 2. Fix the quantizer: bins around the middle of the range.
-        let middle = if stats.n == 0 { 0.0 } else { stats.min / 2.0 + stats.max / 2.0 };
-        let base = T::from_f64(middle);
-        let quantizer = Quantizer::new(bound, stats.max_magnitude());
-        if !quantizer.is_usable() {
-            return None;
-        }
+        // 2. Fix the quantizer.
+        let (base, quantizer) = bins(stats, bound)?;
         // 3., 4. Choose the predictor; predict, quantize, code.
         let marks = self.marks(found);
         let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
@@ -496,7 +549,7 @@ impl<T: Rows> Tile<'_, T> {
     }
 
     /// Stores exactly what would decode to the fill value, or to −0.0, without being it.
-    fn keep_off_fill(&self, decoded: &[T], outliers: &mut Outliers) {
+    pub(crate) fn keep_off_fill(&self, decoded: &[T], outliers: &mut Outliers) {
         let collides = |(x, y): (&T, &T)| x.to_bits() != y.to_bits() && is_special(*y, self.fill);
         let mut pairs: Vec<(u32, u64)> =
             outliers.positions.iter().copied().zip(outliers.bits.iter().copied()).collect();
@@ -511,7 +564,7 @@ impl<T: Rows> Tile<'_, T> {
         }
     }
 
-    fn check(&self, mut decoded: Vec<T>, outliers: &Outliers, resolved: &Resolved) -> Result<()> {
+    pub(crate) fn check(&self, mut decoded: Vec<T>, outliers: &Outliers, resolved: &Resolved) -> Result<()> {
         outliers.apply(&mut decoded);
         let mut comparison = Comparison::default();
         comparison.add(self.values, &decoded, resolved, self.fill);
@@ -525,8 +578,7 @@ impl<T: Rows> Tile<'_, T> {
     fn to_bytes(&self, method: u8, encoded: &Encoded<T>, found: Option<&Found>) -> Vec<u8> {
         let mut outliers = encoded.outliers.clone();
         if let Some(found) = found {
-            let pairs = |o: &Outliers| o.positions.iter().copied().zip(o.bits.iter().copied()).collect::<Vec<_>>();
-            outliers = Outliers::from_unsorted([pairs(&outliers), pairs(&found.outliers)].concat());
+            outliers = Outliers::merged(&outliers, Some(&found.outliers));
         }
         let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
         encoded.to_bytes(method, &specials, &[], &outliers.to_bytes::<T>())
@@ -592,6 +644,6 @@ impl<C: Rows> Elsewhere<C> {
 }
 
 /// A working copy with NaN in marked places.
-fn mark<T: Rows>(values: &[T], marks: &[bool]) -> Vec<T> {
+pub(crate) fn mark<T: Rows>(values: &[T], marks: &[bool]) -> Vec<T> {
     values.iter().zip(marks).map(|(&v, &m)| if m { T::NAN } else { v }).collect()
 }

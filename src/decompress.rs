@@ -90,6 +90,11 @@ pub(crate) fn decode_tile(coded: &[u8], dtype: DType, treatment: &Treatment, reg
     if !matches!(treatment, Treatment::Lossy { .. }) {
         return Err(Error::corrupt("exact variable with a lossy tile"));
     }
+    if method == method::BESIDE_FORECASTS {
+        return Err(Error::usage(
+            "made beside a model's forecasts: only an archive opened with its weights can restore it",
+        ));
+    }
     let shape = tile::coding_shape(region);
     match (method, dtype) {
         (method::DIRECT, DType::F32) => direct::<f32>(reader, &shape, n).map(Values::F32),
@@ -276,6 +281,9 @@ pub fn inspect_tile(coded: &[u8], dtype: DType, region: &[Range<u64>]) -> Result
             bytes,
         });
     }
+    if method == method::BESIDE_FORECASTS {
+        return inspect_beside_forecasts(coded, dtype, region);
+    }
     let shape = tile::coding_shape(region);
     match (method, dtype) {
         (method::DIRECT, DType::F32) => Ok(Parts::<f32, f32>::read(reader, false, &shape, n)?.report("direct", n)),
@@ -284,6 +292,20 @@ pub fn inspect_tile(coded: &[u8], dtype: DType, region: &[Range<u64>]) -> Result
         (method::LOG, DType::F64) => Ok(Parts::<f64, f64>::read(reader, true, &shape, n)?.report("log", n)),
         _ => Err(unknown_method(method, dtype)),
     }
+}
+
+#[cfg(feature = "forecast")]
+fn inspect_beside_forecasts(coded: &[u8], dtype: DType, region: &[Range<u64>]) -> Result<TileReport> {
+    match dtype {
+        DType::F32 => crate::forecast::series::report::<f32>(coded, region),
+        DType::F64 => crate::forecast::series::report::<f64>(coded, region),
+        _ => Err(unknown_method(method::BESIDE_FORECASTS, dtype)),
+    }
+}
+
+#[cfg(not(feature = "forecast"))]
+fn inspect_beside_forecasts(_: &[u8], _: DType, _: &[Range<u64>]) -> Result<TileReport> {
+    Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
 }
 
 fn unknown_method(method: u8, dtype: DType) -> Error {

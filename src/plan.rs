@@ -17,6 +17,24 @@ pub struct Plan {
     /// In which tiles.
     #[n(2)]
     pub tiling: Tiling,
+    /// The model that forecasts it, together with others, if one does.
+    #[n(3)]
+    pub forecast: Option<Beside>,
+}
+
+/// A model whose forecasts a variable is coded beside, or that looks at the variable.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Beside {
+    /// Name of the model in the registry.
+    #[n(0)]
+    pub model: String,
+    /// SHA-256 of its weights.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub digest: Vec<u8>,
+    /// What each level is to the model, one entry for a variable without levels: name, and pressure in hPa if it has one. `None` for those
+    /// that the model does not know.
+    #[n(2)]
+    pub levels: Vec<Option<(String, Option<u32>)>>,
 }
 
 /// Exactly or within a bound.

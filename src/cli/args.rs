@@ -99,6 +99,13 @@ pub struct CompressArgs {
     /// has no kernels for the fitted predictor, which --effort fast does without.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     pub device: Choice,
+    /// Weights of a model (safetensors, see `residuum weights`) whose forecasts of each step, made of the steps before as they will be
+    /// restored, serve as side information. Whoever restores the archive needs the same file.
+    #[arg(long, value_name = "WEIGHTS", help_heading = "Forecasts")]
+    pub forecast: Option<PathBuf>,
+    /// Steps that are restored together, at most: a step costs as many forecasts.
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "forecast", help_heading = "Forecasts", value_parser = clap::value_parser!(u64).range(2..))]
+    pub keyframe: u64,
     /// Replace archives that are there already.
     #[arg(long)]
     pub force: bool,
@@ -164,6 +171,9 @@ pub struct DecompressArgs {
     /// Where tiles are decoded: cpu, auto, cuda or cuda:N, as for compress. The values are the same.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     pub device: Choice,
+    /// Weights of the model that the archive was made with, if it was made with one.
+    #[arg(long, value_name = "WEIGHTS")]
+    pub forecast: Option<PathBuf>,
     /// Replace an output that is there already.
     #[arg(long)]
     pub force: bool,
@@ -190,6 +200,9 @@ pub struct VerifyArgs {
     pub original: PathBuf,
     /// The archive made of it.
     pub archive: PathBuf,
+    /// Weights of the model that the archive was made with, if it was made with one.
+    #[arg(long, value_name = "WEIGHTS")]
+    pub forecast: Option<PathBuf>,
     /// Print JSON; an infinite PSNR (no error at all) is null.
     #[arg(long)]
     pub json: bool,

@@ -7,13 +7,14 @@ use super::progress::Bar;
 use super::report::{SIZE_HEADINGS, VariableReport, total_cells};
 use super::table::{self, Table};
 use super::{coder, note, note_coder, print, print_error, set_threads};
-use crate::compress::compress_source_with;
+use crate::compress::{Done, Progress, compress_rest};
 use crate::config::Config;
 use crate::container::Archive;
 use crate::device::Coder;
 use crate::error::{Context, Error, Result};
 use crate::io::unpack::UnpackedSource;
 use crate::io::{OpenOptions, Schema, Source, Variable};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,33 @@ pub fn run(args: &CompressArgs) -> Result<ExitCode> {
     }
     note_coder(&*coder);
     Ok(status)
+}
+
+/// The variables that the model of `--forecast` forecasts, compressed beside its forecasts.
+#[cfg(feature = "forecast")]
+fn forecast(
+    source: &mut dyn Source,
+    config: &Config,
+    args: &CompressArgs,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<BTreeMap<usize, Done>> {
+    use crate::forecast::{Options, series};
+    let Some(weights) = &args.forecast else { return Ok(BTreeMap::new()) };
+    let forecasts = series::Forecasts::open(weights, &Options::default())?;
+    series::compress(source, config, &forecasts, args.keyframe, progress).context(|| "--forecast")
+}
+
+#[cfg(not(feature = "forecast"))]
+fn forecast(
+    _: &mut dyn Source,
+    _: &Config,
+    args: &CompressArgs,
+    _: &mut dyn FnMut(Progress<'_>),
+) -> Result<BTreeMap<usize, Done>> {
+    match &args.forecast {
+        Some(_) => Err(Error::unsupported("--forecast: this build has no models")),
+        None => Ok(BTreeMap::new()),
+    }
 }
 
 /// What was asked, on the command line and in the bounds file.
@@ -126,7 +154,9 @@ fn compress(
     let mut out = Output::create(target, args.force)?;
     let mut bar = Bar::new(source.schema(), args.common.quiet);
     let buffered = BufWriter::with_capacity(1 << 20, &mut out);
-    let written = compress_source_with(&mut *source, buffered, &config, coder, &mut |p| bar.step(p));
+    let done = forecast(&mut *source, &config, args, &mut |p| bar.step(p));
+    let written =
+        done.and_then(|done| compress_rest(&mut *source, buffered, &config, coder, done, &mut |p| bar.step(p)));
     let result = written.and_then(|mut buffered| Ok(buffered.flush()?));
     let (value_bytes, time) = bar.finish();
     warn(source.as_mut());

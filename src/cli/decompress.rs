@@ -6,7 +6,7 @@ use super::output::{self, NamedSink};
 use super::progress::Bar;
 use super::select::Selection;
 use super::table;
-use super::{coder, note, note_coder, print, set_threads};
+use super::{coder, note, note_coder, print, set_forecasts, set_threads};
 use crate::container::Archive;
 use crate::decompress::decompress_to;
 use crate::error::{Context, Error, Kind, Result};
@@ -26,6 +26,7 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
     let mut archive = if args.recover { Archive::recover(file) } else { Archive::open(file) }.context(name)?;
 
     archive.set_coder(coder(args.device)?);
+    set_forecasts(&mut archive, args.forecast.as_deref()).context(name)?;
 
     let format = args.format.unwrap_or_else(|| format_for(&target, archive.schema().format));
     let selection = select(&archive, format, args).context(name)?;

@@ -77,6 +77,27 @@ fn coder(choice: crate::device::Choice) -> Result<Box<dyn crate::device::Coder>>
     Ok(coder)
 }
 
+/// Has an archive's forecasts repeated with the weights that the user names, if any.
+#[cfg(feature = "forecast")]
+fn set_forecasts<R: std::io::Read + std::io::Seek>(
+    archive: &mut crate::container::Archive<R>,
+    weights: Option<&std::path::Path>,
+) -> Result<()> {
+    use crate::forecast::{Options, series::Forecasts};
+    match weights {
+        Some(path) => archive.set_forecasts(Forecasts::open(path, &Options::default())?),
+        None => Ok(()),
+    }
+}
+
+#[cfg(not(feature = "forecast"))]
+fn set_forecasts<R>(_: &mut crate::container::Archive<R>, weights: Option<&std::path::Path>) -> Result<()> {
+    match weights {
+        Some(_) => Err(Error::unsupported("--forecast: this build has no models")),
+        None => Ok(()),
+    }
+}
+
 /// Says what a device left to the CPU.
 fn note_coder(coder: &dyn crate::device::Coder) {
     coder.notes().iter().for_each(|n| note(&format!("note: {n}")));

@@ -6,7 +6,7 @@ use super::args::VerifyArgs;
 use super::inspect::treatment;
 use super::progress::Bar;
 use super::table::{self, Table};
-use super::{input, print, set_threads};
+use super::{input, print, set_forecasts, set_threads};
 use crate::bound::{Comparison, Resolved};
 use crate::compress::Progress;
 use crate::container::Archive;
@@ -31,6 +31,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     }
     let file = input::open_archive_file(&args.archive).context(archive_name)?;
     let mut archive = Archive::open(file).context(archive_name)?;
+    set_forecasts(&mut archive, args.forecast.as_deref()).context(archive_name)?;
     let opened = input::open(&args.original, &options(archive.schema())).context(original_name)?;
     let source = opened.source;
     let was_unpacked = archive.schema().variables.iter().any(|v| {

@@ -3,6 +3,8 @@
 //! [`Writer`] writes front to back to anything that takes bytes, one tile at a time; [`Archive`] reads any tile by one seek.
 //! An archive whose writer died has no index; [`Archive::recover`] reads it up to its last whole section, and what is whole of a damaged one.
 
+#[cfg(feature = "forecast")]
+mod beside;
 mod checksum;
 mod index;
 pub mod limits;
@@ -12,6 +14,7 @@ mod section;
 pub use room::max_archive_bytes;
 pub use section::VERSION;
 
+use crate::compress::method;
 use crate::device::{Coder, Cpu};
 use crate::encode::bytes;
 use crate::error::{Context, Error, Kind, Result};
@@ -156,6 +159,9 @@ pub struct Archive<R> {
     /// Variable and tile of those.
     damaged: BTreeSet<(usize, u64)>,
     coder: Box<dyn Coder>,
+    /// Repeats the forecasts that tiles were coded beside.
+    #[cfg(feature = "forecast")]
+    forecasts: Option<crate::forecast::series::Decoder>,
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -260,6 +266,8 @@ impl<R: Read + Seek> Archive<R> {
             recovers: false,
             damaged: BTreeSet::new(),
             coder: Box::new(Cpu),
+            #[cfg(feature = "forecast")]
+            forecasts: None,
         }
     }
 
@@ -371,10 +379,11 @@ impl<R: Read + Seek> Archive<R> {
         let stored = self.variable(variable)?;
         let region = stored.plan.tiling.region(tile);
         let (treatment, n_tiles) = (stored.plan.treatment.clone(), stored.n_tiles());
-        let coder = &mut self.coder;
-        let decode =
-            |coded: Vec<u8>| coder.decompress(&coded, dtype, &treatment, &region).context(|| format!("tile {tile}"));
-        match coded.and_then(decode) {
+        let mut decode = |coded: Vec<u8>| match coded.first() {
+            Some(&method::BESIDE_FORECASTS) => self.beside_forecasts(variable, tile),
+            _ => self.coder.decompress(&coded, dtype, &treatment, &region),
+        };
+        match coded.and_then(|coded| decode(coded).context(|| format!("tile {tile}"))) {
             Err(e) if self.recovers && e.kind() == Kind::Corrupt && tile < n_tiles => {
                 self.damaged.insert((variable, tile));
                 let values = self.fillers(variable, tile::region_len(&region) as usize);
@@ -382,6 +391,11 @@ impl<R: Read + Seek> Archive<R> {
             }
             values => values.map(|values| (region, values)),
         }
+    }
+
+    #[cfg(not(feature = "forecast"))]
+    fn beside_forecasts(&mut self, _: usize, _: u64) -> Result<Values> {
+        Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
     }
 
     /// The values of a variable in a box (one range an axis), in C order. Only tiles that the box touches are read.

@@ -71,6 +71,7 @@ mod tests {
                 stats: Some(Stats { min: 1.0 / 3.0, max: 2.0 / 3.0, n: u64::MAX }),
             },
             tiling: Tiling { shape: shape.to_vec(), axis: u32::MAX, len: u64::MAX },
+            forecast: None,
         };
         // A packed section adds a varint in front.
         let n = minicbor::to_vec(&schema).unwrap().len() + minicbor::to_vec(&plan).unwrap().len() + 10;

@@ -101,7 +101,7 @@ impl Gpu {
                 known.map_or_else(|| plan_treatment(bound, Some(field), T::DTYPE, fill), Ok)?
             }
         };
-        let plan = Plan { variable: 0, treatment, tiling };
+        let plan = Plan { variable: 0, treatment, tiling, forecast: None };
         let mut writer = Writer::new(Vec::new(), &schema)?;
         writer.begin(&plan)?;
         let mut start = 0;

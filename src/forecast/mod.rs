@@ -6,16 +6,19 @@
 //!
 //! A model is one file in this folder and one line in [`MODELS`].
 
+pub mod agreement;
 pub mod aurora;
 pub mod exact;
 mod frame;
 pub mod graphcast;
+pub mod group;
 pub mod import;
 mod layers;
 mod names;
 mod needs;
 mod ops;
 mod rollout;
+pub mod series;
 pub mod vaeformer;
 pub mod weights;
 
@@ -47,6 +50,13 @@ pub trait Forecaster: Send + Sync {
     /// # Errors
     /// `Input` that lists what was found and what is needed.
     fn step(&self, history: &[Frame], target: Option<&Frame>, rollout_step: usize) -> Result<Frame>;
+
+    /// By how much forecasts of the same history may differ between machines, devices and versions of libraries, as a part of a field's spread
+    /// (root mean square difference from its mean); 0 if they never do. The default is some ten times what was measured between f32 and f64
+    /// and between numbers of threads (`BENCHMARKS.md`).
+    fn tolerance(&self) -> f64 {
+        1e-4
+    }
 }
 
 /// A model that turns a frame into a few integers and back.

@@ -23,6 +23,12 @@ impl Outliers {
         Self { positions: pairs.iter().map(|p| p.0).collect(), bits: pairs.iter().map(|p| p.1).collect() }
     }
 
+    /// Both together.
+    pub fn merged(a: &Self, b: Option<&Self>) -> Self {
+        let pairs = |o: &Self| o.positions.iter().copied().zip(o.bits.iter().copied()).collect::<Vec<_>>();
+        Self::from_unsorted([pairs(a), b.map(pairs).unwrap_or_default()].concat())
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()

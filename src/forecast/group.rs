@@ -1,0 +1,284 @@
+//! The variables of a file that a model forecasts together: who they are, on which grid, at which times.
+
+use super::frame::Grid;
+use super::names::Key;
+use super::needs::{Needs, Offer};
+use crate::error::{Context, Error, Result};
+use crate::field::Values;
+use crate::io::{AttributeValue, Schema, Variable, leaf};
+use crate::with_numbers;
+
+/// Variables on one grid and one axis of time.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Variables of shape (time, rows, columns) or (time, levels, rows, columns).
+    pub members: Vec<Member>,
+    /// Variables of shape (rows, columns) that the model looks at.
+    pub statics: Vec<(usize, Key)>,
+    /// Rows and columns.
+    pub grid: Grid,
+    /// Seconds since 1970-01-01 00:00 UTC.
+    pub times: Vec<i64>,
+}
+
+/// A variable that changes with time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Index into the schema.
+    pub variable: usize,
+    /// What each of its levels is to the model; `None` for those that the model does not know.
+    pub keys: Vec<Option<Key>>,
+}
+
+/// How a variable takes part, as its plan in the archive has it: the names of its levels.
+pub type Role = Vec<Option<Key>>;
+
+impl Group {
+    /// The variables of a file that `needs` names. `read` gives all values of a variable: of coordinates only.
+    ///
+    /// # Errors
+    /// `Input` that lists what is missing and what was found, if variables, grid or times do not fit.
+    pub fn find(schema: &Schema, needs: &Needs, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Self> {
+        let mut candidates = vec![];
+        for (i, v) in schema.variables.iter().enumerate() {
+            if let Some(axes) = Axes::of(schema, v).filter(|_| v.dtype.is_float()) {
+                candidates.push((i, axes));
+            }
+        }
+        let mut offers = vec![];
+        let mut owners = vec![];
+        for (c, (i, axes)) in candidates.iter().enumerate() {
+            let v = &schema.variables[*i];
+            let levels = match axes.level {
+                None => vec![None],
+                Some(d) => levels(schema, d, read)?.into_iter().map(Some).collect(),
+            };
+            for (k, level_hpa) in levels.into_iter().enumerate() {
+                let standard_name = match v.attribute("standard_name") {
+                    Some(AttributeValue::Text(t)) => Some(t.clone()),
+                    _ => None,
+                };
+                offers.push(Offer { name: leaf(&v.path).to_string(), standard_name, level_hpa });
+                owners.push((c, k));
+            }
+        }
+        let selected = needs.select(&offers)?;
+        let mut roles: Vec<Role> = candidates
+            .iter()
+            .map(|(i, axes)| vec![None; axes.level.map_or(1, |_| schema.variables[*i].shape[1] as usize)])
+            .collect();
+        // What the model gives but does not look at profits too.
+        let keys: Vec<Key> =
+            offers.iter().map(|o| Key::of_variable(&o.name, o.standard_name.as_deref(), o.level_hpa)).collect();
+        let wanted = selected.into_iter().chain(
+            keys.iter()
+                .enumerate()
+                .filter(|(_, key)| needs.gives.contains(key))
+                .map(|(offer, key)| (key.clone(), offer)),
+        );
+        for (key, offer) in wanted {
+            let (c, level) = owners[offer];
+            roles[c][level] = Some(key);
+        }
+        let taking_part = candidates.iter().zip(roles).filter(|(_, role)| role.iter().any(Option::is_some));
+        let taking_part: Vec<(usize, Role)> = taking_part.map(|((i, _), role)| (*i, role)).collect();
+        Self::new(schema, &taking_part, read)
+    }
+
+    /// Of variables whose roles are known.
+    ///
+    /// # Errors
+    /// `Input` if they do not share grid and times, or coordinates mean nothing.
+    pub fn new(
+        schema: &Schema,
+        roles: &[(usize, Role)],
+        read: &mut dyn FnMut(usize) -> Result<Values>,
+    ) -> Result<Self> {
+        let mut members = vec![];
+        let mut statics = vec![];
+        let mut common: Option<(u32, u32)> = None;
+        let mut time: Option<u32> = None;
+        for (i, keys) in roles {
+            let v =
+                schema.variables.get(*i).ok_or_else(|| Error::corrupt("forecasts of a variable that is not there"))?;
+            let name = || format!("variable {:?}", v.name());
+            let axes = Axes::of(schema, v).ok_or_else(|| Error::input("is not on a grid of latitude and longitude"));
+            let axes = axes.context(name)?;
+            let n_levels = axes.level.map_or(1, |_| v.shape.get(1).map_or(0, |&n| n as usize));
+            if *common.get_or_insert((axes.lat, axes.lon)) != (axes.lat, axes.lon) || keys.len() != n_levels {
+                return Err(Error::input("is not on the grid of the other fields of the model")).context(name);
+            }
+            match axes.time {
+                Some(t) if *time.get_or_insert(t) != t => {
+                    return Err(Error::input("is not at the times of the other fields of the model")).context(name);
+                }
+                Some(_) => members.push(Member { variable: *i, keys: keys.clone() }),
+                None => statics.extend(keys.iter().flatten().take(1).map(|key| (*i, key.clone()))),
+            }
+        }
+        let (Some((lat, lon)), Some(time)) = (common, time) else {
+            return Err(Error::input(
+                "no variable of the model changes with time here: it needs a dimension whose coordinate has units \"... since ...\"",
+            ));
+        };
+        let grid =
+            Grid::new(floats(schema, coordinate(schema, lat), read)?, floats(schema, coordinate(schema, lon), read)?)?;
+        let times = times(schema, time, read)?;
+        let variables = members.iter().map(|m| &schema.variables[m.variable]);
+        if variables.into_iter().any(|v| v.shape.first() != Some(&(times.len() as u64))) {
+            return Err(Error::input("times do not match the variables"));
+        }
+        Ok(Self { members, statics, grid, times })
+    }
+
+    /// The steps that a forecast of step `t` looks back on, oldest first, all of them from `first` on; `None` if there are none such.
+    pub fn history(&self, needs: &Needs, first: usize, t: usize) -> Option<Vec<usize>> {
+        let mut steps = vec![];
+        for back in (1..=needs.history as i64).rev() {
+            let time = self.times[t] - back * needs.step_s;
+            steps.push(first + self.times[first..t].iter().position(|&x| x == time)?);
+        }
+        Some(steps)
+    }
+}
+
+/// The dimensions of a variable by what they are.
+struct Axes {
+    time: Option<u32>,
+    level: Option<u32>,
+    lat: u32,
+    lon: u32,
+}
+
+impl Axes {
+    fn of(schema: &Schema, v: &Variable) -> Option<Self> {
+        let [leading @ .., lat, lon] = &v.dimensions[..] else { return None };
+        let is =
+            |d: u32, what: fn(&Variable) -> bool| coordinate(schema, d).is_some_and(|c| what(&schema.variables[c]));
+        if v.dimensions.len() != v.shape.len() || !is(*lat, is_latitude) || !is(*lon, is_longitude) {
+            return None;
+        }
+        let (time, level) = match *leading {
+            [] => (None, None),
+            [time] if is(time, is_time) => (Some(time), None),
+            [time, level] if is(time, is_time) => (Some(time), Some(level)),
+            _ => return None,
+        };
+        Some(Self { time, level, lat: *lat, lon: *lon })
+    }
+}
+
+/// The variable that gives the places of a dimension.
+fn coordinate(schema: &Schema, dimension: u32) -> Option<usize> {
+    let path = &schema.dimensions.get(dimension as usize)?.path;
+    schema.variables.iter().position(|v| v.dimensions == [dimension] && leaf(&v.path) == leaf(path))
+}
+
+fn text<'a>(v: &'a Variable, attribute: &str) -> &'a str {
+    match v.attribute(attribute) {
+        Some(AttributeValue::Text(t)) => t.trim(),
+        Some(AttributeValue::Texts(t)) => t.first().map_or("", |t| t.trim()),
+        _ => "",
+    }
+}
+
+fn is_latitude(v: &Variable) -> bool {
+    text(v, "standard_name") == "latitude"
+        || text(v, "units").starts_with("degrees_n")
+        || matches!(leaf(&v.path), "lat" | "latitude")
+}
+
+fn is_longitude(v: &Variable) -> bool {
+    text(v, "standard_name") == "longitude"
+        || text(v, "units").starts_with("degrees_e")
+        || matches!(leaf(&v.path), "lon" | "longitude")
+}
+
+fn is_time(v: &Variable) -> bool {
+    text(v, "units").contains(" since ")
+}
+
+fn floats(schema: &Schema, variable: Option<usize>, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<f64>> {
+    let i = variable.ok_or_else(|| Error::input("a dimension has no coordinate variable"))?;
+    let name = || format!("variable {:?}", schema.variables[i].name());
+    let no_numbers = || Error::input("coordinates are no numbers");
+    let values = read(i).context(name)?;
+    with_numbers!(&values, v => Ok(v.iter().map(|&x| x as f64).collect()), text => Err(no_numbers())).context(name)
+}
+
+/// Levels in hPa; those of a model, which are parts of the pressure at the ground, in thousandths.
+fn levels(schema: &Schema, dimension: u32, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<u32>> {
+    let Some(c) = coordinate(schema, dimension) else { return Ok(vec![]) };
+    let values = floats(schema, Some(c), read)?;
+    let units = text(&schema.variables[c], "units");
+    let scale = match units {
+        "Pa" => 0.01,
+        _ if values.iter().all(|&x| (0.0..=1.1).contains(&x)) => 1000.0,
+        _ => 1.0,
+    };
+    Ok(values.iter().map(|x| (x * scale).round().clamp(0.0, 1e6) as u32).collect())
+}
+
+/// Times in seconds since 1970.
+fn times(schema: &Schema, dimension: u32, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<i64>> {
+    let c = coordinate(schema, dimension);
+    let Some(v) = c.map(|c| &schema.variables[c]) else { return Err(Error::input("no coordinate of time")) };
+    let name = || format!("variable {:?}", v.name());
+    let (units, calendar) = (text(v, "units"), text(v, "calendar").to_ascii_lowercase());
+    if !matches!(&calendar[..], "" | "standard" | "gregorian" | "proleptic_gregorian") {
+        return Err(Error::unsupported(format!("times of the calendar {calendar:?}: models know the Gregorian one")))
+            .context(name);
+    }
+    let (seconds, start) = epoch(units)
+        .ok_or_else(|| Error::input(format!("{units:?} are no units of time that this version knows")))
+        .context(name)?;
+    Ok(floats(schema, c, read)?.iter().map(|x| start + (x * seconds).round() as i64).collect())
+}
+
+/// Seconds of a unit and the moment that it counts from: `hours since 1900-01-01 00:00:0.0`.
+fn epoch(units: &str) -> Option<(f64, i64)> {
+    let (unit, since) = units.split_once(" since ")?;
+    let seconds = match unit.trim().to_ascii_lowercase().trim_end_matches('s') {
+        "day" | "d" => 86_400.0,
+        "hour" | "hr" | "h" => 3_600.0,
+        "minute" | "min" => 60.0,
+        "second" | "sec" | "" => 1.0,
+        _ => return None,
+    };
+    let mut words = since.trim().splitn(2, [' ', 'T']);
+    let mut date = words.next()?.splitn(3, '-').map(|x| x.parse::<i64>().ok());
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    if !(0..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let clock = words.next().unwrap_or("").trim().trim_end_matches("UTC").trim_end_matches('Z').trim();
+    let mut of_day = 0.0;
+    for (part, unit) in clock.split(':').zip([3_600.0, 60.0, 1.0]).filter(|(part, _)| !part.is_empty()) {
+        of_day += part.parse::<f64>().ok().filter(|x| (0.0..86_400.0).contains(x))? * unit;
+    }
+    // Days from March of year 0 on, in cycles of 400 years (H. Hinnant, "chrono-compatible low-level date algorithms").
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (y.div_euclid(400), y.rem_euclid(400));
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * m + 2) / 5 + day - 1 - 719_468;
+    Some((seconds, days * 86_400 + of_day as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::epoch;
+
+    #[test]
+    fn units_of_time() {
+        for (units, expected) in [
+            ("seconds since 1970-01-01", Some((1.0, 0))),
+            ("hours since 1900-01-01 00:00:0.0", Some((3600.0, -2_208_988_800))),
+            ("days since 2000-02-29T12:00:00Z", Some((86_400.0, 951_825_600))),
+            ("Hours since 2023-1-10 6:30", Some((3600.0, 1_673_332_200))),
+            ("months since 2000-01-01", None),
+            ("days since yesterday", None),
+            ("days", None),
+        ] {
+            assert_eq!(epoch(units), expected, "{units}");
+        }
+    }
+}

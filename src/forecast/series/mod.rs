@@ -1,0 +1,199 @@
+//! Time series beside a model's forecasts, in a closed loop: each step is forecast from *decoded* steps, which the decoder has too, so
+//! that errors never add up.
+//!
+//! The variables that a model needs and gives ([`Group`]) are cut into intervals of some steps. An interval is decoded for itself: its first
+//! steps have no forecast, each later one has, if the steps that the model looks back on are in the interval. A forecast is rounded so
+//! that both ends agree ([`super::agreement`]) and becomes a side image of the fitted predictor.
+
+mod decode;
+mod encode;
+mod tile;
+
+pub use decode::{CodedMember, Decoder};
+pub use encode::compress;
+pub use tile::report;
+
+use super::agreement::Agreement;
+use super::frame::Frame;
+use super::group::Group;
+use super::names::Key;
+use super::needs::Needs;
+use super::weights::{self, Weights};
+use super::{Forecaster, Model, Options};
+use crate::error::{Context, Error, Result};
+use crate::field::Values;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Steps of an interval, unless the caller says otherwise.
+pub const DEFAULT_KEYFRAME: u64 = 32;
+
+/// A model at work for a compressor, or for the decoder that repeats it.
+pub struct Forecasts {
+    /// The model.
+    pub model: Box<dyn Forecaster>,
+    /// Its name in the registry.
+    pub name: String,
+    /// SHA-256 of its weights.
+    pub digest: [u8; 32],
+}
+
+impl Forecasts {
+    /// Opens weights.
+    ///
+    /// # Errors
+    /// As [`super::open`]; `Usage` if the model does not forecast.
+    pub fn open(path: &Path, options: &Options) -> Result<Self> {
+        let opened = Weights::open(path)?;
+        let hex = weights::digest(path)?;
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            *byte = std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok()).unwrap_or(0);
+        }
+        match super::open_weights(&opened, options)? {
+            Model::Forecaster(model) => Ok(Self { model, name: opened.about().model.clone(), digest }),
+            Model::FieldCodec(_) => Err(Error::usage("codes one frame, it does not forecast")),
+        }
+        .context(|| path.display())
+    }
+}
+
+/// What a model sees while an interval is coded or decoded.
+struct Past<'a> {
+    model: &'a dyn Forecaster,
+    group: &'a Group,
+    /// First step of the interval.
+    first: usize,
+    statics: &'a [(Key, Vec<f32>)],
+    frames: BTreeMap<usize, Frame>,
+}
+
+/// The forecasts of a step: of each member's levels, in the file's order of rows and columns.
+type Forecast = Vec<Vec<Option<Vec<f32>>>>;
+
+impl<'a> Past<'a> {
+    fn new(model: &'a dyn Forecaster, group: &'a Group, first: usize, statics: &'a [(Key, Vec<f32>)]) -> Self {
+        Self { model, group, first, statics, frames: BTreeMap::new() }
+    }
+
+    fn history(&self, step: usize) -> Option<Vec<usize>> {
+        self.group.history(self.model.needs(), self.first, step)
+    }
+
+    /// Takes in the values of all members at a step.
+    fn see(&mut self, step: usize, members: &[Vec<f32>]) -> Result<()> {
+        let (rows, columns) = self.group.grid.shape();
+        let mut frame = Frame::new(self.group.times[step], self.group.grid.clone());
+        for (member, values) in self.group.members.iter().zip(members) {
+            for (key, level) in member.keys.iter().zip(values.chunks_exact(rows * columns)) {
+                if let Some(key) = key {
+                    frame.insert_values(key.clone(), level.to_vec())?;
+                }
+            }
+        }
+        for (key, values) in self.statics {
+            frame.insert_values(key.clone(), values.clone())?;
+        }
+        self.frames.insert(step, frame);
+        // A step goes back on a few; what is older than the oldest of them is needed no more.
+        let reach = self.model.needs().history as i64 * self.model.needs().step_s;
+        let now = self.group.times[step];
+        let times = &self.group.times;
+        self.frames.retain(|&s, _| times[s] >= now - reach);
+        Ok(())
+    }
+
+    /// The forecast of a step; `None` if the interval lacks what it would look back on.
+    fn forecast(&self, step: usize) -> Result<Option<Forecast>> {
+        let Some(steps) = self.history(step) else { return Ok(None) };
+        let history: Option<Vec<Frame>> = steps.iter().map(|s| self.frames.get(s).cloned()).collect();
+        let Some(history) = history else { return Ok(None) };
+        let history = self.model.needs().prepare(&history)?;
+        let frame = self.model.step(&history, None, 0)?;
+        let last = steps.last().and_then(|s| self.frames.get(s));
+        let back = Back::new(&frame, self.group)?;
+        let mut all = vec![];
+        for member in &self.group.members {
+            let of_level = |key: &Option<Key>| match key {
+                Some(key) if frame.get(key).is_some() => back.values(&frame, last, key).map(Some),
+                _ => Ok(None),
+            };
+            all.push(member.keys.iter().map(of_level).collect::<Result<_>>()?);
+        }
+        Ok(Some(all))
+    }
+}
+
+/// From a model's rows and columns back to the file's.
+struct Back {
+    /// The model's row for each row of the file; `None` for those that it lets go.
+    rows: Vec<Option<usize>>,
+    columns: Vec<usize>,
+    width: usize,
+}
+
+impl Back {
+    fn new(frame: &Frame, group: &Group) -> Result<Self> {
+        /// Degrees; as for what models take.
+        const TOLERANCE: f64 = 2e-3;
+        let place = |all: &[f64], x: f64, period: Option<f64>| {
+            let distance = |y: f64| match period {
+                None => (x - y).abs(),
+                Some(p) => ((x - y).rem_euclid(p)).min((y - x).rem_euclid(p)),
+            };
+            all.iter().position(|&y| distance(y) <= TOLERANCE)
+        };
+        let rows = group.grid.lat.iter().map(|&lat| place(&frame.grid.lat, lat, None)).collect();
+        let columns = group.grid.lon.iter().map(|&lon| place(&frame.grid.lon, lon, Some(360.0)));
+        let columns = columns.collect::<Option<_>>();
+        let columns = columns.ok_or_else(|| Error::input(format!("the model's forecast lies on {}", frame.grid)))?;
+        Ok(Self { rows, columns, width: frame.grid.lon.len() })
+    }
+
+    /// A field; rows that the model does not give are those of the last frame.
+    fn values(&self, frame: &Frame, last: Option<&Frame>, key: &Key) -> Result<Vec<f32>> {
+        let field = frame.values(key)?;
+        let before = last.map(|l| l.values(key)).transpose()?;
+        let mut out = Vec::with_capacity(self.rows.len() * self.columns.len());
+        for (i, row) in self.rows.iter().enumerate() {
+            for (j, &column) in self.columns.iter().enumerate() {
+                out.push(match (row, &before) {
+                    (Some(row), _) => field[row * self.width + column],
+                    (None, Some(before)) => before[i * self.columns.len() + j],
+                    (None, None) => 0.0,
+                });
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The values of one step among those of some, as a model takes them: what stands for missing data is 0.
+pub(crate) fn of_step(values: &Values, fill: Option<u64>, step: usize, n: usize) -> Vec<f32> {
+    let sound = |x: f64, bits: u64| if x.is_finite() && Some(bits) != fill { x as f32 } else { 0.0 };
+    match values {
+        Values::F32(v) => v[step * n..][..n].iter().map(|x| sound(f64::from(*x), u64::from(x.to_bits()))).collect(),
+        Values::F64(v) => v[step * n..][..n].iter().map(|x| sound(*x, x.to_bits())).collect(),
+        _ => vec![0.0; n],
+    }
+}
+
+/// Whether a model gives the level of a member.
+fn is_given(needs: &Needs, key: &Option<Key>) -> bool {
+    key.as_ref().is_some_and(|k| needs.gives.contains(k))
+}
+
+/// How large the differences of a field from its mean are, of the level where they are largest.
+fn spread(levels: &[&[f32]]) -> f64 {
+    let of_level = |v: &&[f32]| {
+        let n = v.len().max(1) as f64;
+        let mean = v.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        (v.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt()
+    };
+    levels.iter().map(of_level).filter(|s| s.is_finite()).fold(0.0, f64::max)
+}
+
+/// How forecasts of a variable are agreed on, within an absolute `bound`.
+fn agreement(model: &dyn Forecaster, bound: f64, levels: &[&[f32]]) -> Option<Agreement> {
+    Agreement::new(bound, model.tolerance() * spread(levels))
+}

@@ -1,0 +1,234 @@
+//! A travelling pattern on a small grid as a file, and a model that sees what comes.
+
+use residuum::compress::compress_rest;
+use residuum::container::Archive;
+use residuum::device::Cpu;
+use residuum::forecast::series::{self, Forecasts};
+use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Needs};
+use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable};
+use residuum::{Config, DType, Result, Values};
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::ops::Range;
+
+/// Rows and columns.
+const SHAPE: (usize, usize) = (24, 32);
+
+/// Variables `t` (time, level, lat, lon) and `sp` (time, lat, lon).
+pub struct Series {
+    pub levels: usize,
+    pub hours: Vec<f64>,
+    pub calendar: &'static str,
+    pub variables: BTreeMap<String, Vec<f32>>,
+}
+
+impl Series {
+    pub fn new(steps: usize, levels: usize) -> Self {
+        let mut noise = uniform(1);
+        let mut field = |name: &str, levels: usize| {
+            let images = (0..steps).flat_map(|t| (0..levels).map(move |l| (t, l)));
+            let scale = scale(name);
+            let values = images.flat_map(|(t, l)| clean(name, t as i64, l));
+            values.map(|v| v + 0.01 * scale * noise() as f32).collect::<Vec<f32>>()
+        };
+        let variables = [("t".to_string(), field("t", levels)), ("sp".to_string(), field("sp", 1))];
+        let hours = (0..steps).map(|k| 6.0 * k as f64).collect();
+        Self { levels, hours, calendar: "standard", variables: variables.into() }
+    }
+
+    pub fn source(&self) -> Memory {
+        let (rows, columns) = SHAPE;
+        let lens = [self.hours.len(), self.levels, rows, columns];
+        let names = ["time", "level", "lat", "lon"];
+        let dimension = |k: usize| Dimension { path: format!("/{}", names[k]), len: lens[k] as u64, unlimited: false };
+        let text = |name: &str, value: &str| Attribute { name: name.into(), value: AttributeValue::Text(value.into()) };
+        let variable = |name: &str, dtype, axes: &[u32], attributes| Variable {
+            path: format!("/{name}"),
+            dtype,
+            shape: axes.iter().map(|&k| lens[k as usize] as u64).collect(),
+            dimensions: axes.to_vec(),
+            attributes,
+            chunks: None,
+        };
+        let grid = grid();
+        let mut variables = vec![
+            variable("lat", DType::F64, &[2], vec![text("units", "degrees_north")]),
+            variable("lon", DType::F64, &[3], vec![text("units", "degrees_east")]),
+            variable("level", DType::F64, &[1], vec![text("units", "hPa")]),
+            variable(
+                "time",
+                DType::F64,
+                &[0],
+                vec![text("units", "hours since 2020-01-01"), text("calendar", self.calendar)],
+            ),
+        ];
+        let mut values = vec![
+            Values::F64(grid.lat.to_vec()),
+            Values::F64(grid.lon.to_vec()),
+            Values::F64((0..self.levels).map(|l| 850.0 - 350.0 * l as f64).collect()),
+            Values::F64(self.hours.clone()),
+        ];
+        for (name, field) in &self.variables {
+            let axes: &[u32] = if name == "sp" { &[0, 2, 3] } else { &[0, 1, 2, 3] };
+            variables.push(variable(name, DType::F32, axes, vec![]));
+            values.push(Values::F32(field.clone()));
+        }
+        let schema = Schema {
+            format: Format::NetCdf4,
+            groups: vec![Group { path: "/".into(), attributes: vec![] }],
+            dimensions: (0..4).map(dimension).collect(),
+            variables,
+        };
+        Memory { schema, values }
+    }
+}
+
+fn scale(name: &str) -> f32 {
+    if name == "t" { 10.0 } else { 900.0 }
+}
+
+/// A sequence of numbers in -1..1 that looks random.
+fn uniform(seed: u64) -> impl FnMut() -> f64 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+}
+
+/// What is going on at a step: waves, and weather that nobody sees coming but the model.
+fn clean(name: &str, step: i64, level: usize) -> Vec<f32> {
+    let (rows, columns) = SHAPE;
+    let mut weather = uniform(step as u64 * 1000 + level as u64 + name.len() as u64);
+    let mut out = vec![];
+    for i in 0..rows {
+        for j in 0..columns {
+            let x = j as f32 / columns as f32 * std::f32::consts::TAU;
+            let y = i as f32 / rows as f32;
+            let phase = step as f32 * 0.11 + level as f32 * 0.4;
+            let waves = (2.0 * x - phase).sin() * y + (5.0 * x + 1.7 * phase).cos() * (1.0 - y);
+            out.push(scale(name) * (20.0 + waves + 0.2 * weather() as f32));
+        }
+    }
+    out
+}
+
+fn grid() -> Grid {
+    let lat: Vec<f64> = (0..SHAPE.0).map(|i| 80.0 - 160.0 * i as f64 / (SHAPE.0 - 1) as f64).collect();
+    let lon: Vec<f64> = (0..SHAPE.1).map(|j| 360.0 * j as f64 / SHAPE.1 as f64).collect();
+    Grid::new(lat, lon).unwrap()
+}
+
+/// A file in memory.
+pub struct Memory {
+    schema: Schema,
+    values: Vec<Values>,
+}
+
+impl Source for Memory {
+    fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn read(&mut self, variable: usize, region: &[Range<u64>]) -> Result<Values> {
+        // Boxes of whole sub-arrays along the first axis are all that is asked for.
+        let inner: u64 = self.schema.variables[variable].shape.iter().skip(1).product();
+        let range = region.first().map_or(0..1, |r| (r.start * inner) as usize..(r.end * inner) as usize);
+        Ok(match &self.values[variable] {
+            Values::F32(v) => Values::F32(v[range].to_vec()),
+            Values::F64(v) => Values::F64(v[range].to_vec()),
+            _ => unreachable!("no other types"),
+        })
+    }
+}
+
+/// Knows what comes, and that errors fade: `clean(t) + 0.3·(x(t − 1) − clean(t − 1))`.
+#[derive(Clone)]
+pub struct Seer {
+    /// Tells weights apart.
+    pub id: u8,
+    /// Noise that is added, in units of the tolerance.
+    pub noise: f64,
+    pub seed: u64,
+    pub needs: Needs,
+}
+
+impl Default for Seer {
+    fn default() -> Self {
+        let fields = vec![Key::level("t", 850), Key::surface("sp")];
+        let gives = vec![Key::level("t", 850), Key::level("t", 500), Key::surface("sp")];
+        let (statics, forcings, grid) = (vec![], vec![], GridNeed::Exact(grid()));
+        let needs = Needs { history: 2, step_s: 6 * 3600, fields, statics, forcings, gives, grid };
+        Self { id: 0, noise: 0.0, seed: 0, needs }
+    }
+}
+
+impl Seer {
+    pub fn forecasts(self) -> Forecasts {
+        Forecasts { name: "seer".into(), digest: [self.id; 32], model: Box::new(self) }
+    }
+}
+
+impl Forecaster for Seer {
+    fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
+    fn step(&self, history: &[Frame], _: Option<&Frame>, _: usize) -> Result<Frame> {
+        let [.., last] = history else { unreachable!("the history is checked") };
+        let mut out = Frame::new(last.time_unix_s + self.needs.step_s, last.grid.clone());
+        let mut noise = uniform(self.seed);
+        let start = 1_577_836_800;
+        for key in self.needs.gives.iter().filter(|k| last.get(k).is_some()) {
+            let level = usize::from(key.level_hpa == Some(500));
+            let now = (last.time_unix_s - start) / self.needs.step_s;
+            let (before, after) = (clean(&key.name, now, level), clean(&key.name, now + 1, level));
+            let values = last.values(key)?;
+            let mut next: Vec<f32> =
+                values.iter().zip(before).zip(after).map(|((x, b), a)| a + 0.3 * (x - b)).collect();
+            let mean = next.iter().map(|&x| f64::from(x)).sum::<f64>() / next.len() as f64;
+            let spread = next.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / next.len() as f64;
+            for v in &mut next {
+                *v = (f64::from(*v) + self.noise * self.tolerance() * spread.sqrt() * noise()) as f32;
+            }
+            out.insert_values(key.clone(), next)?;
+        }
+        Ok(out)
+    }
+
+    fn tolerance(&self) -> f64 {
+        1e-5
+    }
+}
+
+/// The series as an archive, beside forecasts or not.
+pub fn archive(series: &Series, config: &Config, model: Option<Seer>, keyframe: u64) -> Vec<u8> {
+    let mut source = series.source();
+    let done = match model {
+        Some(model) => series::compress(&mut source, config, &model.forecasts(), keyframe, &mut |_| ()).unwrap(),
+        None => BTreeMap::new(),
+    };
+    compress_rest(&mut source, vec![], config, &mut Cpu, done, &mut |_| ()).unwrap()
+}
+
+/// An archive, with its model.
+pub fn open(archive: &[u8], model: Option<Seer>) -> Result<Archive<Cursor<&[u8]>>> {
+    let mut archive = Archive::open(Cursor::new(archive))?;
+    if let Some(model) = model {
+        archive.set_forecasts(model.forecasts())?;
+    }
+    Ok(archive)
+}
+
+/// Its variables of f32.
+pub fn decoded(archive: &[u8], model: Option<Seer>) -> Result<BTreeMap<String, Vec<f32>>> {
+    let mut archive = open(archive, model)?;
+    let mut out = BTreeMap::new();
+    for i in 0..archive.schema().variables.len() {
+        let name = archive.schema().variables[i].name().to_string();
+        if let Values::F32(values) = archive.read_all(i)? {
+            out.insert(name, values);
+        }
+    }
+    Ok(out)
+}
