@@ -27,6 +27,7 @@ pub mod predict;
 pub mod quantize;
 #[doc(hidden)]
 pub mod scratch;
+pub mod spool;
 pub mod tile;
 
 pub use bound::Bound;
