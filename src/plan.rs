@@ -75,8 +75,8 @@ impl Plan {
     pub fn check(&self, max_tile_values: u64) -> Result<()> {
         self.tiling.check(max_tile_values)?;
         let Some(beside) = &self.forecast else { return Ok(()) };
-        let Tiling { axis, len, .. } = self.tiling;
-        if axis != 0 || beside.interval == 0 || !beside.interval.is_multiple_of(len.max(1)) {
+        let Tiling { axis, len, steps, .. } = self.tiling;
+        if axis != 0 || steps.is_some() || beside.interval == 0 || !beside.interval.is_multiple_of(len.max(1)) {
             return Err(Error::corrupt("intervals of forecasts that are no whole tiles"));
         }
         Ok(())

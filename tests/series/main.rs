@@ -228,9 +228,11 @@ fn archives_are_never_larger() {
     series.variables.insert("sp".into(), (0..n).map(|_| 9e4 + noise() as f32).collect());
     for rel in [1e-1, 1e-3] {
         let config = Config::new(Bound::rel(rel));
-        let with = archive(&series, &config, Some(Seer::default()), None);
         let without = archive(&series, &config, None, None);
-        assert!(with.len() <= without.len(), "{} bytes with forecasts, {} without", with.len(), without.len());
+        for keyframe in [None, Some(4)] {
+            let with = archive(&series, &config, Some(Seer::default()), keyframe);
+            assert!(with.len() <= without.len(), "{} bytes with forecasts, {} without", with.len(), without.len());
+        }
     }
 }
 

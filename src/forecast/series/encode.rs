@@ -4,7 +4,7 @@ use super::bare;
 use super::tile::{Parts, shape_of};
 use super::{Forecast, Forecasts, Past, is_given, of_step, spread};
 use crate::bound::{Resolved, Stats};
-use crate::compress::{Done, Progress, Tile, bins, compress_tile, mark, plan_of, statistics};
+use crate::compress::{Done, Progress, Tile, bins, compress_tile, mark, plan_of, statistics, tiling_of};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::limits;
 use crate::error::{Context, Error, Result};
@@ -76,7 +76,7 @@ pub fn compress(
     for (variable, key) in &group.statics {
         let v = &schema.variables[*variable];
         let place = || format!("variable {:?}", v.name());
-        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1) };
+        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1), steps: None };
         let mut plan = plan_of(source, *variable, tiling, config).context(place)?;
         plan.forecast = beside(&vec![Some(key.clone())], plan.tiling.len);
         let region = plan.tiling.region(0);
@@ -93,7 +93,7 @@ pub fn compress(
     let mut plans = vec![];
     for member in &group.members {
         let v = &schema.variables[member.variable];
-        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len };
+        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len, steps: None };
         let mut plan =
             plan_of(source, member.variable, tiling, config).context(|| format!("variable {:?}", v.name()))?;
         plan.forecast = beside(&member.keys, interval);
@@ -124,12 +124,13 @@ pub fn compress(
     // 4. Is all that smaller than without? What is said of forecasts in the plans counts too.
     if config.predictor != PredictorChoice::Forecast {
         let plan_bytes = |plan: &Plan| minicbor::to_vec(plan).map_or(0, |p| p.len() as u64);
-        let without = |plan: &Plan| Plan { forecast: None, ..plan.clone() };
-        let said: u64 = plans.iter().map(|p| plan_bytes(p) - plan_bytes(&without(p))).sum();
-        let total = |spools: &[Spool]| spools.iter().map(Spool::len_bytes).sum::<u64>();
-        if total(&tiles) + said >= total(&plain) {
-            tiles = plain;
-            plans.iter_mut().for_each(|plan| plan.forecast = None);
+        let beside: u64 = plans.iter().zip(&tiles).map(|(p, t)| plan_bytes(p) + t.len_bytes()).sum();
+        let mut without = vec![];
+        for (plan, plain) in plans.iter().zip(plain) {
+            without.push(usual(source, plan, plain, config)?);
+        }
+        if beside >= without.iter().map(|(p, t)| plan_bytes(p) + t.len_bytes()).sum() {
+            (plans, tiles) = without.into_iter().unzip();
             done.values_mut().for_each(|done| done.plan.forecast = None);
         }
     }
@@ -137,6 +138,27 @@ pub fn compress(
         done.insert(plan.variable as usize, Done { plan, tiles });
     }
     Ok(done)
+}
+
+/// A variable without forecasts, in the tiles that it would have then; `plain` are those of `plan`.
+fn usual(source: &mut dyn Source, plan: &Plan, plain: Spool, config: &Config) -> Result<(Plan, Spool)> {
+    let variable = plan.variable as usize;
+    let name = source.schema().variables[variable].name().to_string();
+    let work = || {
+        let tiling = tiling_of(source, variable, config)?;
+        let is_same = tiling == plan.tiling;
+        let plan = Plan { tiling, forecast: None, ..plan.clone() };
+        if is_same {
+            return Ok((plan, plain));
+        }
+        let mut tiles = Spool::default();
+        for t in 0..plan.tiling.count() {
+            let region = plan.tiling.region(t);
+            tiles.push(&compressed(&source.read(variable, &region)?, &region, &plan.treatment, config)?)?;
+        }
+        Ok((plan, tiles))
+    };
+    work().context(|| format!("variable {name:?}"))
 }
 
 /// Advection by the winds of a file; `None` if it has none.
