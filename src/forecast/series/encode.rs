@@ -144,7 +144,7 @@ pub fn compress(
 fn usual(source: &mut dyn Source, plan: &Plan, plain: Spool, config: &Config) -> Result<(Plan, Spool)> {
     let variable = plan.variable as usize;
     let name = source.schema().variables[variable].name().to_string();
-    let work = || {
+    let work = || -> Result<(Plan, Spool)> {
         let tiling = tiling_of(source, variable, config)?;
         let is_same = tiling == plan.tiling;
         let plan = Plan { tiling, forecast: None, ..plan.clone() };
