@@ -130,7 +130,9 @@ fn a_step_costs_its_interval() {
 fn what_comes_before_and_after_is_salvaged() {
     let series = Series::new(32, 2);
     for tile_steps in [16usize, 8] {
-        let config = Config::new(Bound::rel(1e-3)).with_tile_bytes(tile_steps as u64 * 2 * 24 * 32 * 4);
+        // So that no tile goes without forecasts because it is small.
+        let config = Config::new(Bound::rel(1e-3)).with_predictor(PredictorChoice::Forecast);
+        let config = config.with_tile_bytes(tile_steps as u64 * 2 * 24 * 32 * 4);
         let coded = archive(&series, &config, Some(Seer::default()), Some(16));
         let expected = decoded(&coded, Some(Seer::default())).unwrap();
         let wrong = Seer { noise: 50.0, seed: 3, wrong_step: Some(5), ..Seer::default() };
