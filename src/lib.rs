@@ -28,6 +28,7 @@ pub mod quantize;
 #[doc(hidden)]
 pub mod scratch;
 mod similarity;
+pub mod spool;
 pub mod tile;
 
 pub use bound::Bound;
