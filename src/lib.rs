@@ -10,6 +10,7 @@ pub mod bound;
 pub mod capi;
 #[doc(hidden)]
 pub mod cli;
+pub mod codes;
 pub mod compress;
 pub mod config;
 pub mod container;
@@ -27,6 +28,7 @@ pub mod predict;
 pub mod quantize;
 #[doc(hidden)]
 pub mod scratch;
+pub mod stages;
 pub mod tile;
 
 pub use bound::Bound;

@@ -200,7 +200,7 @@ impl<T: Rows> Member for Coded<'_, T> {
         let Parts { plan, codes, base, step, .. } = &self.parts;
         let quantizer = Quantizer::with_step(0.0, *step);
         let decoding =
-            Decoding::new(&self.layout, plan, &self.coding, codes, self.marks.as_deref(), *base, &quantizer)?;
+            Decoding::new(&self.layout, plan, &self.coding, codes, self.marks.as_deref(), *base, &quantizer, false)?;
         let n = self.layout.shape.iter().product();
         Ok(Box::new(Decoded {
             tile: self,
