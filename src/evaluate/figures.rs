@@ -6,12 +6,15 @@ use super::metrics::Metrics;
 use super::spectrum::{self, Spectrum};
 use super::ssim::ssim;
 use super::structure::{BANDS, Bits, Structure};
-use crate::bound::Resolved;
-use crate::codes::TileCodes;
+use crate::bound::{Bound, Resolved};
+use crate::codes::{TileCodes, tile_codes};
+use crate::compress::compress_tile;
+use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::{Archive, copy_values};
 use crate::error::{Error, Result};
 use crate::field::{Float, Values};
 use crate::io::Source;
+use crate::plan::Treatment;
 use crate::tile::{Tiling, region_len};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -39,35 +42,99 @@ impl Place<'_> {
     }
 }
 
-/// The codes of a variable in an archive.
+/// The codes of a variable.
 pub struct Codes {
-    archive: Archive<BufReader<File>>,
-    variable: usize,
+    from: From,
     /// The tile looked at last.
     tile: Option<(u64, Option<TileCodes>)>,
 }
 
+/// Where codes come from.
+enum From {
+    /// A variable of an archive of ours.
+    Archive(Box<Archive<BufReader<File>>>, usize),
+    /// Restored values, whose compressor does not show its codes.
+    Replay { source: Box<dyn Source>, tiling: Tiling, treatment: Treatment },
+}
+
 impl Codes {
-    /// Of this variable.
-    pub fn new(archive: Archive<BufReader<File>>, variable: usize) -> Self {
-        Self { archive, variable, tile: None }
+    /// Of a variable in an archive.
+    pub fn of_archive(archive: Archive<BufReader<File>>, variable: usize) -> Self {
+        Self { from: From::Archive(Box::new(archive), variable), tile: None }
+    }
+
+    /// Of a compressor that predicts by multi-level interpolation as SZ3 does: its restored values go through our interpolation with the same
+    /// bins. Where both choose the same formulas, that gives its very codes; else codes much like them.
+    pub fn replayed(source: Box<dyn Source>, field: &Field, resolved: &Resolved) -> Self {
+        let tiling = Tiling::new(&field.shape, (32 << 20) / field.dtype.size() as u64);
+        let asked = Bound::abs(absolute(resolved).unwrap_or(0.0));
+        let treatment = Treatment::Lossy { asked, resolved: *resolved, fill: field.fill, stats: None };
+        Self { from: From::Replay { source, tiling, treatment }, tile: None }
+    }
+
+    /// What they are.
+    fn name(&self) -> &'static str {
+        match self.from {
+            From::Archive(..) => "codes",
+            From::Replay { .. } => "codes, replayed",
+        }
+    }
+
+    /// How they are cut into tiles.
+    fn tiling(&self) -> Result<(Tiling, u64)> {
+        match &self.from {
+            From::Archive(archive, variable) => {
+                let stored = archive.variable(*variable)?;
+                Ok((stored.plan.tiling.clone(), stored.n_tiles()))
+            }
+            From::Replay { tiling, .. } => Ok((tiling.clone(), tiling.count())),
+        }
+    }
+
+    fn decode(&mut self, t: u64) -> Result<Option<TileCodes>> {
+        match &mut self.from {
+            From::Archive(archive, variable) => archive.codes(*variable, t),
+            From::Replay { source, tiling, treatment } => {
+                let region = tiling.region(t);
+                let config =
+                    Config::new(Bound::LOSSLESS).with_effort(Effort::Fast).with_predictor(PredictorChoice::Interp);
+                let config = config.with_verify(false);
+                let values = source.read(0, &region)?;
+                let coded = match &values {
+                    Values::F32(v) => compress_tile(v, &region, treatment, &config)?,
+                    Values::F64(v) => compress_tile(v, &region, treatment, &config)?,
+                    other => return Err(Error::usage(format!("{} values", other.dtype()))),
+                };
+                tile_codes(&coded, values.dtype(), &region)
+            }
+        }
     }
 
     /// Codes and their bits in a box; `None` if any of it is stored without.
     fn read(&mut self, region: &[Range<u64>]) -> Result<Option<(Vec<i32>, Vec<f32>)>> {
         let n = region_len(region) as usize;
         let (mut codes, mut bits) = (Values::I32(vec![0; n]), Values::F32(vec![0.0; n]));
-        let stored = self.archive.variable(self.variable)?;
-        let (tiling, n_tiles) = (stored.plan.tiling.clone(), stored.n_tiles());
+        let (tiling, n_tiles) = self.tiling()?;
         for t in tiling.touching(n_tiles, region) {
             if self.tile.as_ref().is_none_or(|known| known.0 != t) {
                 self.tile = None;
-                self.tile = Some((t, self.archive.codes(self.variable, t)?));
+                self.tile = Some((t, self.decode(t)?));
             }
-            let Some((_, Some(tile))) = &self.tile else { return Ok(None) };
+            let Some((_, Some(tile))) = &mut self.tile else { return Ok(None) };
             let from = tiling.region(t);
-            copy_values(&Values::I32(tile.codes.clone()), &from, &mut codes, region)?;
-            copy_values(&Values::F32(tile.bits.clone()), &from, &mut bits, region)?;
+            // Lent to the copy, not copied: a tile has millions.
+            let lent = Values::I32(std::mem::take(&mut tile.codes));
+            let copied = copy_values(&lent, &from, &mut codes, region);
+            if let Values::I32(lent) = lent {
+                tile.codes = lent;
+            }
+            copied?;
+            let lent = Values::F32(std::mem::take(&mut tile.bits));
+            let copied = copy_values(&lent, &from, &mut bits, region);
+            if let Values::F32(lent) = lent {
+                tile.bits = lent;
+            }
+            copied?;
         }
         match (codes, bits) {
             (Values::I32(codes), Values::F32(bits)) => Ok(Some((codes, bits))),
@@ -110,6 +177,8 @@ pub fn figures(
     let chosen: Vec<u64> = images(field).collect();
     let mapped = chosen.get(chosen.len() / 2).copied();
     let mut maps = maps;
+    // What a replay takes is not what the compressor took.
+    let is_replayed = codes.as_ref().is_some_and(|c| matches!(c.from, From::Replay { .. }));
     for &index in &chosen {
         let region = image(field, index);
         let (x, y) = (field.numbers(&original.read(&region)?), field.numbers(&restored.read(&region)?));
@@ -139,7 +208,9 @@ pub fn figures(
             n_codes += 1;
             let earlier = before.as_ref().and_then(|b| codes.as_mut().map(|c| c.read(b))).transpose()?.flatten();
             of_codes.add(own, width, earlier.as_ref().map(|e| &e.0[..]));
-            bits.add(own_bits, width);
+            if !is_replayed {
+                bits.add(own_bits, width);
+            }
             for (i, row) in own.chunks(width.max(1)).enumerate() {
                 let row: Vec<f64> = row.iter().map(|&c| f64::from(c)).collect();
                 codes_spectrum.add(&row, field.weight(i + first_row(field)));
@@ -149,7 +220,8 @@ pub fn figures(
             && let Some(maps) = maps.as_deref_mut()
         {
             let upside_down = field.latitudes.as_ref().is_some_and(|l| l.first() < l.last());
-            maps.fill(width, upside_down, &x, bins.as_deref(), own.as_ref().map(|o| (&o.0[..], &o.1[..])));
+            let own = own.as_ref().map(|(codes, bits)| (&codes[..], (!is_replayed).then_some(&bits[..])));
+            maps.fill(width, upside_down, &x, bins.as_deref(), own);
         }
     }
     let mean = |v: &[f64]| (!v.is_empty()).then(|| v.iter().sum::<f64>() / v.len() as f64);
@@ -170,8 +242,12 @@ pub fn figures(
     });
     figures["error_structure"] =
         if bin.is_some() && n_images > 0 { of_error.to_json("error in eighths of the bound") } else { Value::Null };
-    figures["structure"] = if n_codes > 0 && n_codes == n_images { of_codes.to_json("codes") } else { Value::Null };
-    figures["bits"] = if n_codes > 0 { bits.to_json() } else { Value::Null };
+    figures["structure"] = if n_codes > 0 && n_codes == n_images {
+        of_codes.to_json(codes.as_ref().map_or("codes", Codes::name))
+    } else {
+        Value::Null
+    };
+    figures["bits"] = if n_codes > 0 && !is_replayed { bits.to_json() } else { Value::Null };
     figures["band_latitudes"] = json!(band_latitudes(field));
     Ok(figures)
 }

@@ -40,7 +40,7 @@ impl Maps {
         upside_down: bool,
         original: &[f64],
         error: Option<&[i32]>,
-        codes: Option<(&[i32], &[f32])>,
+        codes: Option<(&[i32], Option<&[f32]>)>,
     ) {
         let finite = original.iter().copied().filter(|x| x.is_finite());
         let (low, high) = finite.fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(x), h.max(x)));
@@ -52,6 +52,7 @@ impl Maps {
         // Signs and sizes on a scale that shows ones well: the root of the magnitude.
         let root = |c: i32| (f64::from(c).abs() / MAX_CODE).sqrt().copysign(f64::from(c));
         self.residual = plane.png(&DIVERGING, |i| (root(codes[i]) + 1.0) / 2.0);
+        let Some(bits) = bits else { return };
         // A value alone says little of what a place costs: the mean of those around it.
         let height = plane.height;
         let around = |i: usize| {
@@ -133,7 +134,7 @@ mod tests {
         original[0] = f64::NAN;
         let codes: Vec<i32> = (0..width * height).map(|i| (i % width) as i32 - 20).collect();
         let mut maps = Maps::default();
-        maps.fill(width, true, &original, None, Some((&codes, &vec![1.0; width * height])));
+        maps.fill(width, true, &original, None, Some((&codes, Some(&vec![1.0; width * height]))));
         let decode = |png: &[u8]| {
             let mut decoder = png::Decoder::new(std::io::Cursor::new(png.to_vec()));
             decoder.set_transformations(png::Transformations::EXPAND);

@@ -42,10 +42,20 @@ pub struct Outcome {
     timings: Value,
     /// Bytes that were compressed together in that time.
     timed_bytes: u64,
-    /// The archive is ours, made with these weights if with any.
-    ours: Option<Option<PathBuf>>,
+    codes: CodesOf,
     /// Whether the restored file is raw.
     is_raw: bool,
+}
+
+/// Whose codes can be looked at.
+#[derive(Clone)]
+enum CodesOf {
+    /// Our archive's, made with these weights if with any.
+    Archive(Option<PathBuf>),
+    /// SZ3's, replayed.
+    Replay,
+    /// Nobody's.
+    Nothing,
 }
 
 /// Variables that were compressed together.
@@ -60,14 +70,14 @@ impl Together {
     /// If it is not in the archive.
     pub fn of(&self, data: &Extract, field: &Field) -> Result<Outcome> {
         let archive_bytes = archive_bytes(&data.path(ARCHIVE), &field.name)?;
-        let Outcome { weight_bytes, timings, timed_bytes, ours, is_raw, .. } = &self.outcome;
-        let (timings, ours) = (timings.clone(), ours.clone());
+        let Outcome { weight_bytes, timings, timed_bytes, codes, is_raw, .. } = &self.outcome;
+        let (timings, codes) = (timings.clone(), codes.clone());
         Ok(Outcome {
             archive_bytes,
             weight_bytes: *weight_bytes,
             timings,
             timed_bytes: *timed_bytes,
-            ours,
+            codes,
             is_raw: *is_raw,
         })
     }
@@ -137,6 +147,8 @@ impl Worker {
             compress.extend(["--var".into(), field.name.clone()]);
             decompress.extend(["--var".into(), field.name.clone()]);
         }
+        // A name that is no file is that of a model without weights: the archive knows it.
+        let weights = weights.filter(|w| self.folder.join(w).is_file());
         if let Some(weights) = weights {
             decompress.extend(["--forecast".into(), weights.to_string()]);
         }
@@ -159,7 +171,14 @@ impl Worker {
             None => data.fields.iter().filter_map(|f| f.1.as_ref().ok()).map(Field::bytes).sum(),
         };
         let weight_bytes = weights.as_ref().map(|w| std::fs::metadata(w).map(|m| m.len())).transpose()?;
-        Ok(Outcome { archive_bytes, weight_bytes, timings, timed_bytes, ours: Some(weights), is_raw: false })
+        Ok(Outcome {
+            archive_bytes,
+            weight_bytes,
+            timings,
+            timed_bytes,
+            codes: CodesOf::Archive(weights),
+            is_raw: false,
+        })
     }
 
     fn peer(&self, data: &Extract, field: &Field, resolved: &Resolved, peer: &str) -> Result<Outcome> {
@@ -178,7 +197,8 @@ impl Worker {
             "compress": self.step(data, &arguments("compress", RAW, ARCHIVE)?)?,
             "decompress": self.step(data, &arguments("decompress", ARCHIVE, RESTORED_RAW)?)?,
         });
-        raw_outcome(data, field, timings)
+        let codes = if peer == "sz3" { CodesOf::Replay } else { CodesOf::Nothing };
+        raw_outcome(data, field, timings, codes)
     }
 
     /// Runs one direction in a process of its own; what it reports.
@@ -210,9 +230,9 @@ fn resolved(field: &Field, bound: Bound) -> Result<Resolved> {
     })
 }
 
-fn raw_outcome(data: &Extract, field: &Field, timings: Value) -> Result<Outcome> {
+fn raw_outcome(data: &Extract, field: &Field, timings: Value, codes: CodesOf) -> Result<Outcome> {
     let archive_bytes = std::fs::metadata(data.path(ARCHIVE))?.len();
-    Ok(Outcome { archive_bytes, weight_bytes: None, timings, timed_bytes: field.bytes(), ours: None, is_raw: true })
+    Ok(Outcome { archive_bytes, weight_bytes: None, timings, timed_bytes: field.bytes(), codes, is_raw: true })
 }
 
 impl Outcome {
@@ -231,14 +251,15 @@ impl Outcome {
         if restored.schema().variables[index].shape != field.shape {
             return Err(Error::input("values of another shape came back"));
         }
-        let codes = match &self.ours {
-            Some(weights) => {
+        let codes = match &self.codes {
+            CodesOf::Archive(weights) => {
                 let mut archive = Archive::open(BufReader::new(File::open(data.path(ARCHIVE))?))?;
                 set_forecasts(&mut archive, weights.as_deref())?;
                 let variable = archive.find(&field.name)?;
-                Some(Codes::new(archive, variable))
+                Some(Codes::of_archive(archive, variable))
             }
-            None => None,
+            CodesOf::Replay => Some(Codes::replayed(data.raw(RESTORED_RAW, field)?, field, &resolved)),
+            CodesOf::Nothing => None,
         };
         let original = Place { source: original.as_mut(), index: field.index };
         let restored = Place { source: restored.as_mut(), index };
@@ -289,7 +310,7 @@ fn command(
     let direction =
         |template: &[String]| execute(&arguments(data, field, template, resolved, seed)?, folder, data, limit);
     let timings = json!({ "compress": direction(&template.compress)?, "decompress": direction(&template.decompress)? });
-    raw_outcome(data, field, timings)
+    raw_outcome(data, field, timings, CodesOf::Nothing)
 }
 
 fn arguments(

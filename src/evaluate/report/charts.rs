@@ -198,7 +198,7 @@ fn paint(
         } else {
             on.draw_series(LineSeries::new(points, style).point_size(2))?
         }
-        .label(super::escaped(&line.name).replace("&quot;", "\""))
+        .label(line.name.as_str())
         .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], color.stroke_width(3)));
     }
     on.configure_series_labels()

@@ -19,8 +19,9 @@ pub const KINDS: [(&str, &str); 3] = [
 pub const RESIDUALS: &str = "What a predictor leaves is coded, and how small that gets depends on its structure, not its variance alone. H0 is the \
 entropy of the quantization codes taken one by one, in bits a value: what a coder without contexts needs. H given neighbours, or given the same \
 place one step before, is what contexts can bring it down to. Where H0 and the conditional entropies differ much, or Moran's I and the correlation \
-in time are far from 0, the residual is patchy: a coder that looks at single codes wastes bits there. Runs are of zeros along rows. A method whose \
-codes are not known here has none of this, only the figures of its error below.";
+in time are far from 0, the residual is patchy: a coder that looks at single codes wastes bits there. Runs are of zeros along rows. SZ3 does not show its codes: its restored \
+values went through our interpolation with the same bins, which gives its very codes where both choose the same formulas, and codes much like \
+them elsewhere (replayed). A method whose codes are not known has none of this, only the figures of its error below.";
 
 pub const CELLS: &str = "error/bound is the largest error over the bound; bias/bound the mean error over it; lag-1 the autocorrelation of the error \
 along rows; spectral dB the log-spectral distance of zonal power spectra; data SSIM the structural similarity for floating-point fields; H0 of \

@@ -106,7 +106,9 @@ impl Report<'_> {
         let of = |field: &String| -> Vec<Vec<String>> {
             let cells = self.methods.iter().filter_map(|m| self.cell(field, self.suite.mapped_bound(), m));
             let row = |c: &Cell| {
-                let names = [c.field.clone(), c.method.clone()];
+                let of = c.value["result"]["structure"]["of"].as_str().unwrap_or_default();
+                let mark = if of.ends_with("replayed") { " (replayed)" } else { "" };
+                let names = [c.field.clone(), format!("{}{mark}", c.method)];
                 names.into_iter().chain(STRUCTURE.iter().map(|column| number(c, column))).collect()
             };
             cells.filter(|c| !c.value["result"].is_null()).map(row).collect()
