@@ -35,8 +35,9 @@ fn power_of_two(x: &f64) -> String {
     if (x - x.round()).abs() < 1e-6 { format!("{}", x.round().exp2()) } else { String::new() }
 }
 
+/// The number whose decimal logarithm is given.
 fn power_of_ten(x: &f64) -> String {
-    format!("1e{}", plain(x))
+    if (x - x.round()).abs() < 1e-6 { format!("1e{}", x.round()) } else { String::new() }
 }
 
 impl Report<'_> {
@@ -124,7 +125,7 @@ impl Report<'_> {
             label_x: plain,
             label_y: plain,
             from_zero: true,
-            key: SeriesLabelPosition::LowerRight,
+            key: SeriesLabelPosition::UpperLeft,
         })
     }
 
@@ -161,8 +162,10 @@ fn draw(chart: &Chart) -> Option<String> {
     let room = |a: f64, b: f64| if b > a { (b - a) * 0.06 } else { a.abs().max(1.0) * 0.06 };
     let across = left - room(left, right)..right + room(left, right);
     let bottom = if chart.from_zero { 0.0 } else { low - room(low, high) };
+    // The key is above lines that start at 0 or end near the top.
+    let top = high + room(bottom, high) * if chart.from_zero { 4.0 } else { 1.0 };
     let mut svg = String::new();
-    paint(&mut svg, chart, across, bottom..high + room(bottom, high)).ok()?;
+    paint(&mut svg, chart, across, bottom..top).ok()?;
     // Black is what the page writes in: dark pages have light text. The size is the page's.
     let (width, height) = chart.size;
     let svg = svg.replace("#000000", "currentColor");
@@ -189,7 +192,7 @@ fn paint(
         .x_label_formatter(&chart.label_x)
         .y_label_formatter(&chart.label_y)
         .draw()?;
-    for line in &chart.lines {
+    for line in chart.lines.iter().filter(|l| !l.points.is_empty()) {
         let color = line.color;
         let style = color.stroke_width(2);
         let points = line.points.iter().copied();

@@ -74,6 +74,9 @@ pub fn page(report: &Report<'_>) -> String {
     }
     out += "<section id=\"cells\">\n<h2>All cells</h2>\n";
     out += &table(&report.all());
+    for failure in report.failures() {
+        out += &format!("<p class=\"soft\">Failed: {}</p>\n", escaped(&failure));
+    }
     out + &format!("<p class=\"soft\">{}</p>\n</section>\n</body>\n</html>\n", escaped(CELLS))
 }
 

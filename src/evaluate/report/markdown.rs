@@ -54,6 +54,9 @@ pub fn page(report: &Report<'_>) -> (String, Vec<(String, String)>) {
     }
     out += "\n## All cells\n\n";
     out += &table(&report.all());
+    for failure in report.failures() {
+        out += &format!("\nFailed: {}\n", plain(&failure));
+    }
     (format!("{out}\n{CELLS}\n"), figures)
 }
 

@@ -3,7 +3,7 @@
 use plotters::style::RGBColor;
 
 /// Colours of methods and stages; told apart in light and dark, and by people who see colours differently (Okabe and Ito).
-pub const COLORS: [RGBColor; 8] = [
+pub const COLORS: [RGBColor; 9] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -12,6 +12,7 @@ pub const COLORS: [RGBColor; 8] = [
     RGBColor(230, 159, 0),
     RGBColor(140, 140, 140),
     RGBColor(148, 103, 60),
+    RGBColor(195, 195, 195),
 ];
 
 /// Colour `i` as CSS has it.
@@ -35,7 +36,7 @@ nav a { color: inherit; margin-right: 0.9rem; }
 table { border-collapse: collapse; font-size: 0.82rem; font-variant-numeric: tabular-nums; margin: 0.6rem 0; }
 th, td { padding: 0.2rem 0.55rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 th { font-weight: 600; vertical-align: bottom; }
-th.name, td.name { text-align: left; }
+th.name, td.name { text-align: left; white-space: nowrap; }
 td.best { font-weight: 700; }
 tr.first td { border-top: 2px solid var(--line); }
 tbody tr:hover { background: var(--band); }
@@ -47,7 +48,7 @@ figure { margin: 0.6rem 0; }
 .maps figure { margin: 0; }
 .maps img { display: block; width: 100%; height: auto; image-rendering: pixelated; border: 1px solid var(--line); }
 .maps figcaption { margin-top: 0.2rem; line-height: 1.35; }
-.scale { display: inline-block; width: 9rem; height: 0.7rem; vertical-align: -0.05rem; margin: 0 0.4rem; border: 1px solid var(--line); }
+.scale { display: inline-block; width: 9rem; height: 0.7rem; vertical-align: -0.05rem; margin-right: 0.5rem; border: 1px solid var(--line); }
 .signed { background: linear-gradient(to right, #2166ac, #67a9cf, #d1e5f0, #f7f7f7, #fddbc7, #ef8a62, #b2182b); }
 .amount { background: linear-gradient(to right, #440154, #414487, #2a788e, #22a884, #7ad151, #fde725); }
 @media (max-width: 40rem) { .two { grid-template-columns: 1fr; } }

@@ -15,7 +15,7 @@ pub struct Table {
 type Column = (&'static str, &'static [&'static str], usize);
 
 /// Of the table of all cells.
-const COLUMNS: [Column; 15] = [
+const QUALITY: [Column; 11] = [
     ("ratio", &["ratio"], 2),
     ("bits/value", &["bits_per_value"], 3),
     ("PSNR dB", &["psnr"], 1),
@@ -26,10 +26,6 @@ const COLUMNS: [Column; 15] = [
     ("violations", &["violations"], 0),
     ("bias/bound", &["bias_over_bound"], 4),
     ("lag-1", &["error_lag1"], 3),
-    ("compress MB/s", &["timings", "compress", "mb_per_s"], 1),
-    ("restore MB/s", &["timings", "decompress", "mb_per_s"], 1),
-    ("peak MB", &["timings", "compress", "peak_bytes"], 0),
-    ("peak MB back", &["timings", "decompress", "peak_bytes"], 0),
     ("H0 of error", &["error_structure", "entropy"], 3),
 ];
 
@@ -49,11 +45,7 @@ const STRUCTURE: [Column; 10] = [
 
 fn number(cell: &Cell, column: &Column) -> String {
     let (head, path, digits) = column;
-    let scale = match *head {
-        "zeros %" => 100.0,
-        "peak MB" | "peak MB back" => 1e-6,
-        _ => 1.0,
-    };
+    let scale = if *head == "zeros %" { 100.0 } else { 1.0 };
     cell.figure(path).map_or("–".into(), |x| format!("{:.*}", digits, x * scale))
 }
 
@@ -87,17 +79,28 @@ impl Report<'_> {
     /// All cells.
     pub fn all(&self) -> Table {
         let heads =
-            ["field", "bound", "method"].into_iter().chain(COLUMNS.iter().map(|c| c.0)).map(String::from).collect();
+            ["field", "bound", "method"].into_iter().chain(QUALITY.iter().map(|c| c.0)).map(String::from).collect();
         let row = |c: &Cell| {
-            let name = match c.value["error"].as_str() {
-                Some(error) => format!("{} (failed: {error})", c.method),
-                None => c.method.clone(),
-            };
-            let names = [c.field.clone(), c.bound.clone(), name];
-            names.into_iter().chain(COLUMNS.iter().map(|column| number(c, column))).collect::<Vec<_>>()
+            let mark = if c.value["error"].is_null() { "" } else { " (failed)" };
+            let names = [c.field.clone(), c.bound.clone(), format!("{}{mark}", c.method)];
+            names.into_iter().chain(QUALITY.iter().map(|column| number(c, column))).collect::<Vec<_>>()
         };
         let of = |field: &String| self.cells.iter().filter(|c| c.field == *field).map(row).collect();
         Table { heads, groups: self.fields.iter().map(of).collect(), n_names: 3, best: vec![] }
+    }
+
+    /// Why cells failed, each reason once.
+    pub fn failures(&self) -> Vec<String> {
+        let mut all: Vec<String> = vec![];
+        for cell in &self.cells {
+            if let Some(error) = cell.value["error"].as_str() {
+                let line = format!("{}: {error}", cell.method);
+                if !all.contains(&line) {
+                    all.push(line);
+                }
+            }
+        }
+        all
     }
 
     /// Residuals at the mapped bound.
