@@ -28,6 +28,7 @@ pub mod predict;
 pub mod quantize;
 #[doc(hidden)]
 pub mod scratch;
+mod similarity;
 pub mod stages;
 pub mod tile;
 
