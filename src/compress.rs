@@ -21,6 +21,7 @@ use crate::quantize::special::{Found, Specials};
 use crate::quantize::square;
 use crate::similarity;
 use crate::spool::Spool;
+use crate::stages::{Stage, time};
 use crate::tile::{self, Tiling};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -181,7 +182,8 @@ pub fn compress_rest<W: Write>(
         for t in 0..plan.tiling.count() {
             // 2. One tile after the other; within a tile all threads work.
             let region = plan.tiling.region(t);
-            let values = only.take().map_or_else(|| source.read(i, &region), Ok).context(place)?;
+            let read = || time(Stage::Read, || source.read(i, &region));
+            let values = only.take().map_or_else(read, Ok).context(place)?;
             if values.len() as u64 != tile::region_len(&region) {
                 return Err(Error::input("the file holds fewer values than it says")).context(place);
             }
@@ -194,7 +196,7 @@ pub fn compress_rest<W: Write>(
                     [&[method::EXACT][..], &exact::encode(other)].concat()
                 }
             };
-            writer.tile(&coded)?;
+            time(Stage::Write, || writer.tile(&coded))?;
             let bytes = tile::region_len(&region) * variable.dtype.size() as u64;
             progress(Progress { variable: variable.name(), bytes });
         }
@@ -225,7 +227,7 @@ fn plan_variable(
         if bound.needs_statistics() || unwritten.is_some() {
             let mut all = Stats::default();
             for t in 0..tiling.count() {
-                let values = source.read(i, &tiling.region(t))?;
+                let values = time(Stage::Read, || source.read(i, &tiling.region(t)))?;
                 all = all.merged(statistics_of(&values, fill));
                 has_unwritten |= unwritten.is_some_and(|u| has_bits(&values, u));
                 only = (tiling.count() == 1).then_some(values);
@@ -423,9 +425,11 @@ impl<T: Rows> Tile<'_, T> {
         // 5. Check. Always where a decoded value might pass for the fill value.
         let near_fill = self.fill.is_some_and(|f| (stats.min - bound..=stats.max + bound).contains(&f.to_f64()));
         if self.config.verify || near_fill {
-            let decoded = self.decode(&encoded, found.as_ref())?;
-            self.keep_off_fill(&decoded, &mut encoded.outliers);
-            self.check(decoded, &encoded.outliers, resolved)?;
+            time(Stage::Check, || {
+                let decoded = self.decode(&encoded, found.as_ref())?;
+                self.keep_off_fill(&decoded, &mut encoded.outliers);
+                self.check(decoded, &encoded.outliers, resolved)
+            })?;
         }
         // 6. Bytes.
         Ok(Some(self.to_bytes(method::DIRECT, &encoded, found.as_ref())))
@@ -482,7 +486,7 @@ impl<T: Rows> Tile<'_, T> {
         let outliers = Outliers::from_unsorted(misses.map(|(i, (x, _))| (i as u32, x.to_bits())).collect());
         // 5. Check.
         if self.config.verify {
-            self.check(decoded, &outliers, resolved)?;
+            time(Stage::Check, || self.check(decoded, &outliers, resolved))?;
         }
         // 6. Bytes.
         let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
@@ -523,7 +527,9 @@ impl<T: Rows> Tile<'_, T> {
         let budget = match (self.config.predictor, self.config.effort) {
             (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => fitted::learn::Budget::BALANCED,
             (PredictorChoice::Auto | PredictorChoice::Forecast, Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast, Effort::Best) => fitted::learn::Budget::BEST,
+            (PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast, Effort::Best) => {
+                fitted::learn::Budget::BEST
+            }
             _ => return None,
         };
         if !fitted::is_worthwhile(&self.shape) {
@@ -537,17 +543,21 @@ impl<T: Rows> Tile<'_, T> {
 
     /// Codes of the cheapest of the other predictors.
     fn with_huffman(&self, work: &[T], marks: Option<&[bool]>, base: T, quantizer: &Quantizer<T>) -> Encoded<T> {
-        let predictor = predict::choose::choose(work, &self.shape, base, quantizer, self.config.predictor);
-        let Coded { codes, outliers } = predictor.encode(work, &self.shape, base, quantizer);
+        let (predictor, coded) = time(Stage::Predict, || {
+            let predictor = predict::choose::choose(work, &self.shape, base, quantizer, self.config.predictor);
+            let coded = predictor.encode(work, &self.shape, base, quantizer);
+            (predictor, coded)
+        });
+        let Coded { codes, outliers } = coded;
         // Codes of values stored in runs say nothing: the decoder puts zeros there.
-        let bytes = match marks {
+        let bytes = time(Stage::Encode, || match marks {
             None => huffman::cpu::encode(&codes),
             Some(marks) => {
                 let marks = predictor.in_coding_order(marks, &self.shape);
                 let kept: Vec<i32> = codes.iter().zip(marks).filter(|(_, m)| !m).map(|(&c, _)| c).collect();
                 huffman::cpu::encode(&kept)
             }
-        };
+        });
         Encoded { base, quantizer: *quantizer, method: Method::Huffman(predictor), bytes, outliers }
     }
 

@@ -14,6 +14,7 @@ use crate::quantize::log;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Specials;
 use crate::scratch::Buffer;
+use crate::stages::{Stage, time};
 use crate::{compress::Progress, compress::method, tile};
 use rayon::prelude::*;
 use std::io::{Cursor, Read, Seek};
@@ -57,7 +58,7 @@ pub fn decompress_to<R: Read + Seek>(
             };
             let place_in_sink: Vec<Range<u64>> =
                 part.iter().zip(wanted).map(|(p, w)| p.start - w.start..p.end - w.start).collect();
-            sink.write(out, &place_in_sink, &values).context(place)?;
+            time(Stage::Write, || sink.write(out, &place_in_sink, &values)).context(place)?;
             let bytes = tile::region_len(&part) * values.dtype().size() as u64;
             progress(Progress { variable: &name, bytes });
         }
@@ -198,11 +199,14 @@ pub(crate) fn decode_codes<T: Rows>(
 ) -> Result<Vec<T>> {
     let marks = (!specials.is_empty()).then(|| specials.marks(n));
     let predictor = match method {
-        Method::Contexts(plan) => return fitted::decode::decode(plan, coded, marks.as_deref(), shape, base, quantizer),
+        Method::Contexts(plan) => {
+            let decode = || fitted::decode::decode(plan, coded, marks.as_deref(), shape, base, quantizer);
+            return time(Stage::Restore, decode);
+        }
         Method::Huffman(predictor) => predictor,
     };
-    let codes = match marks {
-        None => huffman::cpu::decode(coded, n)?,
+    let codes = time(Stage::Decode, || match marks {
+        None => huffman::cpu::decode(coded, n),
         Some(marks) => {
             let kept = huffman::cpu::decode(coded, n - specials.len())?;
             let marks = predictor.in_coding_order(&marks, shape);
@@ -211,10 +215,10 @@ pub(crate) fn decode_codes<T: Rows>(
             for (code, special) in codes.iter_mut().zip(marks) {
                 *code = if special { 0 } else { kept.next().copied().unwrap_or(0) };
             }
-            codes
+            Ok(codes)
         }
-    };
-    Ok(predictor.decode(&codes, shape, base, quantizer))
+    })?;
+    Ok(time(Stage::Restore, || predictor.decode(&codes, shape, base, quantizer)))
 }
 
 /// What a coded tile consists of, for `inspect`.
@@ -308,7 +312,7 @@ fn inspect_beside_forecasts(_: &[u8], _: DType, _: &[Range<u64>]) -> Result<Tile
     Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
 }
 
-fn unknown_method(method: u8, dtype: DType) -> Error {
+pub(crate) fn unknown_method(method: u8, dtype: DType) -> Error {
     Error::unsupported(format!("tile method {method} of {dtype}; a newer residuum may read it"))
 }
 

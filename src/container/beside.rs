@@ -1,6 +1,7 @@
 //! Tiles that were coded beside a model's forecasts.
 
 use super::Archive;
+use crate::codes::TileCodes;
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::Values;
 use crate::forecast::group::{Group, Role};
@@ -91,6 +92,11 @@ impl<R: Read + Seek> Archive<R> {
         let values = self.by(&mut decoder, variable, tile);
         self.forecasts = Some(decoder);
         values
+    }
+
+    /// The codes of such a tile.
+    pub(super) fn codes_beside_forecasts(&mut self, _: usize, _: u64) -> Result<Option<TileCodes>> {
+        Ok(None)
     }
 
     fn by(&mut self, decoder: &mut Decoder, variable: usize, tile: u64) -> Result<(Values, u64)> {

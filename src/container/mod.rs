@@ -14,6 +14,7 @@ mod section;
 pub use room::max_archive_bytes;
 pub use section::VERSION;
 
+use crate::codes::{TileCodes, tile_codes};
 use crate::compress::method;
 use crate::device::{Coder, Cpu};
 use crate::encode::bytes;
@@ -21,6 +22,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::field::{DType, Values};
 use crate::io::Schema;
 use crate::plan::Plan;
+use crate::stages::{Stage, time};
 use crate::tile::{self, Tiling};
 use index::{Index, VariableEntry};
 use section::{FOOTER_BYTES, HEADER_BYTES, kind};
@@ -58,7 +60,9 @@ impl<W: Write> Writer<W> {
         bytes::put_packed(&mut payload, &plain);
         if let Some(weights) = weights.filter(|w| w.len() as u64 > limits::MAX_WEIGHTS_BYTES) {
             let (n, most) = (weights.len() as u64 >> 20, limits::MAX_WEIGHTS_BYTES >> 20);
-            return Err(Error::usage(format!("weights of {n} MiB are kept apart: an archive holds at most {most} MiB")));
+            return Err(Error::usage(format!(
+                "weights of {n} MiB are kept apart: an archive holds at most {most} MiB"
+            )));
         }
         let version = if weights.is_some() { section::VERSION_WITH_WEIGHTS } else { VERSION };
         section::write_header(&mut out, version)?;
@@ -352,7 +356,7 @@ impl<R: Read + Seek> Archive<R> {
             .and_then(|t| stored.tiles.get(t))
             .ok_or_else(|| Error::corrupt(format!("the archive ends before tile {tile}")))?;
         self.input.seek(SeekFrom::Start(offset))?;
-        match section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES)) {
+        match time(Stage::Read, || section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES))) {
             Ok((kind::TILE, payload, read)) if read == len => Ok(payload),
             Ok(_) => Err(Error::corrupt("index does not match the sections")),
             Err(e) if e.kind() == Kind::Corrupt => Err(advised(&e)),
@@ -444,6 +448,26 @@ impl<R: Read + Seek> Archive<R> {
         self.variables.iter().flatten().find_map(|s| s.plan.forecast.as_ref())
     }
 
+    /// The codes of a tile, for whoever studies them; `None` if it is stored exactly.
+    ///
+    /// # Errors
+    /// As [`Archive::tile`].
+    pub fn codes(&mut self, variable: usize, tile: u64) -> Result<Option<TileCodes>> {
+        let coded = self.coded_tile(variable, tile)?;
+        let dtype = self.schema.variables[variable].dtype;
+        let region = self.variable(variable)?.plan.tiling.region(tile);
+        match coded.first() {
+            Some(&method::BESIDE_FORECASTS) => self.codes_beside_forecasts(variable, tile),
+            _ => tile_codes(&coded, dtype, &region),
+        }
+        .context(|| format!("tile {tile}"))
+    }
+
+    #[cfg(not(feature = "forecast"))]
+    fn codes_beside_forecasts(&mut self, _: usize, _: u64) -> Result<Option<TileCodes>> {
+        Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
+    }
+
     #[cfg(not(feature = "forecast"))]
     fn beside_forecasts(&mut self, _: usize, _: u64) -> Result<(Values, u64)> {
         Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
@@ -495,7 +519,12 @@ impl<R: Read + Seek> Archive<R> {
     }
 }
 
-fn copy_values(from: &Values, from_region: &[Range<u64>], to: &mut Values, to_region: &[Range<u64>]) -> Result<()> {
+pub(crate) fn copy_values(
+    from: &Values,
+    from_region: &[Range<u64>],
+    to: &mut Values,
+    to_region: &[Range<u64>],
+) -> Result<()> {
     macro_rules! copy {
         ($($variant:ident),*) => {
             match (from, to) {

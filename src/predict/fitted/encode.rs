@@ -16,6 +16,7 @@ use crate::predict::collect_misses;
 use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
 use crate::scratch::Buffer;
+use crate::stages::{self, Stage};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -43,6 +44,7 @@ pub fn encode<T: Rows>(
     wrap: bool,
     budget: Budget,
 ) -> Encoded {
+    let predicting = stages::begin(Stage::Predict);
     let schedule = Schedule::new(shape);
     let taps = plan::taps(&schedule);
     let (lattices, n_streams) = (schedule.lattices, n_streams(values.len()));
@@ -81,7 +83,8 @@ pub fn encode<T: Rows>(
             _ => lanes = last,
         }
     }
-    to_bytes(plan, lanes)
+    drop(predicting);
+    stages::time(Stage::Encode, || to_bytes(plan, lanes))
 }
 
 /// A run through some `images`, which fits as it goes; `stand_in` makes the side images that are not among them.
