@@ -12,6 +12,7 @@ use crate::encode::bytes::Reader;
 use crate::encode::{exact, huffman};
 use crate::error::{Context, Error, Result};
 use crate::field::{DType, Values};
+use crate::io::raw::Runs;
 use crate::plan::{Plan, Treatment};
 use crate::predict::fitted::Rows;
 use crate::predict::{self, Method, interp, none};
@@ -104,12 +105,26 @@ impl Gpu {
     }
 
     /// Restores all tiles to `at`, which has room for them.
-    pub(crate) fn restore_all<T: Rows>(&mut self, stored: &mut Stored<'_, T>, mut at: u64) -> Result<()> {
+    pub(crate) fn restore_all<T: Rows>(&mut self, stored: &mut Stored<'_, T>, at: u64) -> Result<()> {
+        let tiling = &stored.plan.tiling;
         for t in 0..stored.n_tiles {
-            let coded = stored.archive.coded_tile(stored.variable, t).context(|| format!("tile {t}"))?;
-            let region = stored.plan.tiling.region(t);
-            self.decompress_tile::<T>(&coded, &stored.plan.treatment, &region, at).context(|| format!("tile {t}"))?;
-            at += tile::region_len(&region) * size_of::<T>() as u64;
+            let tile = || format!("tile {t}");
+            let coded = stored.archive.coded_tile(stored.variable, t).context(tile)?;
+            let region = tiling.region(t);
+            let mut runs = Runs::new(&tiling.shape, &region)?;
+            // A tile is one run of the variable, or a box of several, which is restored elsewhere first.
+            let is_box = tiling.steps.is_some();
+            let bytes = |n: u64| n * size_of::<T>() as u64;
+            let place = match is_box {
+                true => self.room("values of a box", bytes(tile::region_len(&region)) as usize)?,
+                false => at + runs.next().map_or(0, |(start, _)| bytes(start)),
+            };
+            self.decompress_tile::<T>(&coded, &stored.plan.treatment, &region, place).context(tile)?;
+            let mut from = place;
+            for (start, n) in runs.filter(|_| is_box) {
+                self.copy_within(at + bytes(start), from, bytes(n))?;
+                from += bytes(n);
+            }
         }
         Ok(())
     }

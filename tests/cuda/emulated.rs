@@ -253,6 +253,32 @@ fn residency() {
     }
 }
 
+/// An archive whose tiles are boxes of several steps: no runs of the variable.
+fn boxes(gpu: &mut Gpu) {
+    use residuum::io::{Format, Schema};
+    use residuum::tile::{Tiling, copy_overlap, region_len};
+    let shape = [6u64, 4, 10, 12];
+    let tiling = Tiling::in_steps(&shape, 720).unwrap();
+    let (dtype, config) = (residuum::DType::F32, Config::new(Bound::abs(0.01)).with_effort(Effort::Fast));
+    let values: Vec<f32> = content("smooth", &[6, 4, 10, 12], &mut Random(6)).iter().map(|&v| v as f32).collect();
+    let treatment = residuum::compress::plan_treatment(config.bound, None, dtype, None).unwrap();
+    let plan = residuum::Plan { variable: 0, treatment, tiling, forecast: None };
+    let mut writer = residuum::Writer::new(Vec::new(), &Schema::single(Format::Raw, "data", dtype, &shape)).unwrap();
+    writer.begin(&plan).unwrap();
+    let whole: Vec<_> = shape.iter().map(|&n| 0..n).collect();
+    for i in 0..plan.tiling.count() {
+        let region = plan.tiling.region(i);
+        let mut part = vec![0f32; region_len(&region) as usize];
+        copy_overlap(&values, &whole, &mut part, &region);
+        let tile = residuum::compress::compress_tile(&part, &region, &plan.treatment, &config).unwrap();
+        writer.tile(&tile).unwrap();
+    }
+    let archive = writer.finish().unwrap();
+    assert!(plan.tiling.steps.is_some() && plan.tiling.count() > 2);
+    let (restored, _) = gpu.decompress::<f32>(&archive).unwrap();
+    assert!(gpu.stream().clone_dtoh(&restored).unwrap() == decompress::<f32>(&archive).unwrap().0);
+}
+
 /// Batches, streams, places of the caller's.
 #[test]
 #[ignore = "needs the software driver: main.rs runs it"]
@@ -318,6 +344,7 @@ fn fields_of_many() {
             assert_eq!(c["allocs"], 0, "{bound}");
         }
     }
+    boxes(&mut gpu);
     // Several streams at once, each in a thread of its own, behind the stream that made the values.
     let config = Config::new(Bound::rel(1e-4)).with_effort(Effort::Fast);
     let values: Vec<f32> = content("smooth", shapes[0], &mut Random(4)).iter().map(|&v| v as f32).collect();
