@@ -87,8 +87,27 @@ __device__ u64 avalanche(u64 h) {
 }
 __device__ u64 mix(const u8* p, u32 secret) { return fold(word_at(p) ^ secret_at(secret), word_at(p + 8) ^ secret_at(secret + 8)); }
 
-// 17 to 240 bytes: no tile has fewer.
+__device__ u64 swapped(u64 v) {
+  u64 out = 0;
+  for (u32 k = 0; k < 8; ++k) out |= (v >> (8 * k) & 0xff) << (56 - 8 * k);
+  return out;
+}
+__device__ u64 rotated(u64 v, u32 n) { return v << n | v >> (64 - n); }
+
+// 4 to 240 bytes: one value as it is has 7 with what stands before it.
 __device__ u64 hash_of_few(const u8* p, u32 n) {
+  if (n <= 8) {
+    u64 h = ((word_at(p + n - 4) & 0xffffffffull) + (word_at(p) << 32)) ^ secret_at(8) ^ secret_at(16);
+    h ^= rotated(h, 49) ^ rotated(h, 24);
+    h *= 0x9fb21c651e98df25ull;
+    h ^= (h >> 35) + n;
+    h *= 0x9fb21c651e98df25ull;
+    return h ^ h >> 28;
+  }
+  if (n <= 16) {
+    u64 low = word_at(p) ^ secret_at(24) ^ secret_at(32), high = word_at(p + n - 8) ^ secret_at(40) ^ secret_at(48);
+    return avalanche(n + swapped(low) + high + fold(low, high));
+  }
   u64 sum = n * PRIME64_1;
   if (n <= 128) {
     for (i32 k = (i32)((n - 1) / 32); k >= 0; --k) sum += mix(p + 16 * k, 32 * k) + mix(p + n - 16 * (k + 1), 32 * k + 16);
