@@ -7,6 +7,9 @@ use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
 use crate::device::{Coder, Cpu};
+use crate::encode::bytes::Packing;
+#[cfg(feature = "cuda")]
+use crate::encode::bytes::Reader;
 use crate::encode::{bytes, exact, huffman};
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{Field, Float, Values};
@@ -363,6 +366,8 @@ pub fn compress_tile<T: Rows>(
         };
         Ok(match coded {
             Some(coded) if saves_enough(coded.len(), std::mem::size_of_val(values)) => coded,
+            // With this effort nobody looks whether another way of storing them exactly were smaller yet.
+            Some(coded) if config.packing() == Packing::Plain => smaller_or_as_they_are(coded, values),
             coded => smaller_or_exact(coded, values),
         })
     })
@@ -379,7 +384,17 @@ pub(crate) fn smaller_or_exact<T: Rows>(coded: Option<Vec<u8>>, values: &[T]) ->
     coded.filter(|c| c.len() <= exact.len()).unwrap_or(exact)
 }
 
-fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
+/// No tile is larger than its values as they are.
+fn smaller_or_as_they_are<T: Rows>(coded: Vec<u8>, values: &[T]) -> Vec<u8> {
+    if coded.len() <= 2 + std::mem::size_of_val(values) {
+        return coded;
+    }
+    let mut out = exact::as_they_are(&T::values(values.to_vec()));
+    out.insert(0, method::EXACT);
+    out
+}
+
+pub(crate) fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
     let mut out = exact::encode(&T::values(values.to_vec()));
     out.insert(0, method::EXACT);
     out
@@ -470,7 +485,8 @@ impl<T: Rows> Tile<'_, T> {
         let Some(mut encoded) = tile.encode(&logs, found.as_ref(), &stats, bound) else { return Ok(None) };
         encoded.outliers = Outliers::default();
         let decoded_logs = tile.decode_codes(&encoded, found.as_ref())?;
-        let signs = log::signs_to_bytes(self.values);
+        let packing = self.config.packing();
+        let signs = log::signs_to_bytes(self.values, packing);
         let mut decoded: Vec<T> = decoded_logs.iter().map(|&y| log::inverse(y)).collect();
         log::apply_signs(&signs, &mut decoded)?;
         if let Some(found) = &found {
@@ -489,8 +505,8 @@ impl<T: Rows> Tile<'_, T> {
             time(Stage::Check, || self.check(decoded, &outliers, resolved))?;
         }
         // 6. Bytes.
-        let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
-        Ok(Some(encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes::<T>())))
+        let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
+        Ok(Some(encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes_in::<T>(packing))))
     }
 
     fn encode(&self, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
@@ -551,11 +567,11 @@ impl<T: Rows> Tile<'_, T> {
         let Coded { codes, outliers } = coded;
         // Codes of values stored in runs say nothing: the decoder puts zeros there.
         let bytes = time(Stage::Encode, || match marks {
-            None => huffman::cpu::encode(&codes),
+            None => huffman::cpu::encode(&codes, self.config.packing()),
             Some(marks) => {
                 let marks = predictor.in_coding_order(marks, &self.shape);
                 let kept: Vec<i32> = codes.iter().zip(marks).filter(|(_, m)| !m).map(|(&c, _)| c).collect();
-                huffman::cpu::encode(&kept)
+                huffman::cpu::encode(&kept, self.config.packing())
             }
         });
         Encoded { base, quantizer: *quantizer, method: Method::Huffman(predictor), bytes, outliers }
@@ -567,7 +583,8 @@ impl<T: Rows> Tile<'_, T> {
     }
 
     fn size(&self, encoded: &Encoded<T>) -> usize {
-        encoded.to_bytes(method::DIRECT, &[], &[], &encoded.outliers.to_bytes::<T>()).len()
+        let outliers = encoded.outliers.to_bytes_in::<T>(self.config.packing());
+        encoded.to_bytes(method::DIRECT, &[], &[], &outliers).len()
     }
 
     /// What the decoder will make of the codes.
@@ -620,8 +637,9 @@ impl<T: Rows> Tile<'_, T> {
         if let Some(found) = found {
             outliers = Outliers::merged(&outliers, Some(&found.outliers));
         }
-        let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
-        encoded.to_bytes(method, &specials, &[], &outliers.to_bytes::<T>())
+        let packing = self.config.packing();
+        let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
+        encoded.to_bytes(method, &specials, &[], &outliers.to_bytes_in::<T>(packing))
     }
 }
 
@@ -652,35 +670,23 @@ impl<T: Rows> Encoded<T> {
     }
 }
 
-/// A tile coded elsewhere, as bytes: `codes` as [`huffman::cpu::encode`] gives them, of values, or with `signs` of logarithms.
+/// A tile of codes of type `C` for values of type `T` in which nothing is behind zstd, packed as [`compress_tile`] would have.
+///
+/// # Errors
+/// `Corrupt` if it is no such tile of the Huffman coder.
 #[cfg(feature = "cuda")]
-pub(crate) struct Elsewhere<C> {
-    pub base: C,
-    pub step: C,
-    pub predictor: Box<dyn predict::Predictor<C>>,
-    pub codes: Vec<u8>,
-    pub specials: Specials,
-    pub signs: Option<Vec<u8>>,
-    pub outliers: Outliers,
-}
-
-#[cfg(feature = "cuda")]
-impl<C: Rows> Elsewhere<C> {
-    /// Of values of type `T`.
-    pub fn into_bytes<T: Rows>(self) -> Vec<u8> {
-        let Self { base, step, predictor, codes, specials, signs, outliers } = self;
-        let quantizer = Quantizer::with_step(0.0, step);
-        let listed = outliers.to_bytes::<T>();
-        let encoded = Encoded {
-            base,
-            quantizer,
-            method: Method::Huffman(predictor),
-            bytes: codes,
-            outliers: Outliers::default(),
-        };
-        let method = if signs.is_some() { method::LOG } else { method::DIRECT };
-        encoded.to_bytes(method, &specials.to_bytes(), &signs.unwrap_or_default(), &listed)
+pub(crate) fn pack_tile<C: Rows, T: Rows>(plain: &[u8], shape: &[usize], n: usize) -> Result<Vec<u8>> {
+    let mut reader = Reader::new(plain);
+    let method = reader.byte()?;
+    let parts = crate::decompress::Parts::<C, T>::read(reader, method == method::LOG, shape, n)?;
+    let mut signs = Vec::new();
+    if !parts.signs.is_empty() {
+        bytes::put_packed(&mut signs, &Reader::new(parts.signs).packed(2 * n + 16)?);
     }
+    let crate::decompress::Head { base, quantizer, method: by, specials } = parts.head;
+    let codes = huffman::cpu::pack_section(parts.codes, n - specials.len())?;
+    let encoded = Encoded { base, quantizer, method: by, bytes: codes, outliers: Outliers::default() };
+    Ok(encoded.to_bytes(method, &specials.to_bytes(), &signs, &parts.outliers.to_bytes::<T>()))
 }
 
 /// A working copy with NaN in marked places.

@@ -2,6 +2,7 @@
 
 use crate::bound::Bound;
 use crate::container::limits;
+use crate::encode::bytes::Packing;
 use crate::error::{Context, Error, Result};
 use crate::field::DType;
 use crate::io::{Schema, Variable};
@@ -194,6 +195,11 @@ impl Config {
     pub fn is_kept_exact(&self, v: &Variable, is_coordinate: bool) -> bool {
         let has_own_bound = self.bounds.keys().any(|name| name.trim_start_matches('/') == v.name());
         v.shape.is_empty() || v.has_several_fill_values() || (!has_own_bound && is_coordinate)
+    }
+
+    /// What goes behind zstd: with effort fast nothing does, so that a GPU's bytes are final before they leave it.
+    pub(crate) fn packing(&self) -> Packing {
+        if self.effort == Effort::Fast { Packing::Plain } else { Packing::Zstd }
     }
 
     /// Values in a tile at most.

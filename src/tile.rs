@@ -161,6 +161,13 @@ pub fn coding_shape(region: &[Range<u64>]) -> Vec<usize> {
     if shape.is_empty() { vec![1] } else { shape }
 }
 
+/// Values of a variable that come before tile `index`, in C order.
+#[cfg(feature = "cuda")]
+pub(crate) fn start(tiling: &Tiling, index: u64) -> u64 {
+    let strides = tiling.shape.iter().rev().scan(1, |stride, &n| Some(std::mem::replace(stride, *stride * n)));
+    tiling.region(index).iter().rev().zip(strides).map(|(r, stride)| r.start * stride).sum()
+}
+
 /// Number of values in a box.
 pub fn region_len(region: &[Range<u64>]) -> u64 {
     region.iter().map(|r| r.end - r.start).product()

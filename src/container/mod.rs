@@ -94,17 +94,33 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// `Usage` if the variable has all its tiles, `Io` if the output refuses.
     pub fn tile(&mut self, coded: &[u8]) -> Result<()> {
-        if coded.len() as u64 > limits::MAX_TILE_BYTES {
-            return Err(Error::usage(format!("a tile of {} bytes: no reader would take it", coded.len())));
+        self.tile_elsewhere(coded.len() as u64, checksum::of_section(kind::TILE, coded))?;
+        self.out.write_all(coded)?;
+        Ok(())
+    }
+
+    /// The same for a tile of `len` bytes that the output has from elsewhere: only what stands before them is written.
+    ///
+    /// # Errors
+    /// As [`Writer::tile`].
+    pub(crate) fn tile_elsewhere(&mut self, len: u64, checksum: u64) -> Result<()> {
+        if len > limits::MAX_TILE_BYTES {
+            return Err(Error::usage(format!("a tile of {len} bytes: no reader would take it")));
         }
         let Some((_, entry)) = self.index.variables.last_mut().filter(|_| self.tiles_left > 0) else {
             return Err(Error::usage("a tile too many"));
         };
-        let len = section::write(&mut self.out, kind::TILE, coded)?;
+        let len = section::write_head(&mut self.out, kind::TILE, len, checksum)?;
         entry.tiles.push((self.at, len));
         self.at += len;
         self.tiles_left -= 1;
         Ok(())
+    }
+
+    /// What has been written to, which may be emptied.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn output(&mut self) -> &mut W {
+        &mut self.out
     }
 
     fn end_variable(&self) -> Result<()> {

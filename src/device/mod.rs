@@ -4,23 +4,36 @@
 //! [`Coder`] only. Fields that are in device memory already go through [`Gpu`] itself.
 //!
 //! Host code of the GPU is in the `cuda.rs` beside each `cpu.rs`, kernels are in `kernels/`, what they share is here: the device and its
-//! kernels ([`Gpu`]), the layout of what both sides know (`layout`), and the order of launches (`encode`, `decode`).
+//! kernels ([`Gpu`]), the layout of what both sides know (`layout`), the order of launches (`encode`, `decode`), fields in device memory
+//! to archives (`fields`), and tiles of the host (`host`).
 
+#[cfg(all(feature = "cuda", feature = "candle-cuda"))]
+mod candle;
 #[cfg(feature = "cuda")]
 mod decode;
 #[cfg(feature = "cuda")]
 mod encode;
 #[cfg(feature = "cuda")]
+mod fields;
+#[cfg(feature = "cuda")]
 mod gpu;
+#[cfg(feature = "cuda")]
+mod host;
 #[cfg(feature = "cuda")]
 pub(crate) mod layout;
 #[cfg(feature = "cuda")]
 mod program;
 
 #[cfg(feature = "cuda")]
+pub(crate) use decode::Stored;
+#[cfg(feature = "cuda")]
+pub use fields::DeviceField;
+#[cfg(feature = "cuda")]
+pub(crate) use fields::{At, Target};
+#[cfg(feature = "cuda")]
 pub use gpu::Gpu;
 #[cfg(feature = "cuda")]
-pub(crate) use gpu::{During, Run};
+pub(crate) use gpu::{Caller, During, Run, memory_device};
 #[cfg(feature = "cuda")]
 pub use program::source;
 
@@ -132,11 +145,11 @@ pub fn open(choice: Choice) -> Result<(Box<dyn Coder>, Option<String>)> {
         Choice::Cpu => Ok((Box::new(Cpu), None)),
         #[cfg(feature = "cuda")]
         Choice::Auto => Ok(match Gpu::open(0) {
-            Ok(gpu) => (Box::new(encode::HostTiles::new(gpu, false)), None),
+            Ok(gpu) => (Box::new(host::HostTiles::new(gpu, false)), None),
             Err(e) => (Box::new(Cpu), Some(format!("no GPU is used: {e}"))),
         }),
         #[cfg(feature = "cuda")]
-        Choice::Cuda(n) => Ok((Box::new(encode::HostTiles::new(Gpu::open(n)?, true)), None)),
+        Choice::Cuda(n) => Ok((Box::new(host::HostTiles::new(Gpu::open(n)?, true)), None)),
         #[cfg(not(feature = "cuda"))]
         Choice::Auto => {
             Ok((Box::new(Cpu), Some("no GPU is used: this residuum was built without the feature cuda".into())))

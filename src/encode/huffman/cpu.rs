@@ -6,7 +6,7 @@ use super::chunk::{Coded, Place, decode_chunk, encode_chunk};
 use super::token::{self, Contexts, N_CONTEXTS, N_RUN, N_TOKENS};
 use super::tokenize::{CONTEXT_SIZE, Placed, Tokens, tokenize};
 use crate::encode::bits::{BitReader, BitWriter};
-use crate::encode::bytes::{self, Reader};
+use crate::encode::bytes::{self, Packing, Reader};
 use crate::error::{Error, Result};
 use crate::scratch::Buffer;
 use multiversion::multiversion;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 const ZSTD_LEVEL: i32 = 1;
 
 /// Codes to bytes.
-pub fn encode(codes: &[i32]) -> Vec<u8> {
+pub fn encode(codes: &[i32], packing: Packing) -> Vec<u8> {
     let contexts = choose_contexts(codes);
     let mut room = Buffer::<Placed>::new(codes.len());
     let chunks: Vec<Tokens<'_>> = codes
@@ -51,7 +51,7 @@ pub fn encode(codes: &[i32]) -> Vec<u8> {
 
     let coded: Vec<Coded> = chunks.par_iter().zip(&coders).map(|(chunk, coder)| encode_chunk(chunk, coder)).collect();
     let chunks: Vec<&[u8]> = coded.iter().map(|c| &c.bytes[..]).collect();
-    let packed = pack_if_it_pays(&chunks);
+    let packed = if packing == Packing::Zstd { pack_if_it_pays(&chunks) } else { None };
     put_chunks(&mut out, &chunks, coded.iter().map(|c| c.lens.clone()), packed.as_deref());
     out
 }
@@ -215,10 +215,10 @@ impl<'a> Head<'a> {
 /// # Errors
 /// `Corrupt` if the section is not that of `n` codes.
 #[cfg(feature = "cuda")]
-pub(crate) fn pack_section(section: Vec<u8>, n: usize) -> Result<Vec<u8>> {
-    let head = Head::read(&section, n)?;
+pub(crate) fn pack_section(section: &[u8], n: usize) -> Result<Vec<u8>> {
+    let head = Head::read(section, n)?;
     let chunks: Vec<&[u8]> = head.places.iter().map(|p| &head.payload[p.stored.clone()]).collect();
-    let Some(packed) = pack_if_it_pays(&chunks) else { return Ok(section) };
+    let Some(packed) = pack_if_it_pays(&chunks) else { return Ok(section.to_vec()) };
     let mut out = section[..head.n_head].to_vec();
     let lens = head.places.iter().map(|p| if p.four { p.streams.to_vec() } else { vec![p.streams[0]] });
     put_chunks(&mut out, &chunks, lens, Some(&packed));
@@ -332,7 +332,7 @@ mod tests {
     fn codes_come_back() {
         for n in [0, 1, 2, 3, 4, 5, 63, 64, 65, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17] {
             for (kind, codes) in samples(n).into_iter().enumerate() {
-                let bytes = encode(&codes);
+                let bytes = encode(&codes, Packing::Zstd);
                 assert!(*decode(&bytes, n).unwrap() == *codes, "{n} codes of kind {kind}");
                 assert!(decode(&bytes, n + CHUNK).is_err());
             }
@@ -343,14 +343,14 @@ mod tests {
     fn threads_change_nothing() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         for codes in samples(3 * CHUNK + 5) {
-            assert!(pool.install(|| encode(&codes)) == encode(&codes));
+            assert!(pool.install(|| encode(&codes, Packing::Zstd)) == encode(&codes, Packing::Zstd));
         }
     }
 
     #[test]
     fn damage_is_an_error_or_other_codes() {
         for codes in samples(CHUNK + 100) {
-            let bytes = encode(&codes);
+            let bytes = encode(&codes, Packing::Zstd);
             let mut state = 1;
             for _ in 0..60 {
                 let mut damaged = bytes.clone();
