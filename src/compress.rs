@@ -3,10 +3,11 @@
 //! [`compress`] takes a field in memory, [`compress_source`] a file of many variables. Both cut variables into tiles and call
 //! [`compress_tile`] for each, which is the pipeline itself: special values, quantizer, predictor, codes, check, bytes.
 
+use crate::awake;
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
-use crate::device::{Coder, Cpu};
+use crate::device::{Coder, Cpu, Uncoded};
 use crate::encode::{bytes, exact, huffman};
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{Field, Float, Values};
@@ -24,6 +25,10 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
+
+mod flight;
+
+use flight::Flight;
 
 /// First byte of a tile: how the rest is to be read.
 pub(crate) mod method {
@@ -77,11 +82,17 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
     let mut writer = Writer::new(out, &schema)?;
     writer.begin(&plan)?;
     let mut rest = field.values();
-    for i in 0..plan.tiling.count() {
+    let tiles = (0..plan.tiling.count()).map(|i| {
         let region = plan.tiling.region(i);
         let (values, later) = rest.split_at(tile::region_len(&region) as usize);
-        writer.tile(&compress_tile(values, &region, &plan.treatment, config)?)?;
         rest = later;
+        (values, region)
+    });
+    let tiles: Vec<_> = tiles.collect();
+    for batch in tile::batches(tiles.iter().map(|t| size_of_val(t.0) as u64), config.tile_bytes) {
+        let compress = |(values, region): &(&[T], Vec<_>)| compress_tile(values, region, &plan.treatment, config);
+        let coded: Vec<_> = tiles[batch].par_iter().with_max_len(1).map(compress).collect();
+        coded.into_iter().try_for_each(|coded| writer.tile(&coded?))?;
     }
     writer.finish()
 }
@@ -148,13 +159,12 @@ pub fn compress_rest<W: Write>(
     if let Some(variable) = source.unreadable().first() {
         return Err(Error::unsupported(variable.reason.clone())).context(|| format!("variable {:?}", variable.name));
     }
-    let mut writer = Writer::new(out, &schema)?;
+    let mut flight = Flight::new(Writer::new(out, &schema)?, coder, config, progress);
     let coordinates = schema.coordinates();
     for (i, variable) in schema.variables.iter().enumerate() {
         let place = || format!("variable {:?}", variable.name());
         if let Some(done) = done.remove(&i) {
-            writer.begin(&done.plan)?;
-            done.tiles.iter().try_for_each(|tile| writer.tile(tile))?;
+            flight.done(done)?;
             continue;
         }
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
@@ -164,29 +174,18 @@ pub fn compress_rest<W: Write>(
         };
         // The values, where a first reading has them all.
         let (plan, mut only) = plan_variable(source, i, coordinates[i], tiling, config).context(place)?;
-        writer.begin(&plan)?;
+        flight.begin(plan.clone());
         for t in 0..plan.tiling.count() {
-            // 2. One tile after the other; within a tile all threads work.
+            // 2. Tiles in order. Small ones are coded side by side; within a large one all threads work.
             let region = plan.tiling.region(t);
             let values = only.take().map_or_else(|| source.read(i, &region), Ok).context(place)?;
             if values.len() as u64 != tile::region_len(&region) {
                 return Err(Error::input("the file holds fewer values than it says")).context(place);
             }
-            let coded = match &values {
-                Values::F32(_) | Values::F64(_) => {
-                    coder.compress(&values, &region, &plan.treatment, config).context(place)?
-                }
-                other => {
-                    exact::check_text(other).context(place)?;
-                    [&[method::EXACT][..], &exact::encode(other)].concat()
-                }
-            };
-            writer.tile(&coded)?;
-            let bytes = tile::region_len(&region) * variable.dtype.size() as u64;
-            progress(Progress { variable: variable.name(), bytes });
+            flight.tile(variable.name(), Uncoded { values, region, treatment: plan.treatment.clone() })?;
         }
     }
-    writer.finish()
+    flight.finish()
 }
 
 /// Plans a variable. Gives its values too, if it read them for that and they are one tile.
@@ -321,7 +320,7 @@ pub fn compress_tile<T: Rows>(
         return Ok(store_exactly(values));
     };
     // Inside the pool, so that each parallel step starts at once.
-    crate::awake::scope(|| {
+    awake::scope(|| {
         let tile = Tile { values, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
         let coded = match *resolved {
             Resolved::Exact => return Ok(store_exactly(values)),
@@ -347,6 +346,12 @@ pub(crate) fn smaller_or_exact<T: Rows>(coded: Option<Vec<u8>>, values: &[T]) ->
     coded.filter(|c| c.len() <= exact.len()).unwrap_or(exact)
 }
 
+/// A tile of values that no bound is for.
+pub(crate) fn store_as_it_is(values: &Values) -> Result<Vec<u8>> {
+    exact::check_text(values)?;
+    Ok([&[method::EXACT][..], &exact::encode(values)].concat())
+}
+
 fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
     let mut out = exact::encode(&T::values(values.to_vec()));
     out.insert(0, method::EXACT);
@@ -359,6 +364,9 @@ pub(crate) fn bins<T: Rows>(stats: &Stats, bound: f64) -> Option<(T, Quantizer<T
     let quantizer = Quantizer::new(bound, stats.max_magnitude());
     quantizer.is_usable().then(|| (T::from_f64(middle), quantizer))
 }
+
+/// Tiles of fewer values may not be worth the fits.
+const LITTLE: usize = 1 << 18;
 
 /// A tile on its way to bytes.
 pub(crate) struct Tile<'a, T> {
@@ -464,21 +472,28 @@ impl<T: Rows> Tile<'_, T> {
         let (base, quantizer) = bins(stats, bound)?;
         // 3., 4. Choose the predictor; predict, quantize, code.
         let marks = self.marks(found);
-        let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
+        let with_contexts = || self.with_contexts(work, marks.as_deref(), base, &quantizer);
+        let with_huffman = || self.with_huffman(work, marks.as_deref(), base, &quantizer);
+        // Where both are tried anyway, side by side.
+        let (by_contexts, by_huffman) = match self.config.predictor {
+            PredictorChoice::Fitted => (with_contexts(), None),
+            _ if work.len() < LITTLE => awake::join(with_contexts, || Some(with_huffman())),
+            _ => (with_contexts(), None),
+        };
         // Little data may not be worth the fits. Where next to nothing is left, they may be most of it, or interpolation between images,
         // which sees both sides, better.
         let n_images = work.len() / self.shape.iter().rev().take(2).product::<usize>().max(1);
         let is_small = |e: &Encoded<T>| {
             let few_bits = e.bytes.len() * 32 < work.len();
-            work.len() < 1 << 18 || few_bits && n_images > 1 || e.method.plan_bytes() * 4 > e.bytes.len()
+            work.len() < LITTLE || few_bits && n_images > 1 || e.method.plan_bytes() * 4 > e.bytes.len()
         };
         match by_contexts {
             Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
             Some(encoded) => {
-                let other = self.with_huffman(work, marks.as_deref(), base, &quantizer);
+                let other = by_huffman.unwrap_or_else(with_huffman);
                 Some(if self.size(&other) < self.size(&encoded) { other } else { encoded })
             }
-            None => Some(self.with_huffman(work, marks.as_deref(), base, &quantizer)),
+            None => Some(by_huffman.unwrap_or_else(with_huffman)),
         }
     }
 

@@ -86,6 +86,23 @@ impl Tiling {
     }
 }
 
+/// Cuts a list of tiles of so many `bytes` into runs to be coded side by side, each of `most` bytes at most, or of a single tile.
+pub(crate) fn batches(bytes: impl IntoIterator<Item = u64>, most: u64) -> Vec<Range<usize>> {
+    let mut batches: Vec<Range<usize>> = vec![];
+    let mut room = 0;
+    for (i, n) in bytes.into_iter().enumerate() {
+        match batches.last_mut().filter(|_| n <= room) {
+            Some(batch) => batch.end = i + 1,
+            None => {
+                batches.push(i..i + 1);
+                room = most;
+            }
+        }
+        room = room.saturating_sub(n);
+    }
+    batches
+}
+
 /// The axes that a predictor sees of a box: those longer than 1, the slowest merged if there are more than five.
 pub fn coding_shape(region: &[Range<u64>]) -> Vec<usize> {
     let mut shape: Vec<usize> = region.iter().map(|r| (r.end - r.start) as usize).filter(|&n| n != 1).collect();
@@ -146,6 +163,12 @@ pub fn copy_overlap<T: Clone>(from: &[T], from_region: &[Range<u64>], to: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batches_keep_order_and_limit() {
+        assert_eq!(batches([3, 3, 3, 9, 20, 1, 0, 1], 10), [0..3, 3..4, 4..5, 5..8]);
+        assert_eq!(batches([], 10), []);
+    }
 
     #[test]
     fn tiles_cover_a_variable_in_order() {
