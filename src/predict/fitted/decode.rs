@@ -6,11 +6,11 @@ use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
 use super::schedule::Schedule;
 use super::site::Weights;
+use crate::awake;
 use crate::encode::bytes::Reader;
 use crate::encode::rans::stream::{Decoder, Table};
 use crate::error::{Error, Result};
 use crate::quantize::Quantizer;
-use rayon::prelude::*;
 
 /// Bytes to values, with the decisions that were read before.
 ///
@@ -91,7 +91,7 @@ pub struct Coding {
 impl Plan {
     /// How codes are coded.
     pub fn coding(&self) -> Coding {
-        let tables = self.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();
+        let tables = awake::map(self.distributions.clone(), usize::MAX, |d| Table::new(usize::from(d)));
         Coding { contexts: self.contexts(), tables }
     }
 }
