@@ -20,6 +20,7 @@ use crate::quantize::log;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::{Found, Specials};
 use crate::quantize::square;
+use crate::similarity;
 use crate::tile::{self, Tiling};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -170,7 +171,7 @@ pub fn compress_rest<W: Write>(
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
         let tiling = match variable.dtype {
             crate::DType::Text => text_tiling(source, i, config).context(place)?,
-            dtype => Tiling::new(&variable.shape, config.max_tile_values(dtype)),
+            _ => tiling_of(source, i, config).context(place)?,
         };
         // The values, where a first reading has them all.
         let (plan, mut only) = plan_variable(source, i, coordinates[i], tiling, config).context(place)?;
@@ -230,6 +231,23 @@ fn plan_variable(
 pub(crate) fn plan_of(source: &mut dyn Source, variable: usize, tiling: Tiling, config: &Config) -> Result<Plan> {
     let is_coordinate = source.schema().coordinates()[variable];
     Ok(plan_variable(source, variable, is_coordinate, tiling, config)?.0)
+}
+
+/// Runs of a variable, or boxes of several steps where steps are more alike than levels.
+fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
+    let v = &source.schema().variables[i];
+    let most = config.max_tile_values(v.dtype);
+    let runs = Tiling::new(&v.shape, most);
+    let Some(boxes) = Tiling::in_steps(&v.shape, most).filter(|_| v.dtype.is_float()) else { return Ok(runs) };
+    // Chunks of the file that reach across many boxes would be read as many times.
+    let axis = boxes.axis as usize;
+    if v.chunks.as_ref().and_then(|c| c.get(axis)).is_some_and(|&n| n > boxes.len) {
+        return Ok(runs);
+    }
+    let fill = source.schema().fill_bits(i);
+    let region = similarity::sample(&boxes.shape);
+    let values = source.read(i, &region)?;
+    Ok(if similarity::steps_are_closer(&values, fill) { boxes } else { runs })
 }
 
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.

@@ -27,6 +27,7 @@ pub mod predict;
 pub mod quantize;
 #[doc(hidden)]
 pub mod scratch;
+mod similarity;
 pub mod tile;
 
 pub use bound::Bound;

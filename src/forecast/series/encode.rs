@@ -66,7 +66,7 @@ pub fn compress(
     for (variable, key) in &group.statics {
         let v = &schema.variables[*variable];
         let place = || format!("variable {:?}", v.name());
-        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1) };
+        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1), steps: None };
         let mut plan = plan_of(source, *variable, tiling, config).context(place)?;
         plan.forecast = beside(&vec![Some(key.clone())]);
         let region = plan.tiling.region(0);
@@ -81,7 +81,7 @@ pub fn compress(
     let mut plans = vec![];
     for member in &group.members {
         let v = &schema.variables[member.variable];
-        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len };
+        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len, steps: None };
         let mut plan =
             plan_of(source, member.variable, tiling, config).context(|| format!("variable {:?}", v.name()))?;
         plan.forecast = beside(&member.keys);
