@@ -538,20 +538,14 @@ fn weigh_features(rows: &[&[u16]], from: usize, w: &[f64], mut x: Vec<&mut [f32]
     let parts: Vec<&[u16]> = (0..rows.len()).map(part).collect();
     guess.fill(w[n_features] as f32);
     for (row, &w) in parts.iter().zip(&w[..n_features]) {
-        guess.iter_mut().zip(*row).for_each(|(g, &x)| *g += w as f32 * f32::from(x));
+        rows::add_feature(guess, w as f32, row);
     }
-    for g in &mut *guess {
-        let at_least = g.max(0.1);
-        *g = 1.0 / (at_least * at_least + 0.2).sqrt();
-    }
+    rows::weights_of_guesses(guess);
     for (k, x) in x.iter_mut().enumerate() {
-        let weighted = |row: &[u16], x: &mut [f32]| {
-            x.iter_mut().zip(row).zip(&*guess).for_each(|((x, &f), w)| *x = f32::from(f) * w);
-        };
         match k.cmp(&n_features) {
-            std::cmp::Ordering::Less => weighted(parts[k], x),
+            std::cmp::Ordering::Less => rows::weigh_feature(parts[k], guess, x),
             std::cmp::Ordering::Equal => x.copy_from_slice(guess),
-            std::cmp::Ordering::Greater => weighted(parts[n_features], x),
+            std::cmp::Ordering::Greater => rows::weigh_feature(parts[n_features], guess, x),
         }
     }
 }

@@ -61,6 +61,31 @@ pub fn weigh(x: &mut [f32], weights: &[f32]) {
     }
 }
 
+/// `guess += w · x`
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn add_feature(guess: &mut [f32], w: f32, x: &[u16]) {
+    for (g, &x) in guess.iter_mut().zip(x) {
+        *g += w * f32::from(x);
+    }
+}
+
+/// Guesses become the roots of their weights in the fit of a guess: relative errors count.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn weights_of_guesses(guesses: &mut [f32]) {
+    for g in guesses {
+        let at_least = if *g > 0.1 { *g } else { 0.1 };
+        *g = 1.0 / (at_least * at_least + 0.2).sqrt();
+    }
+}
+
+/// `out = weight · x`
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn weigh_feature(x: &[u16], weights: &[f32], out: &mut [f32]) {
+    for ((out, &x), &w) in out.iter_mut().zip(x).zip(weights) {
+        *out = f32::from(x) * w;
+    }
+}
+
 /// Weights of values by the sum of the sizes of the nearest codes: `√(½ / (s² + ¼))`, with `s` a guess of the magnitude.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
 pub fn weights_of_sizes(near: &[u16], n_near: f32, weights: &mut [f32]) {
