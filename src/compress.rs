@@ -77,7 +77,7 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
     let plan = Plan {
         variable: 0,
         treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
-        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE)),
+        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape)),
         forecast: None,
     };
     let mut writer = Writer::new(out, &schema)?;
@@ -236,7 +236,7 @@ pub(crate) fn plan_of(source: &mut dyn Source, variable: usize, tiling: Tiling, 
 /// Runs of a variable, or boxes of several steps where steps are more alike than levels.
 fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
     let v = &source.schema().variables[i];
-    let most = config.max_tile_values(v.dtype);
+    let most = config.max_tile_values(v.dtype, &v.shape);
     let runs = Tiling::new(&v.shape, most);
     let Some(boxes) = Tiling::in_steps(&v.shape, most).filter(|_| v.dtype.is_float()) else { return Ok(runs) };
     // Chunks of the file that reach across many boxes would be read as many times.
@@ -253,7 +253,7 @@ fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tilin
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
 fn text_tiling(source: &mut dyn Source, variable: usize, config: &Config) -> Result<Tiling> {
     let shape = source.schema().variables[variable].shape.clone();
-    let mut most = config.max_tile_values(crate::DType::Text).min(exact::MAX_TILE_TEXTS);
+    let mut most = config.max_tile_values(crate::DType::Text, &shape).min(exact::MAX_TILE_TEXTS);
     loop {
         let tiling = Tiling::new(&shape, most);
         let mut cut = None;

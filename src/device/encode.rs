@@ -82,7 +82,7 @@ impl Gpu {
         let schema = Schema::single(Format::Raw, "data", T::DTYPE, &shape);
         let bound = config.bound_of("data");
         bound.check()?;
-        let tiling = Tiling::new(&shape, config.max_tile_values(T::DTYPE));
+        let tiling = Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape));
         let fill = fill.map(Float::to_bits);
         let n_tiles = tiling.count();
         // What can be said without the values: a bound that does not need their range, or that is not lossy at all.

@@ -66,7 +66,8 @@ pub fn compress(
     for (variable, key) in &group.statics {
         let v = &schema.variables[*variable];
         let place = || format!("variable {:?}", v.name());
-        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1), steps: None };
+        let tiling =
+            Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1), steps: None };
         let mut plan = plan_of(source, *variable, tiling, config).context(place)?;
         plan.forecast = beside(&vec![Some(key.clone())]);
         let region = plan.tiling.region(0);
