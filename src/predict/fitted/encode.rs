@@ -45,7 +45,7 @@ pub fn encode<T: Rows>(
 ) -> Encoded {
     let schedule = Schedule::new(shape);
     let taps = plan::taps(&schedule);
-    let (lattices, n_streams) = (schedule.lattices, n_streams(values.len()));
+    let (lattices, n_streams) = (schedule.lattices, n_streams(&schedule));
     let pixels = lattices.ny * lattices.nx;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap, base, step: q.step };
     let mut plan = Plan { wrap, n_streams, ..Plan::default() };
@@ -140,10 +140,15 @@ fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<T, Encoder<'_, T>>>) -> Enc
     Encoded { plan, bytes, outliers: Outliers::from_unsorted(misses) }
 }
 
-/// Streams are tasks of the decoder, and each costs some 70 bytes.
-fn n_streams(n_values: usize) -> usize {
+/// Streams are tasks of the decoder, and each costs some 70 bytes: two where phases are long enough to be shared, more in large tiles.
+fn n_streams(schedule: &Schedule) -> usize {
     const VALUES: usize = 1 << 18;
-    (n_values / VALUES).clamp(1, plan::MAX_STREAMS).next_power_of_two()
+    /// Pixels of images whose finest phases two threads can share.
+    const SHARED: usize = 1 << 12;
+    let pixels = schedule.lattices.ny * schedule.lattices.nx;
+    let n_values = pixels * schedule.images.len();
+    let least = if pixels >= SHARED && n_values >= VALUES / 2 { 2 } else { 1 };
+    (n_values / VALUES).clamp(least, plan::MAX_STREAMS).next_power_of_two()
 }
 
 /// Most codes of each stream.
