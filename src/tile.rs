@@ -149,8 +149,8 @@ impl Tiling {
 /// Values in a tile of a long series of small images at most, for the fitted predictor; `u64::MAX` for variables of other shapes. Threads have
 /// nothing to share within such images, so that they need tiles to share, and whoever wants one step should not have to decode a year.
 pub(crate) fn most_of_series(shape: &[u64]) -> u64 {
-    /// Pixels of images that threads can share.
-    const SHARED: u64 = 1 << 12;
+    /// Pixels of images that the predictor takes and threads can not share.
+    const SMALL: Range<u64> = 1 << 9..1 << 12;
     /// Steps of a tile at least: its first images have none beside them, and its weights are worth one more.
     const STEPS: u64 = 64;
     /// Values of a tile, at least and about.
@@ -159,7 +159,7 @@ pub(crate) fn most_of_series(shape: &[u64]) -> u64 {
     let axes: Vec<u64> = shape.iter().copied().filter(|&n| n != 1).collect();
     let [steps, .., ny, nx] = axes[..] else { return u64::MAX };
     let a_step = axes[1..].iter().fold(1, |n: u64, &d| n.saturating_mul(d)).max(1);
-    let is_small = ny.saturating_mul(nx) < SHARED;
+    let is_small = SMALL.contains(&ny.saturating_mul(nx));
     if !is_small || steps < 2 * STEPS || steps.saturating_mul(a_step) < 2 * LEAST {
         return u64::MAX;
     }
@@ -257,7 +257,7 @@ mod tests {
             (&[8760, 33, 49], 14),
             (&[8760, 5, 33, 49], 68),
             (&[120, 33, 49], 1),
-            (&[240, 3, 49], 1),
+            (&[24000, 3, 49], 1),
             (&[240, 180, 360], 1),
             (&[240, 1617], 1),
             (&[6, 10, 50, 50], 1),
