@@ -384,7 +384,7 @@ pub(crate) fn bins<T: Rows>(stats: &Stats, bound: f64) -> Option<(T, Quantizer<T
 }
 
 /// Tiles of fewer values may not be worth the fits.
-const LITTLE: usize = 1 << 18;
+const LITTLE: usize = 1 << 17;
 
 /// A tile on its way to bytes.
 pub(crate) struct Tile<'a, T> {
@@ -503,7 +503,12 @@ impl<T: Rows> Tile<'_, T> {
         let n_images = work.len() / self.shape.iter().rev().take(2).product::<usize>().max(1);
         let is_small = |e: &Encoded<T>| {
             let few_bits = e.bytes.len() * 32 < work.len();
-            work.len() < LITTLE || few_bits && n_images > 1 || e.method.plan_bytes() * 4 > e.bytes.len()
+            // Of what is mostly noise fits leave as much as interpolation.
+            let many_bits = e.bytes.len() * 2 > work.len();
+            work.len() < LITTLE
+                || work.len() < 2 * LITTLE && many_bits
+                || few_bits && n_images > 1
+                || e.method.plan_bytes() * 4 > e.bytes.len()
         };
         match by_contexts {
             Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
