@@ -59,7 +59,14 @@ impl Table {
     fn token(&self, slot: u32) -> (usize, u32) {
         // Mostly the first token of the bucket or the next one: a sum instead of a branch that nobody can foresee.
         let first = usize::from(self.buckets[(slot >> BUCKET_SHIFT) as usize % N_BUCKETS]) % N_TOKENS;
-        let mut token = first + usize::from(slot >= self.spans[first] >> 16);
+        let token = first + usize::from(slot >= self.spans[first] >> 16);
+        let span = self.spans[token % N_TOKENS];
+        if slot < span >> 16 { (token, span) } else { self.later_token(slot, token) }
+    }
+
+    /// The same, where buckets hold many tokens.
+    #[cold]
+    fn later_token(&self, slot: u32, mut token: usize) -> (usize, u32) {
         let mut span = self.spans[token % N_TOKENS];
         while slot >= span >> 16 && token < ESCAPE {
             token += 1;
@@ -207,18 +214,23 @@ impl<'a> Decoder<'a> {
                 &copy
             }
         };
+        let mut tokens = [0u8; LANES];
         let mut n_read = 0;
-        for ((code, &context), state) in codes.iter_mut().zip(contexts).zip(&mut self.states[self.at..]) {
-            let (token, next, took) = tables[usize::from(context)].take(*state, words[n_read % LANES]);
+        for ((token, &context), state) in tokens.iter_mut().zip(contexts).zip(&mut self.states[self.at..]) {
+            let (read, next, took) = tables[usize::from(context)].take(*state, words[n_read % LANES]);
             *state = next;
             n_read += usize::from(took);
-            *code = if token < token::FIRST_RANGE {
-                token::DIRECT_CODES[token]
-            } else {
-                token::join(token, self.plain.take(token::n_plain(token)))
-            };
+            *token = read as u8;
         }
         self.n_read += n_read;
+        if token::to_codes(&tokens[..codes.len()], codes) {
+            for (code, &token) in codes.iter_mut().zip(&tokens) {
+                let token = usize::from(token);
+                if token >= token::FIRST_RANGE {
+                    *code = token::join(token, self.plain.take(token::n_plain(token)));
+                }
+            }
+        }
         self.at = (self.at + codes.len()) % LANES;
     }
 

@@ -281,7 +281,7 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
 }
 
 /// Values of a phase that are worth a thread.
-const ENOUGH: usize = 1 << 9;
+const ENOUGH: usize = 1 << 8;
 
 /// Values of a run, about: long enough to hide what a kernel costs, short enough for the first cache.
 const RUN: usize = 1 << 10;

@@ -36,6 +36,26 @@ impl Equations {
 
 /// Values whose products are taken at once.
 const BATCH: usize = 256;
+/// Threads that a batch is worth, where there is one at a time.
+const SHARES: usize = 2;
+
+/// [`rows::products`] in so many shares of about equal work.
+fn multiply(x: &[f32], n_rows: usize, stride: usize, len: usize, mut g: &mut [f64], n_shares: usize) {
+    if n_shares < 2 {
+        return rows::products(x, n_rows, stride, len, g);
+    }
+    // Row `a` has `a` products, so that the first pair goes with the last.
+    let pairs =
+        (0..n_rows).step_by(2).filter_map(|a| g.split_off_mut(..rows::pair_len(n_rows, a)).map(|pair| (a, pair)));
+    let mut shares: Vec<Vec<(usize, &mut [f64])>> = (0..n_shares).map(|_| vec![]).collect();
+    for (k, pair) in pairs.enumerate() {
+        let turn = k % (2 * n_shares);
+        shares[turn.min(2 * n_shares - 1 - turn)].push(pair);
+    }
+    awake::for_each(shares, n_shares, |pairs| {
+        pairs.into_iter().for_each(|(a, pair)| rows::products_of_pair(x, n_rows, stride, len, a, pair));
+    });
+}
 
 /// Equations of a band of rows.
 #[derive(Clone, Debug)]
@@ -48,12 +68,12 @@ struct Band {
 }
 
 impl Band {
-    /// Multiplies what is pending.
-    fn flush(&mut self, n_rows: usize) {
+    /// Multiplies what is pending, on as many threads as there are shares.
+    fn flush(&mut self, n_rows: usize, n_shares: usize) {
         if self.n_pending > 0 {
             let len = self.n_pending.next_multiple_of(rows::LANES);
             self.pending.chunks_exact_mut(BATCH).for_each(|row| row[self.n_pending..len].fill(0.0));
-            rows::products(&self.pending, n_rows, BATCH, len, &mut self.equations.g);
+            multiply(&self.pending, n_rows, BATCH, len, &mut self.equations.g, n_shares);
             self.n_pending = 0;
         }
     }
@@ -110,7 +130,9 @@ impl Samples {
 
     /// Closes the equations for a fit: they stand for `count` values.
     pub fn close(&mut self, count: f64) {
-        self.bands.iter_mut().for_each(|band| band.flush(self.candidates.len() + 1));
+        let (n_rows, n_bands) = (self.candidates.len() + 1, self.bands.len());
+        let n_shares = if n_bands == 1 { SHARES } else { 1 };
+        awake::for_each(self.bands.iter_mut().collect(), n_bands, |band: &mut Band| band.flush(n_rows, n_shares));
         let n: f64 = self.bands.iter().map(|band| band.equations.n).sum();
         self.share = count * self.n_rounds as f64 / n.max(1.0);
     }
@@ -183,7 +205,8 @@ pub fn sample_equations<T: Rows>(
     let of_band = |(k, band): (usize, &mut Band)| {
         let first = pieces.partition_point(|p| p.0 * n_bands / n_rows < k);
         let last = pieces.partition_point(|p| p.0 * n_bands / n_rows <= k);
-        sample_band(site, truth, &pieces[first..last], &samples.candidates, band);
+        let n_shares = if n_bands == 1 { SHARES } else { 1 };
+        sample_band(site, truth, &pieces[first..last], &samples.candidates, band, n_shares);
     };
     let n: usize = pieces.iter().map(|p| p.1.len()).sum();
     awake::for_each(samples.bands.iter_mut().enumerate().collect(), n / ENOUGH, of_band);
@@ -195,6 +218,7 @@ fn sample_band<T: Rows>(
     pieces: &[(usize, Range<usize>)],
     candidates: &[u8],
     band: &mut Band,
+    n_shares: usize,
 ) {
     let n_taps = candidates.len();
     let (mut mean, mut values) = ([T::default(); BATCH], [T::default(); BATCH]);
@@ -205,7 +229,7 @@ fn sample_band<T: Rows>(
         let mut start = span.start;
         while start < span.end {
             if band.n_pending == BATCH {
-                band.flush(n_taps + 1);
+                band.flush(n_taps + 1, n_shares);
             }
             let len = (span.end - start).min(BATCH - band.n_pending);
             let site = site.at(*i, start, len);
@@ -505,14 +529,7 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
                 weigh_features(&rows, k * GUESS_BLOCK, &w, x);
             });
             let mut g = vec![0.0; (n + 1) * (n + 2) / 2];
-            let mut rest = &mut g[..];
-            let mut pairs = vec![];
-            for a in (0..=n).step_by(2) {
-                pairs.extend(rest.split_off_mut(..rows::pair_len(n + 1, a)).map(|pair| (a, pair)));
-            }
-            awake::for_each(pairs, n_samples / GUESS_BLOCK, |(a, pair)| {
-                rows::products_of_pair(&x, n + 1, len, len, a, pair);
-            });
+            multiply(&x, n + 1, len, len, &mut g, (n_samples / GUESS_BLOCK).min(SHARES));
             let at = |i: usize, j: usize| g[i * (i + 1) / 2 + j];
             let trace: f64 = (0..n).map(|k| at(k, k)).sum();
             let mut a = vec![0.0; n * n];
