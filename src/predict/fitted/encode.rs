@@ -140,14 +140,14 @@ fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<T, Encoder<'_, T>>>) -> Enc
     Encoded { plan, bytes, outliers: Outliers::from_unsorted(misses) }
 }
 
-/// Streams are tasks of the decoder, and each costs some 70 bytes: two where phases are long enough to be shared, more in large tiles.
+/// Streams are tasks of the decoder, and each costs some 100 bytes: two where phases are long enough to be shared, more in large tiles.
 fn n_streams(schedule: &Schedule) -> usize {
     const VALUES: usize = 1 << 18;
     /// Pixels of images whose finest phases two threads can share.
     const SHARED: usize = 1 << 12;
     let pixels = schedule.lattices.ny * schedule.lattices.nx;
     let n_values = pixels * schedule.images.len();
-    let least = if pixels >= SHARED && n_values >= VALUES / 2 { 2 } else { 1 };
+    let least = if pixels >= SHARED && n_values >= VALUES { 2 } else { 1 };
     (n_values / VALUES).clamp(least, plan::MAX_STREAMS).next_power_of_two()
 }
 
