@@ -84,7 +84,8 @@ impl<'a, T: Rows> Decoding<'a, T> {
 
 /// What plan says of codes, ready for use: the context of each bucket, the distribution of each context.
 pub struct Coding {
-    contexts: [u8; N_BUCKETS + 2],
+    /// By bucket; as long as any byte may ask.
+    contexts: [u8; 256],
     tables: Vec<Table>,
 }
 
@@ -92,7 +93,9 @@ impl Plan {
     /// How codes are coded.
     pub fn coding(&self) -> Coding {
         let tables = awake::map(self.distributions.clone(), usize::MAX, |d| Table::new(usize::from(d)));
-        Coding { contexts: self.contexts(), tables }
+        let mut contexts = [0; 256];
+        contexts[..N_BUCKETS + 2].copy_from_slice(&self.contexts());
+        Coding { contexts, tables }
     }
 }
 
