@@ -3,10 +3,11 @@
 //! [`compress`] takes a field in memory, [`compress_source`] a file of many variables. Both cut variables into tiles and call
 //! [`compress_tile`] for each, which is the pipeline itself: special values, quantizer, predictor, codes, check, bytes.
 
+use crate::awake;
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
-use crate::device::{Coder, Cpu};
+use crate::device::{Coder, Cpu, Uncoded};
 use crate::encode::bytes::Packing;
 #[cfg(feature = "cuda")]
 use crate::encode::bytes::Reader;
@@ -30,6 +31,10 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
+
+mod flight;
+
+use flight::Flight;
 
 /// First byte of a tile: how the rest is to be read.
 pub(crate) mod method {
@@ -77,17 +82,23 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
     let plan = Plan {
         variable: 0,
         treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
-        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE)),
+        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape)),
         forecast: None,
     };
     let mut writer = Writer::new(out, &schema)?;
     writer.begin(&plan)?;
     let mut rest = field.values();
-    for i in 0..plan.tiling.count() {
+    let tiles = (0..plan.tiling.count()).map(|i| {
         let region = plan.tiling.region(i);
         let (values, later) = rest.split_at(tile::region_len(&region) as usize);
-        writer.tile(&compress_tile(values, &region, &plan.treatment, config)?)?;
         rest = later;
+        (values, region)
+    });
+    let tiles: Vec<_> = tiles.collect();
+    for batch in tile::batches(tiles.iter().map(|t| size_of_val(t.0) as u64), config.tile_bytes) {
+        let compress = |(values, region): &(&[T], Vec<_>)| compress_tile(values, region, &plan.treatment, config);
+        let coded: Vec<_> = tiles[batch].par_iter().with_max_len(1).map(compress).collect();
+        coded.into_iter().try_for_each(|coded| writer.tile(&coded?))?;
     }
     writer.finish()
 }
@@ -164,14 +175,13 @@ pub fn compress_rest<W: Write>(
         return Err(Error::unsupported(variable.reason.clone())).context(|| format!("variable {:?}", variable.name));
     }
     let Before { mut done, weights } = before;
-    let mut writer = Writer::with_weights(out, &schema, weights.as_deref())?;
+    let mut flight = Flight::new(Writer::with_weights(out, &schema, weights.as_deref())?, coder, config, progress);
     drop(weights);
     let coordinates = schema.coordinates();
     for (i, variable) in schema.variables.iter().enumerate() {
         let place = || format!("variable {:?}", variable.name());
-        if let Some(mut done) = done.remove(&i) {
-            writer.begin(&done.plan)?;
-            (0..done.tiles.len()).try_for_each(|t| writer.tile(&done.tiles.get(t)?))?;
+        if let Some(done) = done.remove(&i) {
+            flight.done(done)?;
             continue;
         }
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
@@ -181,30 +191,19 @@ pub fn compress_rest<W: Write>(
         };
         // The values, where a first reading has them all.
         let (plan, mut only) = plan_variable(source, i, coordinates[i], tiling, config).context(place)?;
-        writer.begin(&plan)?;
+        flight.begin(plan.clone());
         for t in 0..plan.tiling.count() {
-            // 2. One tile after the other; within a tile all threads work.
+            // 2. Tiles in order. Small ones are coded side by side; within a large one all threads work.
             let region = plan.tiling.region(t);
             let read = || time(Stage::Read, || source.read(i, &region));
             let values = only.take().map_or_else(read, Ok).context(place)?;
             if values.len() as u64 != tile::region_len(&region) {
                 return Err(Error::input("the file holds fewer values than it says")).context(place);
             }
-            let coded = match &values {
-                Values::F32(_) | Values::F64(_) => {
-                    coder.compress(&values, &region, &plan.treatment, config).context(place)?
-                }
-                other => {
-                    exact::check_text(other).context(place)?;
-                    [&[method::EXACT][..], &exact::encode(other)].concat()
-                }
-            };
-            time(Stage::Write, || writer.tile(&coded))?;
-            let bytes = tile::region_len(&region) * variable.dtype.size() as u64;
-            progress(Progress { variable: variable.name(), bytes });
+            flight.tile(variable.name(), Uncoded { values, region, treatment: plan.treatment.clone() })?;
         }
     }
-    writer.finish()
+    flight.finish()
 }
 
 /// Plans a variable. Gives its values too, if it read them for that and they are one tile.
@@ -254,7 +253,7 @@ pub(crate) fn plan_of(source: &mut dyn Source, variable: usize, tiling: Tiling, 
 /// Runs of a variable, or boxes of several steps where steps are more alike than levels.
 pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
     let v = &source.schema().variables[i];
-    let most = config.max_tile_values(v.dtype);
+    let most = config.max_tile_values(v.dtype, &v.shape);
     let runs = Tiling::new(&v.shape, most);
     let Some(boxes) = Tiling::in_steps(&v.shape, most).filter(|_| v.dtype.is_float()) else { return Ok(runs) };
     // Chunks of the file that reach across many boxes would be read as many times.
@@ -271,7 +270,7 @@ pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> R
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
 fn text_tiling(source: &mut dyn Source, variable: usize, config: &Config) -> Result<Tiling> {
     let shape = source.schema().variables[variable].shape.clone();
-    let mut most = config.max_tile_values(crate::DType::Text).min(exact::MAX_TILE_TEXTS);
+    let mut most = config.max_tile_values(crate::DType::Text, &shape).min(exact::MAX_TILE_TEXTS);
     loop {
         let tiling = Tiling::new(&shape, most);
         let mut cut = None;
@@ -356,7 +355,7 @@ pub fn compress_tile<T: Rows>(
         return Ok(store_exactly(values));
     };
     // Inside the pool, so that each parallel step starts at once.
-    crate::awake::scope(|| {
+    awake::scope(|| {
         let tile = Tile { values, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
         let coded = match *resolved {
             Resolved::Exact => return Ok(store_exactly(values)),
@@ -384,6 +383,12 @@ pub(crate) fn smaller_or_exact<T: Rows>(coded: Option<Vec<u8>>, values: &[T]) ->
     coded.filter(|c| c.len() <= exact.len()).unwrap_or(exact)
 }
 
+/// A tile of values that no bound is for.
+pub(crate) fn store_as_it_is(values: &Values) -> Result<Vec<u8>> {
+    exact::check_text(values)?;
+    Ok([&[method::EXACT][..], &exact::encode(values)].concat())
+}
+
 /// No tile is larger than its values as they are.
 fn smaller_or_as_they_are<T: Rows>(coded: Vec<u8>, values: &[T]) -> Vec<u8> {
     if coded.len() <= 2 + std::mem::size_of_val(values) {
@@ -406,6 +411,9 @@ pub(crate) fn bins<T: Rows>(stats: &Stats, bound: f64) -> Option<(T, Quantizer<T
     let quantizer = Quantizer::new(bound, stats.max_magnitude());
     quantizer.is_usable().then(|| (T::from_f64(middle), quantizer))
 }
+
+/// Tiles of fewer values may not be worth the fits.
+const LITTLE: usize = 1 << 17;
 
 /// A tile on its way to bytes.
 pub(crate) struct Tile<'a, T> {
@@ -514,21 +522,33 @@ impl<T: Rows> Tile<'_, T> {
         let (base, quantizer) = bins(stats, bound)?;
         // 3., 4. Choose the predictor; predict, quantize, code.
         let marks = self.marks(found);
-        let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
+        let with_contexts = || self.with_contexts(work, marks.as_deref(), base, &quantizer);
+        let with_huffman = || self.with_huffman(work, marks.as_deref(), base, &quantizer);
+        // Where both are tried anyway, side by side.
+        let (by_contexts, by_huffman) = match self.config.predictor {
+            PredictorChoice::Fitted => (with_contexts(), None),
+            _ if work.len() < LITTLE => awake::join(with_contexts, || Some(with_huffman())),
+            _ => (with_contexts(), None),
+        };
         // Little data may not be worth the fits. Where next to nothing is left, they may be most of it, or interpolation between images,
         // which sees both sides, better.
         let n_images = work.len() / self.shape.iter().rev().take(2).product::<usize>().max(1);
         let is_small = |e: &Encoded<T>| {
             let few_bits = e.bytes.len() * 32 < work.len();
-            work.len() < 1 << 18 || few_bits && n_images > 1 || e.method.plan_bytes() * 4 > e.bytes.len()
+            // Of what is mostly noise fits leave as much as interpolation.
+            let many_bits = e.bytes.len() * 2 > work.len();
+            work.len() < LITTLE
+                || work.len() < 2 * LITTLE && many_bits
+                || few_bits && n_images > 1
+                || e.method.plan_bytes() * 4 > e.bytes.len()
         };
         match by_contexts {
             Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
             Some(encoded) => {
-                let other = self.with_huffman(work, marks.as_deref(), base, &quantizer);
+                let other = by_huffman.unwrap_or_else(with_huffman);
                 Some(if self.size(&other) < self.size(&encoded) { other } else { encoded })
             }
-            None => Some(self.with_huffman(work, marks.as_deref(), base, &quantizer)),
+            None => Some(by_huffman.unwrap_or_else(with_huffman)),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::encode::bytes::Packing;
 use crate::error::{Context, Error, Result};
 use crate::field::DType;
 use crate::io::{Schema, Variable};
+use crate::tile;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -202,8 +203,14 @@ impl Config {
         if self.effort == Effort::Fast { Packing::Plain } else { Packing::Zstd }
     }
 
-    /// Values in a tile at most.
-    pub(crate) fn max_tile_values(&self, dtype: DType) -> u64 {
-        (self.tile_bytes / dtype.size().max(1) as u64).clamp(1 << 12, limits::MAX_TILE_VALUES / 4)
+    /// Values in a tile of a variable of `shape` at most.
+    pub(crate) fn max_tile_values(&self, dtype: DType, shape: &[u64]) -> u64 {
+        let most = (self.tile_bytes / dtype.size().max(1) as u64).clamp(1 << 12, limits::MAX_TILE_VALUES / 4);
+        let is_fitted = match self.predictor {
+            PredictorChoice::Fitted => true,
+            PredictorChoice::Auto => self.effort != Effort::Fast,
+            _ => false,
+        };
+        if is_fitted && dtype.is_float() { most.min(tile::most_of_series(shape)) } else { most }
     }
 }
