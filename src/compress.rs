@@ -523,7 +523,9 @@ impl<T: Rows> Tile<'_, T> {
         let budget = match (self.config.predictor, self.config.effort) {
             (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => fitted::learn::Budget::BALANCED,
             (PredictorChoice::Auto | PredictorChoice::Forecast, Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast, Effort::Best) => fitted::learn::Budget::BEST,
+            (PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast, Effort::Best) => {
+                fitted::learn::Budget::BEST
+            }
             _ => return None,
         };
         if !fitted::is_worthwhile(&self.shape) {

@@ -58,7 +58,9 @@ impl<W: Write> Writer<W> {
         bytes::put_packed(&mut payload, &plain);
         if let Some(weights) = weights.filter(|w| w.len() as u64 > limits::MAX_WEIGHTS_BYTES) {
             let (n, most) = (weights.len() as u64 >> 20, limits::MAX_WEIGHTS_BYTES >> 20);
-            return Err(Error::usage(format!("weights of {n} MiB are kept apart: an archive holds at most {most} MiB")));
+            return Err(Error::usage(format!(
+                "weights of {n} MiB are kept apart: an archive holds at most {most} MiB"
+            )));
         }
         let version = if weights.is_some() { section::VERSION_WITH_WEIGHTS } else { VERSION };
         section::write_header(&mut out, version)?;

@@ -89,7 +89,10 @@ impl Group {
         let mut roles: Vec<(usize, Role)> = vec![];
         for (c, (i, _)) in candidates.iter().enumerate() {
             if place(c) == Some(pair) {
-                roles.push((*i, keys.iter().zip(&owners).filter(|(_, o)| o.0 == c).map(|(k, _)| Some(k.clone())).collect()));
+                roles.push((
+                    *i,
+                    keys.iter().zip(&owners).filter(|(_, o)| o.0 == c).map(|(k, _)| Some(k.clone())).collect(),
+                ));
             }
         }
         Self::new(schema, &roles, read).map(Some)
@@ -122,11 +125,7 @@ impl Group {
                 Some(t) if *time.get_or_insert(t) != t => {
                     return Err(Error::input("is not at the times of the other fields of the model")).context(name);
                 }
-                Some(_) => members.push(Member {
-                    variable: *i,
-                    name: format!("{:?}", v.name()),
-                    keys: keys.clone(),
-                }),
+                Some(_) => members.push(Member { variable: *i, name: format!("{:?}", v.name()), keys: keys.clone() }),
                 None => statics.extend(keys.iter().flatten().take(1).map(|key| (*i, key.clone()))),
             }
         }
@@ -279,12 +278,7 @@ fn floats(schema: &Schema, variable: Option<usize>, read: &mut dyn FnMut(usize) 
 
 /// Levels in hPa; those of a model, which are parts of the pressure at the ground, in thousandths.
 /// Levels without a coordinate, or whose places in these units are the same, go by their number, below any pressure.
-fn levels(
-    schema: &Schema,
-    dimension: u32,
-    n: u64,
-    read: &mut dyn FnMut(usize) -> Result<Values>,
-) -> Result<Vec<u32>> {
+fn levels(schema: &Schema, dimension: u32, n: u64, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<u32>> {
     let by_number = || (0..n as u32).map(|k| NUMBERED + k).collect();
     let Some(c) = coordinate(schema, dimension) else { return Ok(by_number()) };
     let values = floats(schema, Some(c), read)?;

@@ -108,7 +108,8 @@ impl Decoder {
             for (member, coded) in self.group.members.iter().zip(members) {
                 let len = coded.tiling.len as usize;
                 let tile = tile - (step - s).div_ceil(len) as u64;
-                let place = self.places.get(&(member.variable, tile)).ok_or_else(|| Error::corrupt("tile is missing"))?;
+                let place =
+                    self.places.get(&(member.variable, tile)).ok_or_else(|| Error::corrupt("tile is missing"))?;
                 let n = coded.tiling.shape[1..].iter().product::<u64>() as usize;
                 let bytes = n * coded.dtype.size();
                 let bytes = self.spool.part(place.0, (s % len * bytes) as u64, bytes)?;

@@ -76,7 +76,8 @@ pub fn compress(
     for (variable, key) in &group.statics {
         let v = &schema.variables[*variable];
         let place = || format!("variable {:?}", v.name());
-        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1), steps: None };
+        let tiling =
+            Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1), steps: None };
         let mut plan = plan_of(source, *variable, tiling, config).context(place)?;
         plan.forecast = beside(&vec![Some(key.clone())], plan.tiling.len);
         let region = plan.tiling.region(0);
@@ -194,6 +195,7 @@ fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64
     len = len.min(MAX_VALUES / all.max(1)).min(keyframe.unwrap_or(u64::MAX)).max(1);
     let interval = match keyframe {
         Some(keyframe) => keyframe - keyframe % len,
+        None if len == n_steps => len,
         None => MIN_INTERVAL.div_ceil(len) * len,
     };
     Ok((len, interval))
@@ -279,13 +281,11 @@ impl Work<'_> {
             for (m, candidate) in candidates.iter().enumerate() {
                 if let (None, None, Some(plain)) = (candidate, &decoded_plain[m], &plain[m]) {
                     let (dtype, treatment) = (values[m].dtype(), &self.plans[m].treatment);
-                    decoded_plain[m] =
-                        Some(crate::decompress::decompress_tile(plain, dtype, treatment, &regions[m])?);
+                    decoded_plain[m] = Some(crate::decompress::decompress_tile(plain, dtype, treatment, &regions[m])?);
                 }
             }
             let mut at_work = past.clone();
-            let coded =
-                self.closed_loop(&candidates, &decoded_plain, &likely, &mut at_work, first, n_steps, budget)?;
+            let coded = self.closed_loop(&candidates, &decoded_plain, &likely, &mut at_work, first, n_steps, budget)?;
             let mut is_final = true;
             for (m, coded) in coded.iter().enumerate() {
                 if let (Some(coded), Some(plain)) = (coded, &plain[m])
@@ -452,13 +452,7 @@ struct Ready<'v, T: Rows> {
 }
 
 impl<'v, T: Rows> Ready<'v, T> {
-    fn new(
-        values: &'v [T],
-        shape: [usize; 4],
-        fill: Option<T>,
-        asked: Asked,
-        has_forecast: &[bool],
-    ) -> Option<Self> {
+    fn new(values: &'v [T], shape: [usize; 4], fill: Option<T>, asked: Asked, has_forecast: &[bool]) -> Option<Self> {
         if !has_forecast.contains(&true) {
             return None;
         }
@@ -473,20 +467,7 @@ impl<'v, T: Rows> Ready<'v, T> {
         let marks = found.as_ref().filter(|f| !f.specials.is_empty()).map(|f| f.specials.marks(values.len()));
         let layout = Layout::new(shape, has_forecast);
         let (has_forecast, agreement) = (has_forecast.to_vec(), Agreement::EXACT);
-        Some(Self {
-            values,
-            fill,
-            asked,
-            found,
-            work,
-            marks,
-            base,
-            quantizer,
-            stats,
-            layout,
-            has_forecast,
-            agreement,
-        })
+        Some(Self { values, fill, asked, found, work, marks, base, quantizer, stats, layout, has_forecast, agreement })
     }
 }
 
@@ -602,9 +583,8 @@ impl<T: Rows> Run for Running<'_, T> {
             found.specials.apply(&mut decoded);
             found.outliers.apply(&mut decoded);
         }
-        let near_fill = ready
-            .fill
-            .is_some_and(|f| (ready.stats.min - bound..=ready.stats.max + bound).contains(&f.to_f64()));
+        let near_fill =
+            ready.fill.is_some_and(|f| (ready.stats.min - bound..=ready.stats.max + bound).contains(&f.to_f64()));
         if config.verify || near_fill {
             tile.keep_off_fill(&decoded, &mut outliers);
             tile.check(decoded, &outliers, &resolved)?;
