@@ -281,7 +281,7 @@ pub struct SuggestArgs {
     #[arg(long, value_name = "MODE:VALUE", value_parser = bound)]
     pub bound: Vec<Bound>,
     /// Values of each variable that are looked at, at most.
-    #[arg(long, value_name = "MIB", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub sample_mib: u64,
     /// Shape of a raw input, slowest dimension first: 12,181,360.
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', requires = "dtype")]

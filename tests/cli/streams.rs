@@ -100,7 +100,10 @@ fn boxes_of_steps_come_out_front_to_back() {
     assert!(part == expected);
     for format in ["npy", "netcdf4", "netcdf3", "zarr3"] {
         folder.works(&format!("decompress t.f32.rsd --format {format} -o {format}"));
-        folder.works(&format!("verify {format} t.f32.rsd"));
+        let mut source = residuum::io::open(&folder.path(format), &Default::default()).unwrap();
+        let fields = source.schema().variables.iter().position(|v| v.shape.len() == 4);
+        let values = source.read(fields.unwrap(), &[0..6, 0..5, 0..64, 0..1024]).unwrap();
+        assert!(values.as_bytes() == restored, "{format}");
     }
     // What is whole of an incomplete archive: steps of which all levels are there.
     let archive = folder.bytes("t.f32.rsd");
