@@ -20,6 +20,7 @@ use crate::quantize::outlier::Outliers;
 use crate::quantize::special::{Found, Specials};
 use crate::quantize::square;
 use crate::similarity;
+use crate::spool::Spool;
 use crate::stages::{Stage, time};
 use crate::tile::{self, Tiling};
 use rayon::prelude::*;
@@ -122,7 +123,7 @@ pub fn compress_source_with<W: Write>(
     coder: &mut dyn Coder,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<W> {
-    compress_rest(source, out, config, coder, BTreeMap::new(), progress)
+    compress_rest(source, out, config, coder, Before::default(), progress)
 }
 
 /// A variable that was compressed before.
@@ -130,10 +131,19 @@ pub struct Done {
     /// What was decided.
     pub plan: Plan,
     /// Its tiles.
-    pub tiles: Vec<Vec<u8>>,
+    pub tiles: Spool,
 }
 
-/// The same with some variables, by their index, `done` before: those that a model forecasts together.
+/// What was done before an archive is written.
+#[derive(Default)]
+pub struct Before {
+    /// Variables by their index: those that a model forecasts together.
+    pub done: BTreeMap<usize, Done>,
+    /// Weights of that model that go into the archive.
+    pub weights: Option<Vec<u8>>,
+}
+
+/// The same with what was done `before`.
 ///
 /// # Errors
 /// As [`compress_source_with`].
@@ -142,7 +152,7 @@ pub fn compress_rest<W: Write>(
     out: W,
     config: &Config,
     coder: &mut dyn Coder,
-    mut done: BTreeMap<usize, Done>,
+    before: Before,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<W> {
     let schema = source.schema().clone();
@@ -150,13 +160,15 @@ pub fn compress_rest<W: Write>(
     if let Some(variable) = source.unreadable().first() {
         return Err(Error::unsupported(variable.reason.clone())).context(|| format!("variable {:?}", variable.name));
     }
-    let mut writer = Writer::new(out, &schema)?;
+    let Before { mut done, weights } = before;
+    let mut writer = Writer::with_weights(out, &schema, weights.as_deref())?;
+    drop(weights);
     let coordinates = schema.coordinates();
     for (i, variable) in schema.variables.iter().enumerate() {
         let place = || format!("variable {:?}", variable.name());
-        if let Some(done) = done.remove(&i) {
+        if let Some(mut done) = done.remove(&i) {
             writer.begin(&done.plan)?;
-            done.tiles.iter().try_for_each(|tile| writer.tile(tile))?;
+            (0..done.tiles.len()).try_for_each(|t| writer.tile(&done.tiles.get(t)?))?;
             continue;
         }
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
@@ -237,7 +249,7 @@ pub(crate) fn plan_of(source: &mut dyn Source, variable: usize, tiling: Tiling, 
 }
 
 /// Runs of a variable, or boxes of several steps where steps are more alike than levels.
-fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
+pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
     let v = &source.schema().variables[i];
     let most = config.max_tile_values(v.dtype);
     let runs = Tiling::new(&v.shape, most);
@@ -514,8 +526,10 @@ impl<T: Rows> Tile<'_, T> {
     ) -> Option<Encoded<T>> {
         let budget = match (self.config.predictor, self.config.effort) {
             (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto, Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto | PredictorChoice::Fitted, Effort::Best) => fitted::learn::Budget::BEST,
+            (PredictorChoice::Auto | PredictorChoice::Forecast, Effort::Balanced) => fitted::learn::Budget::BALANCED,
+            (PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast, Effort::Best) => {
+                fitted::learn::Budget::BEST
+            }
             _ => return None,
         };
         if !fitted::is_worthwhile(&self.shape) {

@@ -29,6 +29,7 @@ pub mod quantize;
 #[doc(hidden)]
 pub mod scratch;
 mod similarity;
+pub mod spool;
 pub mod stages;
 pub mod tile;
 

@@ -40,9 +40,12 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
         result => result.context(name).and_then(|()| sink.complete())?,
     };
     note_coder(archive.coder());
-    for (variable, tile) in archive.damaged() {
+    for (variable, tile, whole) in archive.damaged() {
         let name = archive.schema().variables[variable].name();
-        let region = archive.variable(variable)?.plan.tiling.region(tile);
+        let mut region = archive.variable(variable)?.plan.tiling.region(tile);
+        if let Some(steps) = region.first_mut() {
+            steps.start += whole;
+        }
         let region = region.iter().map(|r| format!("{}:{}", r.start, r.end)).collect::<Vec<_>>().join(",");
         note(&format!("warning: variable {name:?}: tile {tile} is damaged: its values, {region}, are filled in"));
     }

@@ -329,7 +329,7 @@ impl<'a> Job<'a> {
         config: &'a Config,
     ) -> Result<Self> {
         let asked = match config.predictor {
-            PredictorChoice::Auto => predictor::AUTO,
+            PredictorChoice::Auto | PredictorChoice::Forecast => predictor::AUTO,
             PredictorChoice::None => predictor::NONE,
             PredictorChoice::Lorenzo => predictor::LORENZO,
             PredictorChoice::Interp => predictor::INTERP,
@@ -356,7 +356,8 @@ impl<'a> Job<'a> {
 
     /// Refuses tiles of a shape that only the fitted predictor is for.
     fn check_shape(&self, shape: &[usize]) -> Result<()> {
-        let wants_fitted = self.config.predictor == PredictorChoice::Auto && self.config.effort != Effort::Fast;
+        let wants_fitted = matches!(self.config.predictor, PredictorChoice::Auto | PredictorChoice::Forecast)
+            && self.config.effort != Effort::Fast;
         if wants_fitted && fitted::is_worthwhile(shape) { Err(no_kernels()) } else { Ok(()) }
     }
 }
