@@ -87,7 +87,8 @@ impl Together {
 fn archive_bytes(path: &Path, name: &str) -> Result<u64> {
     let archive = Archive::open(BufReader::new(File::open(path)?))?;
     let coordinates = archive.schema().coordinates();
-    let mut shared = archive.file_len();
+    // Weights are counted apart, wherever they are.
+    let mut shared = archive.file_len() - archive.weights_bytes();
     let mut n_fields = 0;
     for (i, is_coordinate) in coordinates.iter().enumerate() {
         shared = shared.saturating_sub(archive.variable(i)?.stored_bytes);
@@ -287,7 +288,7 @@ fn set_forecasts(archive: &mut Archive<BufReader<File>>, weights: Option<&Path>)
     use crate::forecast::{Options, series::Forecasts};
     match weights {
         Some(weights) => archive.set_forecasts(Forecasts::open(weights, &Options::default())?),
-        None => Ok(()),
+        None => archive.find_forecasts(&Options::default()),
     }
 }
 

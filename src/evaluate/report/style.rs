@@ -59,7 +59,7 @@ figure { margin: 0.6rem 0; }
   nav { display: none; }
   section { break-inside: auto; } figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
   .wide { overflow: visible; } table { font-size: 6.5pt; } th, td { padding: 0.1rem 0.25rem; }
-  .two { grid-template-columns: 1fr 1fr; } .maps { grid-template-columns: repeat(3, 1fr); }
+  .two { grid-template-columns: 1fr 1fr; } .maps { grid-template-columns: repeat(4, 1fr); } figcaption { font-size: 7.5pt; }
   img, svg, .scale, rect { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 ";
