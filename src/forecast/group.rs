@@ -89,7 +89,10 @@ impl Group {
         let mut roles: Vec<(usize, Role)> = vec![];
         for (c, (i, _)) in candidates.iter().enumerate() {
             if place(c) == Some(pair) {
-                roles.push((*i, keys.iter().zip(&owners).filter(|(_, o)| o.0 == c).map(|(k, _)| Some(k.clone())).collect()));
+                roles.push((
+                    *i,
+                    keys.iter().zip(&owners).filter(|(_, o)| o.0 == c).map(|(k, _)| Some(k.clone())).collect(),
+                ));
             }
         }
         Self::new(schema, &roles, read).map(Some)
@@ -122,11 +125,7 @@ impl Group {
                 Some(t) if *time.get_or_insert(t) != t => {
                     return Err(Error::input("is not at the times of the other fields of the model")).context(name);
                 }
-                Some(_) => members.push(Member {
-                    variable: *i,
-                    name: format!("{:?}", v.name()),
-                    keys: keys.clone(),
-                }),
+                Some(_) => members.push(Member { variable: *i, name: format!("{:?}", v.name()), keys: keys.clone() }),
                 None => statics.extend(keys.iter().flatten().take(1).map(|key| (*i, key.clone()))),
             }
         }
@@ -138,6 +137,10 @@ impl Group {
         let grid =
             Grid::new(floats(schema, coordinate(schema, lat), read)?, floats(schema, coordinate(schema, lon), read)?)?;
         let (times, has_dates) = times(schema, time, read)?;
+        let (rows, columns) = grid.shape();
+        if roles.iter().any(|(i, _)| !schema.variables[*i].shape.ends_with(&[rows as u64, columns as u64])) {
+            return Err(Error::input("coordinates do not match the variables"));
+        }
         let variables = members.iter().map(|m| &schema.variables[m.variable]);
         if variables.into_iter().any(|v| v.shape.first() != Some(&(times.len() as u64))) {
             return Err(Error::input("times do not match the variables"));
@@ -279,12 +282,7 @@ fn floats(schema: &Schema, variable: Option<usize>, read: &mut dyn FnMut(usize) 
 
 /// Levels in hPa; those of a model, which are parts of the pressure at the ground, in thousandths.
 /// Levels without a coordinate, or whose places in these units are the same, go by their number, below any pressure.
-fn levels(
-    schema: &Schema,
-    dimension: u32,
-    n: u64,
-    read: &mut dyn FnMut(usize) -> Result<Values>,
-) -> Result<Vec<u32>> {
+fn levels(schema: &Schema, dimension: u32, n: u64, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<u32>> {
     let by_number = || (0..n as u32).map(|k| NUMBERED + k).collect();
     let Some(c) = coordinate(schema, dimension) else { return Ok(by_number()) };
     let values = floats(schema, Some(c), read)?;

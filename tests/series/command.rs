@@ -30,7 +30,10 @@ fn a_file_goes_there_and_back_beside_advection() {
     let len = |name: &str| std::fs::metadata(folder.join(name)).unwrap().len();
     assert!(len("with.rsd") < len("without.rsd"), "{} {}", len("with.rsd"), len("without.rsd"));
     let shown = works(folder, "inspect with.rsd");
-    assert!(shown.contains("beside forecasts of") && shown.contains("forecasts of advection, in intervals of 6 steps"), "{shown}");
+    assert!(
+        shown.contains("beside forecasts of") && shown.contains("forecasts of advection, in intervals of 6 steps"),
+        "{shown}"
+    );
     let json: serde_json::Value = serde_json::from_str(&works(folder, "inspect with.rsd --json")).unwrap();
     assert_eq!(json["forecasts"]["model"], "advection");
     works(folder, "verify x.nc with.rsd");

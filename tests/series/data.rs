@@ -4,7 +4,7 @@ use residuum::compress::{Before, Done, compress_rest};
 use residuum::container::Archive;
 use residuum::device::Cpu;
 use residuum::forecast::series::{self, Forecasts};
-use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Needs, Options};
+use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Needs};
 use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable};
 use residuum::{Config, DType, Result, Values};
 use std::collections::BTreeMap;
@@ -45,7 +45,9 @@ impl Series {
         let mut noise = uniform(9);
         let (grid, tau) = (grid(), std::f64::consts::TAU);
         let mut waves = || -> Vec<[f64; 4]> {
-            (0..12).map(|k| [f64::from(k / 2 + 1), noise() * tau, 6.0 * noise(), 1.0 / (1.0 + 0.2 * f64::from(k))]).collect()
+            (0..12)
+                .map(|k| [f64::from(k / 2 + 1), noise() * tau, 6.0 * noise(), 1.0 / (1.0 + 0.2 * f64::from(k))])
+                .collect()
         };
         let patterns = [waves(), waves(), waves()];
         let mut variables = BTreeMap::new();
@@ -60,8 +62,10 @@ impl Series {
                         let wind = (40.0 + 10.0 * level as f64) * (lat.cos() + (3.0 * lat).sin());
                         let turn = wind * 21_600.0 / (6_371_229.0 * lat.cos()) * step as f64;
                         for lon in grid.lon.iter().map(|x| x.to_radians() - turn) {
-                            let sum: f64 =
-                                pattern.iter().map(|[k, phase, rows, a]| a * (k * lon + phase + rows * lat).sin()).sum();
+                            let sum: f64 = pattern
+                                .iter()
+                                .map(|[k, phase, rows, a]| a * (k * lon + phase + rows * lat).sin())
+                                .sum();
                             let wind = if *name == "u" { wind } else { 0.0 };
                             values.push((mean + wind + scale * sum + 0.002 * scale * noise()) as f32);
                         }
@@ -271,9 +275,7 @@ pub fn finish(source: &mut Memory, config: &Config, done: BTreeMap<usize, Done>)
 
 /// The variables of f32 of an archive whose model is at hand.
 pub fn restored(archive: &[u8]) -> BTreeMap<String, Vec<f32>> {
-    let mut archive = Archive::open(Cursor::new(archive)).unwrap();
-    archive.find_forecasts(&Options::default()).unwrap();
-    all(&mut archive).unwrap()
+    all(&mut Archive::open(Cursor::new(archive)).unwrap()).unwrap()
 }
 
 /// An archive, with its model.

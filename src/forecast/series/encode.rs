@@ -23,6 +23,7 @@ use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Found;
 use crate::spool::Spool;
+use crate::stages::{Stage, time};
 use crate::tile::{Tiling, region_len};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -76,7 +77,8 @@ pub fn compress(
     for (variable, key) in &group.statics {
         let v = &schema.variables[*variable];
         let place = || format!("variable {:?}", v.name());
-        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1), steps: None };
+        let tiling =
+            Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1), steps: None };
         let mut plan = plan_of(source, *variable, tiling, config).context(place)?;
         plan.forecast = beside(&vec![Some(key.clone())], plan.tiling.len);
         let region = plan.tiling.region(0);
@@ -188,12 +190,13 @@ fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64
         }
         all += a_step;
         // As tiles would be without forecasts, so that those cost nothing; single steps where not even they fit such a tile.
-        let usual = Tiling::new(&v.shape, config.max_tile_values(v.dtype));
+        let usual = Tiling::new(&v.shape, config.max_tile_values(v.dtype, &v.shape));
         len = len.min(if usual.axis == 0 { usual.len } else { 1 });
     }
     len = len.min(MAX_VALUES / all.max(1)).min(keyframe.unwrap_or(u64::MAX)).max(1);
     let interval = match keyframe {
         Some(keyframe) => keyframe - keyframe % len,
+        None if len == n_steps => len,
         None => MIN_INTERVAL.div_ceil(len) * len,
     };
     Ok((len, interval))
@@ -279,13 +282,11 @@ impl Work<'_> {
             for (m, candidate) in candidates.iter().enumerate() {
                 if let (None, None, Some(plain)) = (candidate, &decoded_plain[m], &plain[m]) {
                     let (dtype, treatment) = (values[m].dtype(), &self.plans[m].treatment);
-                    decoded_plain[m] =
-                        Some(crate::decompress::decompress_tile(plain, dtype, treatment, &regions[m])?);
+                    decoded_plain[m] = Some(crate::decompress::decompress_tile(plain, dtype, treatment, &regions[m])?);
                 }
             }
             let mut at_work = past.clone();
-            let coded =
-                self.closed_loop(&candidates, &decoded_plain, &likely, &mut at_work, first, n_steps, budget)?;
+            let coded = self.closed_loop(&candidates, &decoded_plain, &likely, &mut at_work, first, n_steps, budget)?;
             let mut is_final = true;
             for (m, coded) in coded.iter().enumerate() {
                 if let (Some(coded), Some(plain)) = (coded, &plain[m])
@@ -452,13 +453,7 @@ struct Ready<'v, T: Rows> {
 }
 
 impl<'v, T: Rows> Ready<'v, T> {
-    fn new(
-        values: &'v [T],
-        shape: [usize; 4],
-        fill: Option<T>,
-        asked: Asked,
-        has_forecast: &[bool],
-    ) -> Option<Self> {
+    fn new(values: &'v [T], shape: [usize; 4], fill: Option<T>, asked: Asked, has_forecast: &[bool]) -> Option<Self> {
         if !has_forecast.contains(&true) {
             return None;
         }
@@ -473,20 +468,7 @@ impl<'v, T: Rows> Ready<'v, T> {
         let marks = found.as_ref().filter(|f| !f.specials.is_empty()).map(|f| f.specials.marks(values.len()));
         let layout = Layout::new(shape, has_forecast);
         let (has_forecast, agreement) = (has_forecast.to_vec(), Agreement::EXACT);
-        Some(Self {
-            values,
-            fill,
-            asked,
-            found,
-            work,
-            marks,
-            base,
-            quantizer,
-            stats,
-            layout,
-            has_forecast,
-            agreement,
-        })
+        Some(Self { values, fill, asked, found, work, marks, base, quantizer, stats, layout, has_forecast, agreement })
     }
 }
 
@@ -537,7 +519,7 @@ impl<T: Rows> Candidate for Ready<'_, T> {
         let encoding = if self.asked.is_bare {
             Coder::Bare(bare::Encoding::new(known, ny * nx))
         } else {
-            Coder::Fitted(Encoding::new(&self.layout, known, budget, &of_image))
+            Coder::Fitted(time(Stage::Predict, || Encoding::new(&self.layout, known, budget, &of_image)))
         };
         let digest = Digest::default();
         Box::new(Running { ready: self, encoding, sides: vec![], digests: vec![], digest, decoded: vec![] })
@@ -575,8 +557,8 @@ impl<T: Rows> Run for Running<'_, T> {
             self.digests.push(self.digest.of_step());
         }
         let values = match &mut self.encoding {
-            Coder::Fitted(encoding) => encoding.step(&agreed),
-            Coder::Bare(encoding) => encoding.step(step, &agreed),
+            Coder::Fitted(encoding) => time(Stage::Predict, || encoding.step(&agreed)),
+            Coder::Bare(encoding) => time(Stage::Predict, || encoding.step(step, &agreed)),
         };
         let seen = values.iter().map(|v| v.to_f64() as f32).collect();
         self.decoded.extend(values);
@@ -602,9 +584,8 @@ impl<T: Rows> Run for Running<'_, T> {
             found.specials.apply(&mut decoded);
             found.outliers.apply(&mut decoded);
         }
-        let near_fill = ready
-            .fill
-            .is_some_and(|f| (ready.stats.min - bound..=ready.stats.max + bound).contains(&f.to_f64()));
+        let near_fill =
+            ready.fill.is_some_and(|f| (ready.stats.min - bound..=ready.stats.max + bound).contains(&f.to_f64()));
         if config.verify || near_fill {
             tile.keep_off_fill(&decoded, &mut outliers);
             tile.check(decoded, &outliers, &resolved)?;

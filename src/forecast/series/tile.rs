@@ -103,7 +103,9 @@ impl<'a, T: Rows> Parts<'a, T> {
         let plan = match reader.byte()? {
             predictor::FITTED if is_worthwhile(&shape) => Some(layout.read_plan(reader)?),
             predictor::BARE => None,
-            id => return Err(Error::unsupported(format!("predictor {id} beside forecasts; a newer residuum reads it"))),
+            id => {
+                return Err(Error::unsupported(format!("predictor {id} beside forecasts; a newer residuum reads it")));
+            }
         };
         let codes = reader.rest();
         let parts =
