@@ -3,10 +3,11 @@
 //! [`compress`] takes a field in memory, [`compress_source`] a file of many variables. Both cut variables into tiles and call
 //! [`compress_tile`] for each, which is the pipeline itself: special values, quantizer, predictor, codes, check, bytes.
 
+use crate::awake;
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
-use crate::device::{Coder, Cpu};
+use crate::device::{Coder, Cpu, Uncoded};
 use crate::encode::bytes::Packing;
 #[cfg(feature = "cuda")]
 use crate::encode::bytes::Reader;
@@ -23,11 +24,17 @@ use crate::quantize::outlier::Outliers;
 use crate::quantize::special::{Found, Specials};
 use crate::quantize::square;
 use crate::similarity;
+use crate::spool::Spool;
+use crate::stages::{Stage, time};
 use crate::tile::{self, Tiling};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
+
+mod flight;
+
+use flight::Flight;
 
 /// First byte of a tile: how the rest is to be read.
 pub(crate) mod method {
@@ -75,17 +82,23 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
     let plan = Plan {
         variable: 0,
         treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
-        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE)),
+        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape)),
         forecast: None,
     };
     let mut writer = Writer::new(out, &schema)?;
     writer.begin(&plan)?;
     let mut rest = field.values();
-    for i in 0..plan.tiling.count() {
+    let tiles = (0..plan.tiling.count()).map(|i| {
         let region = plan.tiling.region(i);
         let (values, later) = rest.split_at(tile::region_len(&region) as usize);
-        writer.tile(&compress_tile(values, &region, &plan.treatment, config)?)?;
         rest = later;
+        (values, region)
+    });
+    let tiles: Vec<_> = tiles.collect();
+    for batch in tile::batches(tiles.iter().map(|t| size_of_val(t.0) as u64), config.tile_bytes) {
+        let compress = |(values, region): &(&[T], Vec<_>)| compress_tile(values, region, &plan.treatment, config);
+        let coded: Vec<_> = tiles[batch].par_iter().with_max_len(1).map(compress).collect();
+        coded.into_iter().try_for_each(|coded| writer.tile(&coded?))?;
     }
     writer.finish()
 }
@@ -124,7 +137,7 @@ pub fn compress_source_with<W: Write>(
     coder: &mut dyn Coder,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<W> {
-    compress_rest(source, out, config, coder, BTreeMap::new(), progress)
+    compress_rest(source, out, config, coder, Before::default(), progress)
 }
 
 /// A variable that was compressed before.
@@ -132,10 +145,19 @@ pub struct Done {
     /// What was decided.
     pub plan: Plan,
     /// Its tiles.
-    pub tiles: Vec<Vec<u8>>,
+    pub tiles: Spool,
 }
 
-/// The same with some variables, by their index, `done` before: those that a model forecasts together.
+/// What was done before an archive is written.
+#[derive(Default)]
+pub struct Before {
+    /// Variables by their index: those that a model forecasts together.
+    pub done: BTreeMap<usize, Done>,
+    /// Weights of that model that go into the archive.
+    pub weights: Option<Vec<u8>>,
+}
+
+/// The same with what was done `before`.
 ///
 /// # Errors
 /// As [`compress_source_with`].
@@ -144,7 +166,7 @@ pub fn compress_rest<W: Write>(
     out: W,
     config: &Config,
     coder: &mut dyn Coder,
-    mut done: BTreeMap<usize, Done>,
+    before: Before,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<W> {
     let schema = source.schema().clone();
@@ -152,13 +174,14 @@ pub fn compress_rest<W: Write>(
     if let Some(variable) = source.unreadable().first() {
         return Err(Error::unsupported(variable.reason.clone())).context(|| format!("variable {:?}", variable.name));
     }
-    let mut writer = Writer::new(out, &schema)?;
+    let Before { mut done, weights } = before;
+    let mut flight = Flight::new(Writer::with_weights(out, &schema, weights.as_deref())?, coder, config, progress);
+    drop(weights);
     let coordinates = schema.coordinates();
     for (i, variable) in schema.variables.iter().enumerate() {
         let place = || format!("variable {:?}", variable.name());
         if let Some(done) = done.remove(&i) {
-            writer.begin(&done.plan)?;
-            done.tiles.iter().try_for_each(|tile| writer.tile(tile))?;
+            flight.done(done)?;
             continue;
         }
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
@@ -168,29 +191,19 @@ pub fn compress_rest<W: Write>(
         };
         // The values, where a first reading has them all.
         let (plan, mut only) = plan_variable(source, i, coordinates[i], tiling, config).context(place)?;
-        writer.begin(&plan)?;
+        flight.begin(plan.clone());
         for t in 0..plan.tiling.count() {
-            // 2. One tile after the other; within a tile all threads work.
+            // 2. Tiles in order. Small ones are coded side by side; within a large one all threads work.
             let region = plan.tiling.region(t);
-            let values = only.take().map_or_else(|| source.read(i, &region), Ok).context(place)?;
+            let read = || time(Stage::Read, || source.read(i, &region));
+            let values = only.take().map_or_else(read, Ok).context(place)?;
             if values.len() as u64 != tile::region_len(&region) {
                 return Err(Error::input("the file holds fewer values than it says")).context(place);
             }
-            let coded = match &values {
-                Values::F32(_) | Values::F64(_) => {
-                    coder.compress(&values, &region, &plan.treatment, config).context(place)?
-                }
-                other => {
-                    exact::check_text(other).context(place)?;
-                    [&[method::EXACT][..], &exact::encode(other)].concat()
-                }
-            };
-            writer.tile(&coded)?;
-            let bytes = tile::region_len(&region) * variable.dtype.size() as u64;
-            progress(Progress { variable: variable.name(), bytes });
+            flight.tile(variable.name(), Uncoded { values, region, treatment: plan.treatment.clone() })?;
         }
     }
-    writer.finish()
+    flight.finish()
 }
 
 /// Plans a variable. Gives its values too, if it read them for that and they are one tile.
@@ -216,7 +229,7 @@ fn plan_variable(
         if bound.needs_statistics() || unwritten.is_some() {
             let mut all = Stats::default();
             for t in 0..tiling.count() {
-                let values = source.read(i, &tiling.region(t))?;
+                let values = time(Stage::Read, || source.read(i, &tiling.region(t)))?;
                 all = all.merged(statistics_of(&values, fill));
                 has_unwritten |= unwritten.is_some_and(|u| has_bits(&values, u));
                 only = (tiling.count() == 1).then_some(values);
@@ -238,9 +251,9 @@ pub(crate) fn plan_of(source: &mut dyn Source, variable: usize, tiling: Tiling, 
 }
 
 /// Runs of a variable, or boxes of several steps where steps are more alike than levels.
-fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
+pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
     let v = &source.schema().variables[i];
-    let most = config.max_tile_values(v.dtype);
+    let most = config.max_tile_values(v.dtype, &v.shape);
     let runs = Tiling::new(&v.shape, most);
     let Some(boxes) = Tiling::in_steps(&v.shape, most).filter(|_| v.dtype.is_float()) else { return Ok(runs) };
     // Chunks of the file that reach across many boxes would be read as many times.
@@ -257,7 +270,7 @@ fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tilin
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
 fn text_tiling(source: &mut dyn Source, variable: usize, config: &Config) -> Result<Tiling> {
     let shape = source.schema().variables[variable].shape.clone();
-    let mut most = config.max_tile_values(crate::DType::Text).min(exact::MAX_TILE_TEXTS);
+    let mut most = config.max_tile_values(crate::DType::Text, &shape).min(exact::MAX_TILE_TEXTS);
     loop {
         let tiling = Tiling::new(&shape, most);
         let mut cut = None;
@@ -342,7 +355,7 @@ pub fn compress_tile<T: Rows>(
         return Ok(store_exactly(values));
     };
     // Inside the pool, so that each parallel step starts at once.
-    crate::awake::scope(|| {
+    awake::scope(|| {
         let tile = Tile { values, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
         let coded = match *resolved {
             Resolved::Exact => return Ok(store_exactly(values)),
@@ -370,6 +383,12 @@ pub(crate) fn smaller_or_exact<T: Rows>(coded: Option<Vec<u8>>, values: &[T]) ->
     coded.filter(|c| c.len() <= exact.len()).unwrap_or(exact)
 }
 
+/// A tile of values that no bound is for.
+pub(crate) fn store_as_it_is(values: &Values) -> Result<Vec<u8>> {
+    exact::check_text(values)?;
+    Ok([&[method::EXACT][..], &exact::encode(values)].concat())
+}
+
 /// No tile is larger than its values as they are.
 fn smaller_or_as_they_are<T: Rows>(coded: Vec<u8>, values: &[T]) -> Vec<u8> {
     if coded.len() <= 2 + std::mem::size_of_val(values) {
@@ -392,6 +411,9 @@ pub(crate) fn bins<T: Rows>(stats: &Stats, bound: f64) -> Option<(T, Quantizer<T
     let quantizer = Quantizer::new(bound, stats.max_magnitude());
     quantizer.is_usable().then(|| (T::from_f64(middle), quantizer))
 }
+
+/// Tiles of fewer values may not be worth the fits.
+const LITTLE: usize = 1 << 17;
 
 /// A tile on its way to bytes.
 pub(crate) struct Tile<'a, T> {
@@ -426,9 +448,11 @@ impl<T: Rows> Tile<'_, T> {
         // 5. Check. Always where a decoded value might pass for the fill value.
         let near_fill = self.fill.is_some_and(|f| (stats.min - bound..=stats.max + bound).contains(&f.to_f64()));
         if self.config.verify || near_fill {
-            let decoded = self.decode(&encoded, found.as_ref())?;
-            self.keep_off_fill(&decoded, &mut encoded.outliers);
-            self.check(decoded, &encoded.outliers, resolved)?;
+            time(Stage::Check, || {
+                let decoded = self.decode(&encoded, found.as_ref())?;
+                self.keep_off_fill(&decoded, &mut encoded.outliers);
+                self.check(decoded, &encoded.outliers, resolved)
+            })?;
         }
         // 6. Bytes.
         Ok(Some(self.to_bytes(method::DIRECT, &encoded, found.as_ref())))
@@ -486,7 +510,7 @@ impl<T: Rows> Tile<'_, T> {
         let outliers = Outliers::from_unsorted(misses.map(|(i, (x, _))| (i as u32, x.to_bits())).collect());
         // 5. Check.
         if self.config.verify {
-            self.check(decoded, &outliers, resolved)?;
+            time(Stage::Check, || self.check(decoded, &outliers, resolved))?;
         }
         // 6. Bytes.
         let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
@@ -498,21 +522,33 @@ impl<T: Rows> Tile<'_, T> {
         let (base, quantizer) = bins(stats, bound)?;
         // 3., 4. Choose the predictor; predict, quantize, code.
         let marks = self.marks(found);
-        let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
+        let with_contexts = || self.with_contexts(work, marks.as_deref(), base, &quantizer);
+        let with_huffman = || self.with_huffman(work, marks.as_deref(), base, &quantizer);
+        // Where both are tried anyway, side by side.
+        let (by_contexts, by_huffman) = match self.config.predictor {
+            PredictorChoice::Fitted => (with_contexts(), None),
+            _ if work.len() < LITTLE => awake::join(with_contexts, || Some(with_huffman())),
+            _ => (with_contexts(), None),
+        };
         // Little data may not be worth the fits. Where next to nothing is left, they may be most of it, or interpolation between images,
         // which sees both sides, better.
         let n_images = work.len() / self.shape.iter().rev().take(2).product::<usize>().max(1);
         let is_small = |e: &Encoded<T>| {
             let few_bits = e.bytes.len() * 32 < work.len();
-            work.len() < 1 << 18 || few_bits && n_images > 1 || e.method.plan_bytes() * 4 > e.bytes.len()
+            // Of what is mostly noise fits leave as much as interpolation.
+            let many_bits = e.bytes.len() * 2 > work.len();
+            work.len() < LITTLE
+                || work.len() < 2 * LITTLE && many_bits
+                || few_bits && n_images > 1
+                || e.method.plan_bytes() * 4 > e.bytes.len()
         };
         match by_contexts {
             Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
             Some(encoded) => {
-                let other = self.with_huffman(work, marks.as_deref(), base, &quantizer);
+                let other = by_huffman.unwrap_or_else(with_huffman);
                 Some(if self.size(&other) < self.size(&encoded) { other } else { encoded })
             }
-            None => Some(self.with_huffman(work, marks.as_deref(), base, &quantizer)),
+            None => Some(by_huffman.unwrap_or_else(with_huffman)),
         }
     }
 
@@ -526,8 +562,10 @@ impl<T: Rows> Tile<'_, T> {
     ) -> Option<Encoded<T>> {
         let budget = match (self.config.predictor, self.config.effort) {
             (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto, Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto | PredictorChoice::Fitted, Effort::Best) => fitted::learn::Budget::BEST,
+            (PredictorChoice::Auto | PredictorChoice::Forecast, Effort::Balanced) => fitted::learn::Budget::BALANCED,
+            (PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast, Effort::Best) => {
+                fitted::learn::Budget::BEST
+            }
             _ => return None,
         };
         if !fitted::is_worthwhile(&self.shape) {
@@ -541,17 +579,21 @@ impl<T: Rows> Tile<'_, T> {
 
     /// Codes of the cheapest of the other predictors.
     fn with_huffman(&self, work: &[T], marks: Option<&[bool]>, base: T, quantizer: &Quantizer<T>) -> Encoded<T> {
-        let predictor = predict::choose::choose(work, &self.shape, base, quantizer, self.config.predictor);
-        let Coded { codes, outliers } = predictor.encode(work, &self.shape, base, quantizer);
+        let (predictor, coded) = time(Stage::Predict, || {
+            let predictor = predict::choose::choose(work, &self.shape, base, quantizer, self.config.predictor);
+            let coded = predictor.encode(work, &self.shape, base, quantizer);
+            (predictor, coded)
+        });
+        let Coded { codes, outliers } = coded;
         // Codes of values stored in runs say nothing: the decoder puts zeros there.
-        let bytes = match marks {
+        let bytes = time(Stage::Encode, || match marks {
             None => huffman::cpu::encode(&codes, self.config.packing()),
             Some(marks) => {
                 let marks = predictor.in_coding_order(marks, &self.shape);
                 let kept: Vec<i32> = codes.iter().zip(marks).filter(|(_, m)| !m).map(|(&c, _)| c).collect();
                 huffman::cpu::encode(&kept, self.config.packing())
             }
-        };
+        });
         Encoded { base, quantizer: *quantizer, method: Method::Huffman(predictor), bytes, outliers }
     }
 

@@ -6,6 +6,7 @@ use crate::encode::bytes::Packing;
 use crate::error::{Context, Error, Result};
 use crate::field::DType;
 use crate::io::{Schema, Variable};
+use crate::tile;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,6 +26,9 @@ pub enum PredictorChoice {
     /// Fitted stencils with contexts, for tiles whose last two axes have at least 512 values; the cheaper of [`Self::Lorenzo`] and
     /// [`Self::Interp`] for smaller ones, which the fits would make larger. `inspect` shows which it was.
     Fitted,
+    /// The forecast of a model itself, without any step in space: how forecasts were put in front of SZ3 in arXiv 2606.14353. For comparison only; variables
+    /// that the model does not forecast are coded as with [`Self::Auto`].
+    Forecast,
 }
 
 /// How hard to try.
@@ -60,7 +64,10 @@ impl std::str::FromStr for PredictorChoice {
             "lorenzo" => Ok(Self::Lorenzo),
             "interp" => Ok(Self::Interp),
             "fitted" => Ok(Self::Fitted),
-            _ => Err(Error::usage(format!("{text:?} is no predictor; there are auto, none, lorenzo, interp, fitted"))),
+            "forecast" => Ok(Self::Forecast),
+            _ => Err(Error::usage(format!(
+                "{text:?} is no predictor; there are auto, none, lorenzo, interp, fitted, forecast"
+            ))),
         }
     }
 }
@@ -196,8 +203,14 @@ impl Config {
         if self.effort == Effort::Fast { Packing::Plain } else { Packing::Zstd }
     }
 
-    /// Values in a tile at most.
-    pub(crate) fn max_tile_values(&self, dtype: DType) -> u64 {
-        (self.tile_bytes / dtype.size().max(1) as u64).clamp(1 << 12, limits::MAX_TILE_VALUES / 4)
+    /// Values in a tile of a variable of `shape` at most.
+    pub(crate) fn max_tile_values(&self, dtype: DType, shape: &[u64]) -> u64 {
+        let most = (self.tile_bytes / dtype.size().max(1) as u64).clamp(1 << 12, limits::MAX_TILE_VALUES / 4);
+        let is_fitted = match self.predictor {
+            PredictorChoice::Fitted => true,
+            PredictorChoice::Auto => self.effort != Effort::Fast,
+            _ => false,
+        };
+        if is_fitted && dtype.is_float() { most.min(tile::most_of_series(shape)) } else { most }
     }
 }

@@ -5,6 +5,10 @@
 //! are there are never written again.
 
 mod registry;
+#[cfg(feature = "forecast")]
+#[path = "series/data.rs"]
+#[allow(dead_code)]
+mod series;
 
 use registry::{BOUNDS, ENTRIES, FILL, Random, content};
 use residuum::compress::compress_source;
@@ -37,7 +41,8 @@ fn golden_archives_read_as_ever() {
     for version in std::fs::read_dir(folder()).unwrap() {
         for file in std::fs::read_dir(version.unwrap().path()).unwrap() {
             let path = file.unwrap().path();
-            if path.extension().is_none_or(|e| e != "rsd") {
+            let needs_models = path.to_string_lossy().contains("beside-");
+            if path.extension().is_none_or(|e| e != "rsd") || needs_models && !cfg!(feature = "forecast") {
                 continue;
             }
             let expected = zstd::decode_all(&*std::fs::read(path.with_extension("bits")).unwrap()).unwrap();
@@ -245,6 +250,19 @@ fn write_missing_golden_archives_if_asked() {
         let config = Config::new(Bound::rel(1e-3)).with_predictor(PredictorChoice::Fitted);
         put(format!("fitted-{name}-f32"), compress(&Field::new(&small, shape).unwrap(), &config).unwrap());
         put(format!("fitted-{name}-f64"), compress(&Field::new(&values, shape).unwrap(), &config).unwrap());
+    }
+    #[cfg(feature = "forecast")]
+    {
+        let windy = series::Series::windy(9, 2);
+        for (name, predictor) in [("fitted", PredictorChoice::Auto), ("bare", PredictorChoice::Forecast)] {
+            // Two tiles an interval, two intervals.
+            let config = Config::new(Bound::rel(1e-2)).with_predictor(predictor).with_tile_bytes(3 * 2 * 24 * 32 * 4);
+            let mut source = windy.source();
+            let forecasts = residuum::forecast::series::advection(&mut source).unwrap().unwrap();
+            let done =
+                residuum::forecast::series::compress(&mut source, &config, &forecasts, Some(6), &mut |_| ()).unwrap();
+            put(format!("beside-advection-{name}"), series::finish(&mut source, &config, done));
+        }
     }
     let mut random = Random(42);
     for entry in ENTRIES {

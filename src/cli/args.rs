@@ -6,6 +6,7 @@ use crate::config::{Effort, PredictorChoice};
 use crate::device::Choice;
 use crate::field::DType;
 use crate::io::Format;
+use crate::io::select::NamedRange;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub enum Command {
     Verify(VerifyArgs),
     Suggest(SuggestArgs),
     Evaluate(EvaluateArgs),
+    #[command(hide = true)]
+    EvaluateStep(StepArgs),
     #[cfg(feature = "forecast")]
     Weights(WeightsArgs),
     Doctor(DoctorArgs),
@@ -86,7 +89,7 @@ pub struct CompressArgs {
     #[arg(long, value_name = "LEVEL", default_value = "balanced", value_parser = efforts())]
     pub effort: Effort,
     /// Predictor: the cheapest for each tile, or always the same. `fitted` needs images (the last two axes) of at least 512 values; smaller
-    /// ones take the cheaper of lorenzo and interp.
+    /// ones take the cheaper of lorenzo and interp. `forecast` is the forecast of --forecast itself, coded without any step in space: for comparison.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = predictors())]
     pub predictor: PredictorChoice,
     /// Size of the tiles that are compressed and read independently.
@@ -100,12 +103,17 @@ pub struct CompressArgs {
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     pub device: Choice,
     /// Weights of a model (safetensors, see `residuum weights`) whose forecasts of each step, made of the steps before as they will be
-    /// restored, serve as side information. Whoever restores the archive needs the same file.
+    /// restored, serve as side information. Whoever restores the archive needs the same file. `advection` needs none: fields are carried along by the
+    /// winds u and v of their level.
     #[arg(long, value_name = "WEIGHTS", help_heading = "Forecasts")]
     pub forecast: Option<PathBuf>,
-    /// Steps that are restored together, at most: a step costs as many forecasts.
-    #[arg(long, value_name = "N", default_value_t = 32, requires = "forecast", help_heading = "Forecasts", value_parser = clap::value_parser!(u64).range(2..))]
-    pub keyframe: u64,
+    /// Steps that are restored together, at most: a step costs as many forecasts, and what is lost is lost up to the next such interval [default: those
+    /// of a tile, and at least 32].
+    #[arg(long, value_name = "N", requires = "forecast", help_heading = "Forecasts", value_parser = clap::value_parser!(u64).range(2..))]
+    pub keyframe: Option<u64>,
+    /// Put the weights into the archive, so that nobody needs the file; at most 512 MiB.
+    #[arg(long, requires = "forecast", help_heading = "Forecasts")]
+    pub embed_weights: bool,
     /// Replace archives that are there already.
     #[arg(long)]
     pub force: bool,
@@ -301,7 +309,7 @@ pub struct SuggestArgs {
 /// Measure compressors on data as a suite file says, and write a report.
 ///
 /// Each cell (file, variable, bound, method, repetition) is compressed, restored and compared; results.jsonl gets a line for it. Cells that
-/// have a line are not run again, failed ones neither: take their lines away for that. report.html and report.md are written anew.
+/// have a line are not run again, failed ones neither: take their lines away for that. report.html, report.md and its figures are written anew.
 #[derive(Debug, Args)]
 #[command(after_help = super::help::EVALUATE_EXAMPLES)]
 pub struct EvaluateArgs {
@@ -315,6 +323,16 @@ pub struct EvaluateArgs {
     pub threads: Option<usize>,
 }
 
+/// One direction of a method of `evaluate`, run by it.
+#[derive(Debug, Args)]
+pub struct StepArgs {
+    /// File for what it took.
+    pub report: PathBuf,
+    /// `residuum compress …`, or `peer …`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub struct Common {
     /// Number of threads [default: all cores].
@@ -323,17 +341,6 @@ pub struct Common {
     /// Print nothing but errors and warnings.
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-/// `--range DIM=START:END`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedRange {
-    /// Name of the dimension, or number of the axis.
-    pub dimension: String,
-    /// First index.
-    pub start: u64,
-    /// Index after the last; the dimension's length if left out.
-    pub end: Option<u64>,
 }
 
 fn named_range(text: &str) -> Result<NamedRange, String> {
@@ -367,7 +374,7 @@ fn efforts() -> impl TypedValueParser<Value = Effort> {
 }
 
 fn predictors() -> impl TypedValueParser<Value = PredictorChoice> {
-    PossibleValuesParser::new(["auto", "none", "lorenzo", "interp", "fitted"]).try_map(|name| name.parse())
+    PossibleValuesParser::new(["auto", "none", "lorenzo", "interp", "fitted", "forecast"]).try_map(|name| name.parse())
 }
 
 /// Types that a raw file may hold.

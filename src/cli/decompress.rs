@@ -4,12 +4,12 @@ use super::args::{DecompressArgs, format_name};
 use super::input;
 use super::output::{self, NamedSink};
 use super::progress::Bar;
-use super::select::Selection;
 use super::table;
 use super::{coder, note, note_coder, print, set_forecasts, set_threads};
 use crate::container::Archive;
 use crate::decompress::decompress_to;
 use crate::error::{Context, Error, Kind, Result};
+use crate::io::select::Selection;
 use crate::io::{self, Format};
 use std::fs::File;
 use std::io::BufReader;
@@ -40,9 +40,12 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
         result => result.context(name).and_then(|()| sink.complete())?,
     };
     note_coder(archive.coder());
-    for (variable, tile) in archive.damaged() {
+    for (variable, tile, whole) in archive.damaged() {
         let name = archive.schema().variables[variable].name();
-        let region = archive.variable(variable)?.plan.tiling.region(tile);
+        let mut region = archive.variable(variable)?.plan.tiling.region(tile);
+        if let Some(steps) = region.first_mut() {
+            steps.start += whole;
+        }
         let region = region.iter().map(|r| format!("{}:{}", r.start, r.end)).collect::<Vec<_>>().join(",");
         note(&format!("warning: variable {name:?}: tile {tile} is damaged: its values, {region}, are filled in"));
     }

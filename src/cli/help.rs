@@ -10,7 +10,7 @@ Exit status:
   4  the archive is damaged or incomplete
   5  the archive or input needs a feature or version that this build lacks
   6  the operating system refused: no such file, no permission, disk full
-  7  the GPU, its driver or its compiler failed";
+  7  the GPU, its driver or its compiler failed, or a forecast is not the one an archive was made with";
 
 /// Below `residuum --help`.
 pub const EXAMPLES: &str = "\
@@ -82,14 +82,18 @@ Suite file (TOML), paths relative to it:
   unpack = true
   [[method]]
   name = \"balanced\"
-  residuum = { effort = \"balanced\", predictor = \"auto\", tile_mib = 32 }
+  residuum = [\"--effort\", \"balanced\"]   any options of compress but bounds
+  [[method]]
+  name = \"Aurora\"
+  residuum = [\"--forecast\", \"aurora.safetensors\"]
   [[method]]
   name = \"SZ3\"
-  peer = \"sz3\"                       builds with feature `peers`
+  peer = \"sz3\"                       or zfp; builds with feature `peers`
   [[method]]
   name = \"zstd\"
   command.compress = [\"zstd\", \"-q\", \"{input}\", \"-o\", \"{archive}\"]
   command.decompress = [\"zstd\", \"-dq\", \"{archive}\", \"-o\", \"{output}\"]
 
 In commands {abs}, {dtype}, {n}, {seed} and the arguments {dims}, {dims_fastest_first} are filled in
-too. Variables are copied to the temporary folder as raw values first.";
+too. What is measured of a file is copied to the temporary folder first; with --forecast all of its
+variables are compressed together. Maps are drawn of the middle one of the bounds.";

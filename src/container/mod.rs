@@ -14,17 +14,20 @@ mod section;
 pub use room::max_archive_bytes;
 pub use section::VERSION;
 
+use crate::codes::{TileCodes, tile_codes};
 use crate::compress::method;
-use crate::device::{Coder, Cpu};
+use crate::config::DEFAULT_TILE_BYTES;
+use crate::device::{Coder, Cpu, Undecoded};
 use crate::encode::bytes;
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{DType, Values};
 use crate::io::Schema;
 use crate::plan::Plan;
+use crate::stages::{Stage, time};
 use crate::tile::{self, Tiling};
 use index::{Index, VariableEntry};
 use section::{FOOTER_BYTES, HEADER_BYTES, kind};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
@@ -41,17 +44,33 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// `Io` if `out` refuses, `Usage` if the schema is beyond the format's caps.
-    pub fn new(mut out: W, schema: &Schema) -> Result<Self> {
+    pub fn new(out: W, schema: &Schema) -> Result<Self> {
+        Self::with_weights(out, schema, None)
+    }
+
+    /// The same, with the weights (a safetensors file) of the model that variables are coded beside.
+    ///
+    /// # Errors
+    /// As [`Writer::new`]; `Usage` if there are too many.
+    pub fn with_weights(mut out: W, schema: &Schema, weights: Option<&[u8]>) -> Result<Self> {
         let plain = minicbor::to_vec(schema).map_err(|e| Error::usage(format!("schema can not be stored: {e}")))?;
         if let Some(excess) = schema_excess(&plain) {
             return Err(Error::usage(format!("{excess}: no reader would take the archive")));
         }
         let mut payload = Vec::new();
         bytes::put_packed(&mut payload, &plain);
-        section::write_header(&mut out)?;
+        if let Some(weights) = weights.filter(|w| w.len() as u64 > limits::MAX_WEIGHTS_BYTES) {
+            let (n, most) = (weights.len() as u64 >> 20, limits::MAX_WEIGHTS_BYTES >> 20);
+            return Err(Error::usage(format!(
+                "weights of {n} MiB are kept apart: an archive holds at most {most} MiB"
+            )));
+        }
+        let version = if weights.is_some() { section::VERSION_WITH_WEIGHTS } else { VERSION };
+        section::write_header(&mut out, version)?;
         let schema_len = section::write(&mut out, kind::SCHEMA, &payload)?;
-        let index = Index { schema_len, variables: vec![] };
-        Ok(Self { out, at: HEADER_BYTES + schema_len, index, tiles_left: 0 })
+        let weights_len = weights.map(|w| section::write(&mut out, kind::WEIGHTS, w)).transpose()?;
+        let index = Index { schema_len, weights_len, variables: vec![] };
+        Ok(Self { out, at: HEADER_BYTES + schema_len + weights_len.unwrap_or(0), index, tiles_left: 0 })
     }
 
     /// Starts the next variable.
@@ -170,14 +189,19 @@ pub struct Archive<R> {
     /// By the schema's order; `None` if a recovered archive lacks it.
     variables: Vec<Option<StoredVariable>>,
     file_len: u64,
+    /// Offset and length of the section with weights.
+    weights: Option<(u64, u64)>,
     /// Whether damaged tiles are no error.
     recovers: bool,
-    /// Variable and tile of those.
-    damaged: BTreeSet<(usize, u64)>,
+    /// Those, with the number of steps that are whole all the same.
+    damaged: BTreeMap<(usize, u64), u64>,
     coder: Box<dyn Coder>,
     /// Repeats the forecasts that tiles were coded beside.
     #[cfg(feature = "forecast")]
     forecasts: Option<crate::forecast::series::Decoder>,
+    /// Whether a model was looked for that is at hand.
+    #[cfg(feature = "forecast")]
+    has_looked: bool,
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -199,10 +223,11 @@ impl<R: Read + Seek> Archive<R> {
         let file_len = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
         let version = section::read_header(&mut input)?;
-        let index = read_index(&mut input, file_len)?;
+        let index = read_index(&mut input, file_len, version)?;
         input.seek(SeekFrom::Start(HEADER_BYTES))?;
         let schema = read_schema(&mut input)?;
         let mut archive = Self::new(input, version, schema, file_len);
+        archive.weights = index.weights_len.map(|len| (HEADER_BYTES + index.schema_len, len));
         for (plan_len, entry) in index.variables {
             archive.add_indexed(plan_len, entry)?;
         }
@@ -223,12 +248,13 @@ impl<R: Read + Seek> Archive<R> {
         let file_len = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
         let version = section::read_header(&mut input)?;
-        let index = read_index(&mut input, file_len).ok();
+        let index = read_index(&mut input, file_len, version).ok();
         input.seek(SeekFrom::Start(HEADER_BYTES))?;
         let schema = read_schema(&mut input)?;
         let mut archive = Self::new(input, version, schema, file_len);
         archive.recovers = true;
         if let Some(index) = index {
+            archive.weights = index.weights_len.map(|len| (HEADER_BYTES + index.schema_len, len));
             for (plan_len, entry) in index.variables {
                 // What does not fit is as good as not there.
                 let _ = archive.add_indexed(plan_len, entry);
@@ -246,6 +272,7 @@ impl<R: Read + Seek> Archive<R> {
                     }
                 }
                 (kind::TILE, Some((.., tiles))) => tiles.push((at, len)),
+                (kind::WEIGHTS, None) if version > VERSION => archive.weights = Some((at, len)),
                 _ => break,
             }
             at += len;
@@ -279,11 +306,14 @@ impl<R: Read + Seek> Archive<R> {
             schema,
             variables,
             file_len,
+            weights: None,
             recovers: false,
-            damaged: BTreeSet::new(),
+            damaged: BTreeMap::new(),
             coder: Box::new(Cpu),
             #[cfg(feature = "forecast")]
             forecasts: None,
+            #[cfg(feature = "forecast")]
+            has_looked: false,
         }
     }
 
@@ -348,7 +378,7 @@ impl<R: Read + Seek> Archive<R> {
             .and_then(|t| stored.tiles.get(t))
             .ok_or_else(|| Error::corrupt(format!("the archive ends before tile {tile}")))?;
         self.input.seek(SeekFrom::Start(offset))?;
-        match section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES)) {
+        match time(Stage::Read, || section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES))) {
             Ok((kind::TILE, payload, read)) if read == len => Ok(payload),
             Ok(_) => Err(Error::corrupt("index does not match the sections")),
             Err(e) if e.kind() == Kind::Corrupt => Err(advised(&e)),
@@ -357,9 +387,28 @@ impl<R: Read + Seek> Archive<R> {
         .context(|| format!("tile {tile}"))
     }
 
-    /// Variable and tile of the damaged tiles that were read as fill values: of a recovered archive only.
-    pub fn damaged(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.damaged.iter().copied()
+    /// Variable and tile of the damaged tiles that were read as fill values, with the number of indices of the first axis that are whole all
+    /// the same: of a recovered archive only.
+    pub fn damaged(&self) -> impl Iterator<Item = (usize, u64, u64)> {
+        self.damaged.iter().map(|(&(variable, tile), &whole)| (variable, tile, whole))
+    }
+
+    /// The weights that the archive holds, a safetensors file; `None` if it holds none.
+    ///
+    /// # Errors
+    /// `Corrupt` if they are damaged.
+    pub fn weights(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some((offset, len)) = self.weights else { return Ok(None) };
+        self.input.seek(SeekFrom::Start(offset))?;
+        match section::read(&mut self.input, limits::MAX_WEIGHTS_BYTES)? {
+            (kind::WEIGHTS, payload, read) if read == len => Ok(Some(payload)),
+            _ => Err(Error::corrupt("index does not match the sections")),
+        }
+    }
+
+    /// Bytes of the archive that are weights.
+    pub fn weights_bytes(&self) -> u64 {
+        self.weights.map_or(0, |w| w.1)
     }
 
     /// Stands in for `n` values that are lost.
@@ -389,28 +438,104 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// `Corrupt` if it is damaged, `Unsupported` if it needs a later version.
     pub fn tile(&mut self, variable: usize, tile: u64) -> Result<(Vec<Range<u64>>, Values)> {
-        self.variable(variable)?;
-        let coded = self.coded_tile(variable, tile);
-        let dtype = self.schema.variables[variable].dtype;
-        let stored = self.variable(variable)?;
-        let region = stored.plan.tiling.region(tile);
-        let (treatment, n_tiles) = (stored.plan.treatment.clone(), stored.n_tiles());
-        let mut decode = |coded: Vec<u8>| match coded.first() {
-            Some(&method::BESIDE_FORECASTS) => self.beside_forecasts(variable, tile),
-            _ => self.coder.decompress(&coded, dtype, &treatment, &region),
+        self.tiles(&[(variable, tile)]).pop().unwrap_or_else(|| Err(Error::usage("no such tile")))
+    }
+
+    /// Boxes and values of several tiles, by variable and number, decoded side by side. All are in memory together.
+    ///
+    /// # Errors
+    /// Each as [`Archive::tile`].
+    pub fn tiles(&mut self, wanted: &[(usize, u64)]) -> Vec<Result<(Vec<Range<u64>>, Values)>> {
+        enum Ready {
+            ForCoder,
+            BesideForecasts,
+            Failed(Error),
+        }
+        let mut undecoded = vec![];
+        let mut ready = |read: Result<Undecoded>| match read {
+            Ok(tile) if tile.coded.first() == Some(&method::BESIDE_FORECASTS) => Ready::BesideForecasts,
+            Ok(tile) => {
+                undecoded.push(tile);
+                Ready::ForCoder
+            }
+            Err(e) => Ready::Failed(e),
         };
-        match coded.and_then(|coded| decode(coded).context(|| format!("tile {tile}"))) {
+        let ready: Vec<Ready> = wanted.iter().map(|&(v, tile)| ready(self.undecoded(v, tile))).collect();
+        let mut decoded = self.coder.decompress_all(&undecoded).into_iter();
+        let mut result = |(&(variable, tile), ready): (&(usize, u64), Ready)| {
+            let values = match ready {
+                Ready::ForCoder => {
+                    let values = decoded.next().unwrap_or_else(|| Err(Error::corrupt("tile is missing")));
+                    values.map(|values| (values, u64::MAX))
+                }
+                Ready::BesideForecasts => self.beside_forecasts(variable, tile),
+                Ready::Failed(e) => Err(e),
+            };
+            self.or_fillers(variable, tile, values)
+        };
+        wanted.iter().zip(ready).map(&mut result).collect()
+    }
+
+    fn undecoded(&mut self, variable: usize, tile: u64) -> Result<Undecoded> {
+        let coded = self.coded_tile(variable, tile)?;
+        let dtype = self.schema.variables[variable].dtype;
+        let plan = &self.variable(variable)?.plan;
+        Ok(Undecoded { coded, dtype, region: plan.tiling.region(tile), treatment: plan.treatment.clone() })
+    }
+
+    /// With the tile's box. `values` come with the number of steps that are whole; in a recovered archive fill values stand for what is damaged.
+    fn or_fillers(
+        &mut self,
+        variable: usize,
+        tile: u64,
+        values: Result<(Values, u64)>,
+    ) -> Result<(Vec<Range<u64>>, Values)> {
+        let stored = self.variable(variable)?;
+        let (region, n_tiles) = (stored.plan.tiling.region(tile), stored.n_tiles());
+        let n_steps = region.first().map_or(1, |r| r.end - r.start);
+        match values.context(|| format!("tile {tile}")) {
             Err(e) if self.recovers && e.kind() == Kind::Corrupt && tile < n_tiles => {
-                self.damaged.insert((variable, tile));
+                self.damaged.insert((variable, tile), 0);
                 let values = self.fillers(variable, tile::region_len(&region) as usize);
                 Ok((region, values))
             }
-            values => values.map(|values| (region, values)),
+            Ok((values, whole)) => {
+                if whole < n_steps {
+                    self.damaged.insert((variable, tile), whole);
+                }
+                Ok((region, values))
+            }
+            Err(e) => Err(e),
         }
     }
 
+    /// The model that variables were coded beside, if any were.
+    pub fn forecasts_needed(&self) -> Option<&crate::plan::Beside> {
+        self.variables.iter().flatten().find_map(|s| s.plan.forecast.as_ref())
+    }
+
+    /// The codes of a tile, for whoever studies them; `None` if it is stored exactly.
+    ///
+    /// # Errors
+    /// As [`Archive::tile`].
+    pub fn codes(&mut self, variable: usize, tile: u64) -> Result<Option<TileCodes>> {
+        let coded = self.coded_tile(variable, tile)?;
+        let dtype = self.schema.variables[variable].dtype;
+        let region = self.variable(variable)?.plan.tiling.region(tile);
+        match coded.first() {
+            Some(&method::BESIDE_FORECASTS) => self.codes_beside_forecasts(variable, tile),
+            _ => tile_codes(&coded, dtype, &region),
+        }
+        .context(|| format!("tile {tile}"))
+    }
+
     #[cfg(not(feature = "forecast"))]
-    fn beside_forecasts(&mut self, _: usize, _: u64) -> Result<Values> {
+    fn codes_beside_forecasts(&mut self, _: usize, _: u64) -> Result<Option<TileCodes>> {
+        Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
+    }
+
+    #[cfg(not(feature = "forecast"))]
+    fn beside_forecasts(&mut self, _: usize, _: u64) -> Result<(Values, u64)> {
         Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
     }
 
@@ -443,9 +568,13 @@ impl<R: Read + Seek> Archive<R> {
             return Ok(self.tile(variable, tile)?.1);
         }
         let mut out = Values::zeros(dtype, n);
-        for t in touched {
-            let (from, values) = self.tile(variable, t)?;
-            copy_values(&values, &from, &mut out, region)?;
+        let bytes = |&t: &u64| tile::region_len(&tiling.region(t)) * dtype.size() as u64;
+        for batch in tile::batches(touched.iter().map(bytes), DEFAULT_TILE_BYTES) {
+            let wanted: Vec<_> = touched[batch].iter().map(|&t| (variable, t)).collect();
+            for tile in self.tiles(&wanted) {
+                let (from, values) = tile?;
+                copy_values(&values, &from, &mut out, region)?;
+            }
         }
         Ok(out)
     }
@@ -460,7 +589,19 @@ impl<R: Read + Seek> Archive<R> {
     }
 }
 
-fn copy_values(from: &Values, from_region: &[Range<u64>], to: &mut Values, to_region: &[Range<u64>]) -> Result<()> {
+/// The values of a box within another.
+pub(crate) fn cut(from: &Values, from_region: &[Range<u64>], region: &[Range<u64>]) -> Result<Values> {
+    let mut out = Values::zeros(from.dtype(), tile::region_len(region) as usize);
+    copy_values(from, from_region, &mut out, region)?;
+    Ok(out)
+}
+
+pub(crate) fn copy_values(
+    from: &Values,
+    from_region: &[Range<u64>],
+    to: &mut Values,
+    to_region: &[Range<u64>],
+) -> Result<()> {
     macro_rules! copy {
         ($($variant:ident),*) => {
             match (from, to) {
@@ -478,7 +619,7 @@ fn advised(e: &Error) -> Error {
     Error::corrupt(format!("{e}; `residuum decompress --recover` restores what is whole"))
 }
 
-fn read_index<R: Read + Seek>(input: &mut R, file_len: u64) -> Result<Index> {
+fn read_index<R: Read + Seek>(input: &mut R, file_len: u64, version: u16) -> Result<Index> {
     let incomplete = || {
         Error::corrupt(
             "archive is incomplete: it ends without an index; `residuum decompress --recover` reads what is there",
@@ -505,7 +646,7 @@ fn read_index<R: Read + Seek>(input: &mut R, file_len: u64) -> Result<Index> {
     if k != kind::INDEX {
         return Err(Error::corrupt("index is damaged"));
     }
-    Index::from_bytes(&payload, HEADER_BYTES, index_at)
+    Index::from_bytes(&payload, HEADER_BYTES, index_at, version > VERSION)
 }
 
 /// Number of CBOR items, nested ones included, as far as the bytes are CBOR.

@@ -195,13 +195,14 @@ impl Job {
     ) -> Result<Self> {
         // What is kept exactly has no codes, whatever the predictor.
         let has_codes = tiling.count() > 0 && *known != Some(Treatment::Exact);
-        let wants_fitted = config.predictor == PredictorChoice::Auto && config.effort != Effort::Fast;
+        let wants_fitted = matches!(config.predictor, PredictorChoice::Auto | PredictorChoice::Forecast)
+            && config.effort != Effort::Fast;
         let is_worthwhile = |i| fitted::is_worthwhile(&tile::coding_shape(&tiling.region(i)));
         if has_codes && wants_fitted && (0..tiling.count()).any(is_worthwhile) {
             return Err(no_kernels());
         }
         let asked = match config.predictor {
-            PredictorChoice::Auto => predictor::AUTO,
+            PredictorChoice::Auto | PredictorChoice::Forecast => predictor::AUTO,
             PredictorChoice::None => predictor::NONE,
             PredictorChoice::Lorenzo => predictor::LORENZO,
             PredictorChoice::Interp => predictor::INTERP,

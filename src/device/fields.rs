@@ -164,7 +164,7 @@ impl Gpu {
         let bound = config.bound_of("data");
         bound.check()?;
         let known = if bound.needs_statistics() { None } else { Some(plan_treatment(bound, None, T::DTYPE, None)?) };
-        let tiling = Tiling::new(&shape, config.max_tile_values(T::DTYPE));
+        let tiling = Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape));
         let jobs = [Job::new(0, tiling, &known, bound, None, T::DTYPE, config)?];
         let tiles: Vec<TileOf> = (0..jobs[0].tiling.count()).map(|t| (0, t)).collect();
         let batch = &tiles[..Self::next_batch(&jobs, &tiles)];
@@ -213,7 +213,7 @@ impl Gpu {
             if shape.is_empty() || shape.len() > MAX_FIELD_DIMS {
                 return Err(Error::usage(format!("shape {shape:?}: there can be 1 to {MAX_FIELD_DIMS} dimensions")));
             }
-            let tiling = Tiling::new(&shape, config.max_tile_values(T::DTYPE));
+            let tiling = Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape));
             let fill = field.fill.map(Float::to_bits);
             // What can be said without the values: a bound that does not need their range, or that is not lossy at all.
             let known = (!bound.needs_statistics() || tiling.count() == 0)

@@ -45,6 +45,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::field::{DType, Values};
 use crate::plan::Treatment;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Which device the user wants.
@@ -74,6 +75,37 @@ impl std::str::FromStr for Choice {
     }
 }
 
+/// A tile that is to be coded.
+#[derive(Clone, Debug)]
+pub struct Uncoded {
+    /// Values in C order.
+    pub values: Values,
+    /// The box of the variable that they fill.
+    pub region: Vec<Range<u64>>,
+    /// What the bound means for the variable.
+    pub treatment: Treatment,
+}
+
+impl Uncoded {
+    /// Bytes of values; text has none.
+    pub fn bytes(&self) -> u64 {
+        self.values.len() as u64 * self.values.dtype().size() as u64
+    }
+}
+
+/// A tile that is to be decoded.
+#[derive(Clone, Debug)]
+pub struct Undecoded {
+    /// What [`Coder::compress`] made.
+    pub coded: Vec<u8>,
+    /// Type of the values.
+    pub dtype: DType,
+    /// The box of the variable that they fill.
+    pub region: Vec<Range<u64>>,
+    /// What the bound means for the variable.
+    pub treatment: Treatment,
+}
+
 /// Codes tiles. Whatever the device, the bytes are the same.
 pub trait Coder: Send {
     /// A tile of floats to bytes, as [`crate::compress::compress_tile`].
@@ -87,6 +119,20 @@ pub trait Coder: Send {
         treatment: &Treatment,
         config: &Config,
     ) -> Result<Vec<u8>>;
+
+    /// Several tiles, with values of any type: those that are no floats are stored exactly. The results are in the order of the tiles.
+    fn compress_all(&mut self, tiles: &[Uncoded], config: &Config) -> Vec<Result<Vec<u8>>> {
+        let code = |tile: &Uncoded| match &tile.values {
+            values @ (Values::F32(_) | Values::F64(_)) => self.compress(values, &tile.region, &tile.treatment, config),
+            values => crate::compress::store_as_it_is(values),
+        };
+        tiles.iter().map(code).collect()
+    }
+
+    /// Bytes to several tiles, in their order.
+    fn decompress_all(&mut self, tiles: &[Undecoded]) -> Vec<Result<Values>> {
+        tiles.iter().map(|t| self.decompress(&t.coded, t.dtype, &t.treatment, &t.region)).collect()
+    }
 
     /// Bytes to a tile, as [`crate::decompress::decompress_tile`].
     ///
@@ -133,6 +179,18 @@ impl Coder for Cpu {
         region: &[Range<u64>],
     ) -> Result<Values> {
         crate::decompress::decompress_tile(coded, dtype, treatment, region)
+    }
+
+    fn compress_all(&mut self, tiles: &[Uncoded], config: &Config) -> Vec<Result<Vec<u8>>> {
+        let code = |tile: &Uncoded| match &tile.values {
+            values @ (Values::F32(_) | Values::F64(_)) => Self.compress(values, &tile.region, &tile.treatment, config),
+            values => crate::compress::store_as_it_is(values),
+        };
+        tiles.par_iter().with_max_len(1).map(code).collect()
+    }
+
+    fn decompress_all(&mut self, tiles: &[Undecoded]) -> Vec<Result<Values>> {
+        tiles.par_iter().with_max_len(1).map(|t| Self.decompress(&t.coded, t.dtype, &t.treatment, &t.region)).collect()
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! A model is one file in this folder and one line in [`MODELS`].
 
+pub mod advection;
 pub mod agreement;
 pub mod aurora;
 pub mod exact;
@@ -19,6 +20,7 @@ mod needs;
 mod ops;
 mod rollout;
 pub mod series;
+pub mod unet;
 pub mod vaeformer;
 pub mod weights;
 
@@ -147,7 +149,7 @@ pub struct Entry {
 }
 
 /// All models.
-pub const MODELS: &[Entry] = &[aurora::ENTRY, graphcast::ENTRY, vaeformer::ENTRY];
+pub const MODELS: &[Entry] = &[aurora::ENTRY, graphcast::ENTRY, unet::ENTRY, vaeformer::ENTRY];
 
 /// Opens the model that a safetensors file holds.
 ///
