@@ -89,7 +89,8 @@ fn set_forecasts<R: std::io::Read + std::io::Seek>(
 ) -> Result<()> {
     use crate::forecast::{Options, series::Forecasts};
     match weights {
-        None => archive.find_forecasts(&Options::default()),
+        // What is at hand is found when it is needed.
+        None => Ok(()),
         Some(_) if archive.forecasts_needed().is_none() => {
             note("note: the archive was made without forecasts: --forecast is not needed");
             Ok(())

@@ -28,7 +28,8 @@ impl<R: Read + Seek> Archive<R> {
         self.repeat(|_| Ok(forecasts))
     }
 
-    /// Opens the model that the archive needs, if it is at hand: it needs no weights, or they are in the archive.
+    /// Opens the model that the archive needs, if it is at hand: it needs no weights, or they are in the archive. Reading a variable does so too, with
+    /// default options.
     ///
     /// # Errors
     /// As [`Forecasts::of_bytes`] and [`Archive::set_forecasts`].
@@ -82,6 +83,10 @@ impl<R: Read + Seek> Archive<R> {
 
     /// The values of such a tile, and how many of its steps are whole.
     pub(super) fn beside_forecasts(&mut self, variable: usize, tile: u64) -> Result<(Values, u64)> {
+        // Once: looking for it reads coordinates, which an archive made to deceive may have beside forecasts.
+        if self.forecasts.is_none() && !std::mem::replace(&mut self.has_looked, true) {
+            self.find_forecasts(&Options::default())?;
+        }
         let Some(mut decoder) = self.forecasts.take() else {
             let beside = self.forecasts_needed();
             let (model, digest) = beside.map_or_else(Default::default, |b| (b.model.clone(), hex(&b.digest)));

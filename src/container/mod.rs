@@ -182,6 +182,9 @@ pub struct Archive<R> {
     /// Repeats the forecasts that tiles were coded beside.
     #[cfg(feature = "forecast")]
     forecasts: Option<crate::forecast::series::Decoder>,
+    /// Whether a model was looked for that is at hand.
+    #[cfg(feature = "forecast")]
+    has_looked: bool,
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -292,6 +295,8 @@ impl<R: Read + Seek> Archive<R> {
             coder: Box::new(Cpu),
             #[cfg(feature = "forecast")]
             forecasts: None,
+            #[cfg(feature = "forecast")]
+            has_looked: false,
         }
     }
 

@@ -196,6 +196,7 @@ fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64
     len = len.min(MAX_VALUES / all.max(1)).min(keyframe.unwrap_or(u64::MAX)).max(1);
     let interval = match keyframe {
         Some(keyframe) => keyframe - keyframe % len,
+        None if len == n_steps => len,
         None => MIN_INTERVAL.div_ceil(len) * len,
     };
     Ok((len, interval))
