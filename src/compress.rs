@@ -3,10 +3,14 @@
 //! [`compress`] takes a field in memory, [`compress_source`] a file of many variables. Both cut variables into tiles and call
 //! [`compress_tile`] for each, which is the pipeline itself: special values, quantizer, predictor, codes, check, bytes.
 
+use crate::awake;
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
-use crate::device::{Coder, Cpu};
+use crate::device::{Coder, Cpu, Uncoded};
+use crate::encode::bytes::Packing;
+#[cfg(feature = "cuda")]
+use crate::encode::bytes::Reader;
 use crate::encode::{bytes, exact, huffman};
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{Field, Float, Values};
@@ -27,6 +31,10 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
+
+mod flight;
+
+use flight::Flight;
 
 /// First byte of a tile: how the rest is to be read.
 pub(crate) mod method {
@@ -74,17 +82,23 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
     let plan = Plan {
         variable: 0,
         treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
-        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE)),
+        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape)),
         forecast: None,
     };
     let mut writer = Writer::new(out, &schema)?;
     writer.begin(&plan)?;
     let mut rest = field.values();
-    for i in 0..plan.tiling.count() {
+    let tiles = (0..plan.tiling.count()).map(|i| {
         let region = plan.tiling.region(i);
         let (values, later) = rest.split_at(tile::region_len(&region) as usize);
-        writer.tile(&compress_tile(values, &region, &plan.treatment, config)?)?;
         rest = later;
+        (values, region)
+    });
+    let tiles: Vec<_> = tiles.collect();
+    for batch in tile::batches(tiles.iter().map(|t| size_of_val(t.0) as u64), config.tile_bytes) {
+        let compress = |(values, region): &(&[T], Vec<_>)| compress_tile(values, region, &plan.treatment, config);
+        let coded: Vec<_> = tiles[batch].par_iter().with_max_len(1).map(compress).collect();
+        coded.into_iter().try_for_each(|coded| writer.tile(&coded?))?;
     }
     writer.finish()
 }
@@ -161,14 +175,13 @@ pub fn compress_rest<W: Write>(
         return Err(Error::unsupported(variable.reason.clone())).context(|| format!("variable {:?}", variable.name));
     }
     let Before { mut done, weights } = before;
-    let mut writer = Writer::with_weights(out, &schema, weights.as_deref())?;
+    let mut flight = Flight::new(Writer::with_weights(out, &schema, weights.as_deref())?, coder, config, progress);
     drop(weights);
     let coordinates = schema.coordinates();
     for (i, variable) in schema.variables.iter().enumerate() {
         let place = || format!("variable {:?}", variable.name());
-        if let Some(mut done) = done.remove(&i) {
-            writer.begin(&done.plan)?;
-            (0..done.tiles.len()).try_for_each(|t| writer.tile(&done.tiles.get(t)?))?;
+        if let Some(done) = done.remove(&i) {
+            flight.done(done)?;
             continue;
         }
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
@@ -178,30 +191,19 @@ pub fn compress_rest<W: Write>(
         };
         // The values, where a first reading has them all.
         let (plan, mut only) = plan_variable(source, i, coordinates[i], tiling, config).context(place)?;
-        writer.begin(&plan)?;
+        flight.begin(plan.clone());
         for t in 0..plan.tiling.count() {
-            // 2. One tile after the other; within a tile all threads work.
+            // 2. Tiles in order. Small ones are coded side by side; within a large one all threads work.
             let region = plan.tiling.region(t);
             let read = || time(Stage::Read, || source.read(i, &region));
             let values = only.take().map_or_else(read, Ok).context(place)?;
             if values.len() as u64 != tile::region_len(&region) {
                 return Err(Error::input("the file holds fewer values than it says")).context(place);
             }
-            let coded = match &values {
-                Values::F32(_) | Values::F64(_) => {
-                    coder.compress(&values, &region, &plan.treatment, config).context(place)?
-                }
-                other => {
-                    exact::check_text(other).context(place)?;
-                    [&[method::EXACT][..], &exact::encode(other)].concat()
-                }
-            };
-            time(Stage::Write, || writer.tile(&coded))?;
-            let bytes = tile::region_len(&region) * variable.dtype.size() as u64;
-            progress(Progress { variable: variable.name(), bytes });
+            flight.tile(variable.name(), Uncoded { values, region, treatment: plan.treatment.clone() })?;
         }
     }
-    writer.finish()
+    flight.finish()
 }
 
 /// Plans a variable. Gives its values too, if it read them for that and they are one tile.
@@ -251,7 +253,7 @@ pub(crate) fn plan_of(source: &mut dyn Source, variable: usize, tiling: Tiling, 
 /// Runs of a variable, or boxes of several steps where steps are more alike than levels.
 pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
     let v = &source.schema().variables[i];
-    let most = config.max_tile_values(v.dtype);
+    let most = config.max_tile_values(v.dtype, &v.shape);
     let runs = Tiling::new(&v.shape, most);
     let Some(boxes) = Tiling::in_steps(&v.shape, most).filter(|_| v.dtype.is_float()) else { return Ok(runs) };
     // Chunks of the file that reach across many boxes would be read as many times.
@@ -268,7 +270,7 @@ pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> R
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
 fn text_tiling(source: &mut dyn Source, variable: usize, config: &Config) -> Result<Tiling> {
     let shape = source.schema().variables[variable].shape.clone();
-    let mut most = config.max_tile_values(crate::DType::Text).min(exact::MAX_TILE_TEXTS);
+    let mut most = config.max_tile_values(crate::DType::Text, &shape).min(exact::MAX_TILE_TEXTS);
     loop {
         let tiling = Tiling::new(&shape, most);
         let mut cut = None;
@@ -353,7 +355,7 @@ pub fn compress_tile<T: Rows>(
         return Ok(store_exactly(values));
     };
     // Inside the pool, so that each parallel step starts at once.
-    crate::awake::scope(|| {
+    awake::scope(|| {
         let tile = Tile { values, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
         let coded = match *resolved {
             Resolved::Exact => return Ok(store_exactly(values)),
@@ -363,6 +365,8 @@ pub fn compress_tile<T: Rows>(
         };
         Ok(match coded {
             Some(coded) if saves_enough(coded.len(), std::mem::size_of_val(values)) => coded,
+            // With this effort nobody looks whether another way of storing them exactly were smaller yet.
+            Some(coded) if config.packing() == Packing::Plain => smaller_or_as_they_are(coded, values),
             coded => smaller_or_exact(coded, values),
         })
     })
@@ -379,7 +383,23 @@ pub(crate) fn smaller_or_exact<T: Rows>(coded: Option<Vec<u8>>, values: &[T]) ->
     coded.filter(|c| c.len() <= exact.len()).unwrap_or(exact)
 }
 
-fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
+/// A tile of values that no bound is for.
+pub(crate) fn store_as_it_is(values: &Values) -> Result<Vec<u8>> {
+    exact::check_text(values)?;
+    Ok([&[method::EXACT][..], &exact::encode(values)].concat())
+}
+
+/// No tile is larger than its values as they are.
+fn smaller_or_as_they_are<T: Rows>(coded: Vec<u8>, values: &[T]) -> Vec<u8> {
+    if coded.len() <= 2 + std::mem::size_of_val(values) {
+        return coded;
+    }
+    let mut out = exact::as_they_are(&T::values(values.to_vec()));
+    out.insert(0, method::EXACT);
+    out
+}
+
+pub(crate) fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
     let mut out = exact::encode(&T::values(values.to_vec()));
     out.insert(0, method::EXACT);
     out
@@ -391,6 +411,9 @@ pub(crate) fn bins<T: Rows>(stats: &Stats, bound: f64) -> Option<(T, Quantizer<T
     let quantizer = Quantizer::new(bound, stats.max_magnitude());
     quantizer.is_usable().then(|| (T::from_f64(middle), quantizer))
 }
+
+/// Tiles of fewer values may not be worth the fits.
+const LITTLE: usize = 1 << 17;
 
 /// A tile on its way to bytes.
 pub(crate) struct Tile<'a, T> {
@@ -470,7 +493,8 @@ impl<T: Rows> Tile<'_, T> {
         let Some(mut encoded) = tile.encode(&logs, found.as_ref(), &stats, bound) else { return Ok(None) };
         encoded.outliers = Outliers::default();
         let decoded_logs = tile.decode_codes(&encoded, found.as_ref())?;
-        let signs = log::signs_to_bytes(self.values);
+        let packing = self.config.packing();
+        let signs = log::signs_to_bytes(self.values, packing);
         let mut decoded: Vec<T> = decoded_logs.iter().map(|&y| log::inverse(y)).collect();
         log::apply_signs(&signs, &mut decoded)?;
         if let Some(found) = &found {
@@ -489,8 +513,8 @@ impl<T: Rows> Tile<'_, T> {
             time(Stage::Check, || self.check(decoded, &outliers, resolved))?;
         }
         // 6. Bytes.
-        let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
-        Ok(Some(encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes::<T>())))
+        let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
+        Ok(Some(encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes_in::<T>(packing))))
     }
 
     fn encode(&self, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
@@ -498,21 +522,33 @@ impl<T: Rows> Tile<'_, T> {
         let (base, quantizer) = bins(stats, bound)?;
         // 3., 4. Choose the predictor; predict, quantize, code.
         let marks = self.marks(found);
-        let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
+        let with_contexts = || self.with_contexts(work, marks.as_deref(), base, &quantizer);
+        let with_huffman = || self.with_huffman(work, marks.as_deref(), base, &quantizer);
+        // Where both are tried anyway, side by side.
+        let (by_contexts, by_huffman) = match self.config.predictor {
+            PredictorChoice::Fitted => (with_contexts(), None),
+            _ if work.len() < LITTLE => awake::join(with_contexts, || Some(with_huffman())),
+            _ => (with_contexts(), None),
+        };
         // Little data may not be worth the fits. Where next to nothing is left, they may be most of it, or interpolation between images,
         // which sees both sides, better.
         let n_images = work.len() / self.shape.iter().rev().take(2).product::<usize>().max(1);
         let is_small = |e: &Encoded<T>| {
             let few_bits = e.bytes.len() * 32 < work.len();
-            work.len() < 1 << 18 || few_bits && n_images > 1 || e.method.plan_bytes() * 4 > e.bytes.len()
+            // Of what is mostly noise fits leave as much as interpolation.
+            let many_bits = e.bytes.len() * 2 > work.len();
+            work.len() < LITTLE
+                || work.len() < 2 * LITTLE && many_bits
+                || few_bits && n_images > 1
+                || e.method.plan_bytes() * 4 > e.bytes.len()
         };
         match by_contexts {
             Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
             Some(encoded) => {
-                let other = self.with_huffman(work, marks.as_deref(), base, &quantizer);
+                let other = by_huffman.unwrap_or_else(with_huffman);
                 Some(if self.size(&other) < self.size(&encoded) { other } else { encoded })
             }
-            None => Some(self.with_huffman(work, marks.as_deref(), base, &quantizer)),
+            None => Some(by_huffman.unwrap_or_else(with_huffman)),
         }
     }
 
@@ -551,11 +587,11 @@ impl<T: Rows> Tile<'_, T> {
         let Coded { codes, outliers } = coded;
         // Codes of values stored in runs say nothing: the decoder puts zeros there.
         let bytes = time(Stage::Encode, || match marks {
-            None => huffman::cpu::encode(&codes),
+            None => huffman::cpu::encode(&codes, self.config.packing()),
             Some(marks) => {
                 let marks = predictor.in_coding_order(marks, &self.shape);
                 let kept: Vec<i32> = codes.iter().zip(marks).filter(|(_, m)| !m).map(|(&c, _)| c).collect();
-                huffman::cpu::encode(&kept)
+                huffman::cpu::encode(&kept, self.config.packing())
             }
         });
         Encoded { base, quantizer: *quantizer, method: Method::Huffman(predictor), bytes, outliers }
@@ -567,7 +603,8 @@ impl<T: Rows> Tile<'_, T> {
     }
 
     fn size(&self, encoded: &Encoded<T>) -> usize {
-        encoded.to_bytes(method::DIRECT, &[], &[], &encoded.outliers.to_bytes::<T>()).len()
+        let outliers = encoded.outliers.to_bytes_in::<T>(self.config.packing());
+        encoded.to_bytes(method::DIRECT, &[], &[], &outliers).len()
     }
 
     /// What the decoder will make of the codes.
@@ -620,8 +657,9 @@ impl<T: Rows> Tile<'_, T> {
         if let Some(found) = found {
             outliers = Outliers::merged(&outliers, Some(&found.outliers));
         }
-        let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
-        encoded.to_bytes(method, &specials, &[], &outliers.to_bytes::<T>())
+        let packing = self.config.packing();
+        let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
+        encoded.to_bytes(method, &specials, &[], &outliers.to_bytes_in::<T>(packing))
     }
 }
 
@@ -652,35 +690,23 @@ impl<T: Rows> Encoded<T> {
     }
 }
 
-/// A tile coded elsewhere, as bytes: `codes` as [`huffman::cpu::encode`] gives them, of values, or with `signs` of logarithms.
+/// A tile of codes of type `C` for values of type `T` in which nothing is behind zstd, packed as [`compress_tile`] would have.
+///
+/// # Errors
+/// `Corrupt` if it is no such tile of the Huffman coder.
 #[cfg(feature = "cuda")]
-pub(crate) struct Elsewhere<C> {
-    pub base: C,
-    pub step: C,
-    pub predictor: Box<dyn predict::Predictor<C>>,
-    pub codes: Vec<u8>,
-    pub specials: Specials,
-    pub signs: Option<Vec<u8>>,
-    pub outliers: Outliers,
-}
-
-#[cfg(feature = "cuda")]
-impl<C: Rows> Elsewhere<C> {
-    /// Of values of type `T`.
-    pub fn into_bytes<T: Rows>(self) -> Vec<u8> {
-        let Self { base, step, predictor, codes, specials, signs, outliers } = self;
-        let quantizer = Quantizer::with_step(0.0, step);
-        let listed = outliers.to_bytes::<T>();
-        let encoded = Encoded {
-            base,
-            quantizer,
-            method: Method::Huffman(predictor),
-            bytes: codes,
-            outliers: Outliers::default(),
-        };
-        let method = if signs.is_some() { method::LOG } else { method::DIRECT };
-        encoded.to_bytes(method, &specials.to_bytes(), &signs.unwrap_or_default(), &listed)
+pub(crate) fn pack_tile<C: Rows, T: Rows>(plain: &[u8], shape: &[usize], n: usize) -> Result<Vec<u8>> {
+    let mut reader = Reader::new(plain);
+    let method = reader.byte()?;
+    let parts = crate::decompress::Parts::<C, T>::read(reader, method == method::LOG, shape, n)?;
+    let mut signs = Vec::new();
+    if !parts.signs.is_empty() {
+        bytes::put_packed(&mut signs, &Reader::new(parts.signs).packed(2 * n + 16)?);
     }
+    let crate::decompress::Head { base, quantizer, method: by, specials } = parts.head;
+    let codes = huffman::cpu::pack_section(parts.codes, n - specials.len())?;
+    let encoded = Encoded { base, quantizer, method: by, bytes: codes, outliers: Outliers::default() };
+    Ok(encoded.to_bytes(method, &specials.to_bytes(), &signs, &parts.outliers.to_bytes::<T>()))
 }
 
 /// A working copy with NaN in marked places.

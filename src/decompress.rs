@@ -1,6 +1,7 @@
 //! From an archive to values: [`mod@crate::compress`] told backwards.
 
-use crate::container::Archive;
+use crate::config::DEFAULT_TILE_BYTES;
+use crate::container::{self, Archive};
 use crate::encode::bytes::Reader;
 use crate::encode::{exact, huffman};
 use crate::error::{Context, Error, Result};
@@ -43,21 +44,28 @@ pub fn decompress_to<R: Read + Seek>(
     sink: &mut dyn Sink,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
-    for (out, (variable, wanted)) in variables.iter().enumerate() {
-        let name = archive.schema().variables[*variable].name().to_string();
-        let place = || format!("variable {name:?}");
-        let stored = archive.variable(*variable).context(place)?;
-        let tiling = stored.plan.tiling.clone();
-        for t in tiling.touching(stored.n_tiles(), wanted).collect::<Vec<_>>() {
-            let have = tiling.region(t);
-            let part = tile::overlap(&have, wanted);
-            let values = if part == have {
-                archive.tile(*variable, t).context(place)?.1
-            } else {
-                archive.read(*variable, &part).context(place)?
-            };
+    // All tiles in order, and of which variable of the sink they are.
+    let mut wanted = vec![];
+    let mut sizes = vec![];
+    for (out, (variable, region)) in variables.iter().enumerate() {
+        let v = &archive.schema().variables[*variable];
+        let stored = archive.variable(*variable).context(|| format!("variable {:?}", v.name()))?;
+        let tiling = &stored.plan.tiling;
+        let tiles = tiling.touching(stored.n_tiles(), region).map(|t| (out, t));
+        wanted.extend(tiles.inspect(|&(_, t)| sizes.push(tile::region_len(&tiling.region(t)) * v.dtype.size() as u64)));
+    }
+    for batch in tile::batches(sizes, DEFAULT_TILE_BYTES) {
+        let wanted = &wanted[batch];
+        let tiles: Vec<(usize, u64)> = wanted.iter().map(|&(out, t)| (variables[out].0, t)).collect();
+        for (&(out, _), tile) in wanted.iter().zip(archive.tiles(&tiles)) {
+            let (variable, region) = &variables[out];
+            let name = archive.schema().variables[*variable].name().to_string();
+            let place = || format!("variable {name:?}");
+            let (have, values) = tile.context(place)?;
+            let part = tile::overlap(&have, region);
+            let values = if part == have { values } else { container::cut(&values, &have, &part).context(place)? };
             let place_in_sink: Vec<Range<u64>> =
-                part.iter().zip(wanted).map(|(p, w)| p.start - w.start..p.end - w.start).collect();
+                part.iter().zip(region).map(|(p, w)| p.start - w.start..p.end - w.start).collect();
             time(Stage::Write, || sink.write(out, &place_in_sink, &values)).context(place)?;
             let bytes = tile::region_len(&part) * values.dtype().size() as u64;
             progress(Progress { variable: &name, bytes });

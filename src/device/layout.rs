@@ -17,6 +17,9 @@ pub const BOOK_WORDS: usize = 64;
 pub const SAMPLE_MAX: usize = 32768;
 /// Lattices of up to this many values are done by one block.
 pub const COARSE: usize = 8192;
+/// Bytes in a block of the checksum, and of its sums.
+pub const HASH_BLOCK: usize = 1024;
+pub const HASH_SUM_BYTES: usize = 64;
 /// Values in a block of the mean square error.
 pub const SQUARE_BLOCK: u32 = 1024;
 
@@ -101,11 +104,26 @@ pub struct State {
     pub n_books: u32,
     pub huffman_bytes: u32,
     pub error: u32,
+    pub head_bytes: u32,
+    pub tile_bytes: u32,
+    pub as_it_is: u32,
+    pub padding: u32,
     pub runs_at: u64,
     pub signs_at: u64,
     pub outliers_at: u64,
     pub huffman_at: u64,
     pub levels: [u8; 32],
+}
+
+/// What the host is told of a tile in the end.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Outcome {
+    pub at: u64,
+    pub checksum: u64,
+    pub bytes: u32,
+    pub left: u32,
+    pub field: Range,
 }
 
 /// What the host tells a kernel. Pointers are device pointers.
@@ -115,7 +133,7 @@ pub struct Args {
     pub values: u64,
     pub work: u64,
     pub state: u64,
-    pub states: u64,
+    pub outcome: u64,
     pub ranges: u64,
     pub cursor: u64,
     pub out: u64,
@@ -137,8 +155,10 @@ pub struct Args {
     pub books: u64,
     pub lists: u64,
     pub coded: u64,
+    pub hash_sums: u64,
     pub fill: u64,
     pub capacity: u64,
+    pub list_capacity: u64,
     pub bound: f64,
     pub relative: f64,
     pub tile_values: u64,
@@ -158,12 +178,13 @@ pub struct Args {
     pub level_or_pass: u32,
     pub count: u32,
     pub n_sets: u32,
-    pub padding: u32,
+    pub may_be_as_it_is: u32,
 }
 
 // SAFETY: plain numbers in C layout without padding (Pod), as the kernels' parameter has them.
 unsafe impl cudarc::driver::DeviceRepr for Args {}
 
 // The kernels have the same numbers.
-const _: () = assert!(size_of::<Args>() == 328 && size_of::<State>() == 424);
-const _: () = assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24);
+const _: () = assert!(size_of::<Args>() == 344 && size_of::<State>() == 440);
+const _: () =
+    assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24 && size_of::<Outcome>() == 48);

@@ -10,6 +10,7 @@ const FILES: &[(&str, &str)] = &[
     ("common/block.cuh", include_str!("../../kernels/common/block.cuh")),
     ("common/number.cuh", include_str!("../../kernels/common/number.cuh")),
     ("common/state.cuh", include_str!("../../kernels/common/state.cuh")),
+    ("common/varint.cuh", include_str!("../../kernels/common/varint.cuh")),
     ("common/token.cuh", include_str!("../../kernels/common/token.cuh")),
     ("common/walk.cuh", include_str!("../../kernels/common/walk.cuh")),
     ("common/predict.cuh", include_str!("../../kernels/common/predict.cuh")),
@@ -22,9 +23,11 @@ const FILES: &[(&str, &str)] = &[
     ("predict_interp.cu", include_str!("../../kernels/predict_interp.cu")),
     ("check.cu", include_str!("../../kernels/check.cu")),
     ("compact.cu", include_str!("../../kernels/compact.cu")),
+    ("tile.cu", include_str!("../../kernels/tile.cu")),
     ("huffman_count.cu", include_str!("../../kernels/huffman_count.cu")),
     ("huffman_book.cu", include_str!("../../kernels/huffman_book.cu")),
     ("huffman_encode.cu", include_str!("../../kernels/huffman_encode.cu")),
+    ("checksum.cu", include_str!("../../kernels/checksum.cu")),
     ("huffman_decode.cu", include_str!("../../kernels/huffman_decode.cu")),
 ];
 

@@ -367,39 +367,6 @@ fn damaged_tiles_do_no_harm() {
     }
 }
 
-/// What a study of residuals looks at: as many codes as values, whose bits are those of the tile.
-#[test]
-fn codes_are_shown() {
-    let series = Series::new(10, 2);
-    for predictor in [PredictorChoice::Auto, PredictorChoice::Forecast] {
-        let config = Config::new(Bound::rel(1e-3)).with_predictor(predictor);
-        let coded = archive(&series, &config, Some(Seer::default()), Some(5));
-        let mut archive = open(&coded, Some(Seer::default())).unwrap();
-        let mut n_beside = 0;
-        for variable in 0..archive.schema().variables.len() {
-            let tiling = archive.variable(variable).unwrap().plan.tiling.clone();
-            let dtype = archive.schema().variables[variable].dtype;
-            // The last first: what comes before it in its interval is decoded for it.
-            for t in (0..tiling.count()).rev() {
-                let tile = archive.coded_tile(variable, t).unwrap();
-                let codes = archive.codes(variable, t).unwrap();
-                let report = residuum::decompress::inspect_tile(&tile, dtype, &tiling.region(t)).unwrap();
-                let Some(codes) = codes else {
-                    assert_eq!(report.method, "exact");
-                    continue;
-                };
-                n_beside += usize::from(report.predictor.contains("forecast"));
-                assert_eq!((codes.codes.len() as u64, codes.bits.len() as u64), (report.n_values, report.n_values));
-                let sum: f64 = codes.bits.iter().map(|&b| f64::from(b)).sum();
-                let expected = report.bytes.codes as f64 * 8.0;
-                assert!((sum - expected).abs() < 1e-3 * expected, "{sum} {expected}");
-                assert!(codes.codes.iter().any(|&c| c != 0));
-            }
-        }
-        assert!(n_beside >= 2, "{n_beside}");
-    }
-}
-
 /// A schema that lies about the grid, and a coordinate that says it was coded beside forecasts, which reading it needs.
 #[test]
 fn archives_made_to_deceive_are_refused() {
@@ -444,4 +411,37 @@ fn archives_made_to_deceive_are_refused() {
     let mut fewer = schema.clone();
     fewer.variables[lat].shape = vec![23];
     assert!(read(&write(&fewer, None), "t").is_err());
+}
+
+/// What a study of residuals looks at: as many codes as values, whose bits are those of the tile.
+#[test]
+fn codes_are_shown() {
+    let series = Series::new(10, 2);
+    for predictor in [PredictorChoice::Auto, PredictorChoice::Forecast] {
+        let config = Config::new(Bound::rel(1e-3)).with_predictor(predictor);
+        let coded = archive(&series, &config, Some(Seer::default()), Some(5));
+        let mut archive = open(&coded, Some(Seer::default())).unwrap();
+        let mut n_beside = 0;
+        for variable in 0..archive.schema().variables.len() {
+            let tiling = archive.variable(variable).unwrap().plan.tiling.clone();
+            let dtype = archive.schema().variables[variable].dtype;
+            // The last first: what comes before it in its interval is decoded for it.
+            for t in (0..tiling.count()).rev() {
+                let tile = archive.coded_tile(variable, t).unwrap();
+                let codes = archive.codes(variable, t).unwrap();
+                let report = residuum::decompress::inspect_tile(&tile, dtype, &tiling.region(t)).unwrap();
+                let Some(codes) = codes else {
+                    assert_eq!(report.method, "exact");
+                    continue;
+                };
+                n_beside += usize::from(report.predictor.contains("forecast"));
+                assert_eq!((codes.codes.len() as u64, codes.bits.len() as u64), (report.n_values, report.n_values));
+                let sum: f64 = codes.bits.iter().map(|&b| f64::from(b)).sum();
+                let expected = report.bytes.codes as f64 * 8.0;
+                assert!((sum - expected).abs() < 1e-3 * expected, "{sum} {expected}");
+                assert!(codes.codes.iter().any(|&c| c != 0));
+            }
+        }
+        assert!(n_beside >= 2, "{n_beside}");
+    }
 }

@@ -4,6 +4,7 @@
 //! An image without a forecast is predicted by the same level a step before, that of a first step value by value: each by the one before.
 
 use crate::codes::TileCodes;
+use crate::encode::bytes::Packing;
 use crate::encode::huffman;
 use crate::error::Result;
 use crate::predict::collect_misses;
@@ -75,10 +76,10 @@ impl<'a, T: Rows> Encoding<'a, T> {
 
     pub fn finish(self) -> (Vec<u8>, Outliers) {
         let bytes = match self.known.marks {
-            None => huffman::cpu::encode(&self.codes),
+            None => huffman::cpu::encode(&self.codes, Packing::Zstd),
             Some(marks) => {
                 let kept: Vec<i32> = self.codes.iter().zip(marks).filter(|(_, m)| !**m).map(|(&c, _)| c).collect();
-                huffman::cpu::encode(&kept)
+                huffman::cpu::encode(&kept, Packing::Zstd)
             }
         };
         (bytes, Outliers::from_unsorted(self.misses))

@@ -190,7 +190,7 @@ fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64
         }
         all += a_step;
         // As tiles would be without forecasts, so that those cost nothing; single steps where not even they fit such a tile.
-        let usual = Tiling::new(&v.shape, config.max_tile_values(v.dtype));
+        let usual = Tiling::new(&v.shape, config.max_tile_values(v.dtype, &v.shape));
         len = len.min(if usual.axis == 0 { usual.len } else { 1 });
     }
     len = len.min(MAX_VALUES / all.max(1)).min(keyframe.unwrap_or(u64::MAX)).max(1);

@@ -6,12 +6,12 @@ use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
 use super::schedule::Schedule;
 use super::site::Weights;
+use crate::awake;
 use crate::encode::bytes::Reader;
 use crate::encode::rans;
 use crate::encode::rans::stream::{Decoder, Table};
 use crate::error::{Error, Result};
 use crate::quantize::Quantizer;
-use rayon::prelude::*;
 
 /// Bytes to values, with the decisions that were read before.
 ///
@@ -132,15 +132,18 @@ impl<'a, T: Rows> Decoding<'a, T> {
 
 /// What plan says of codes, ready for use: the context of each bucket, the distribution of each context.
 pub struct Coding {
-    contexts: [u8; N_BUCKETS + 2],
+    /// By bucket; as long as any byte may ask.
+    contexts: [u8; 256],
     tables: Vec<Table>,
 }
 
 impl Plan {
     /// How codes are coded.
     pub fn coding(&self) -> Coding {
-        let tables = self.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();
-        Coding { contexts: self.contexts(), tables }
+        let tables = awake::map(self.distributions.clone(), usize::MAX, |d| Table::new(usize::from(d)));
+        let mut contexts = [0; 256];
+        contexts[..N_BUCKETS + 2].copy_from_slice(&self.contexts());
+        Coding { contexts, tables }
     }
 }
 
