@@ -189,7 +189,11 @@ fn latitudes(folder: &Path, schema: &Schema, index: usize) -> Option<Vec<f64>> {
     }
     let own = schema.variables.iter().position(|c| io::leaf(&c.path) == name && c.shape == [v.shape[axis]])?;
     let whole = 0..v.shape[axis];
-    match io::open(&folder.join(ORIGINAL), &OpenOptions::default()).ok()?.read(own, std::slice::from_ref(&whole)).ok()? {
+    match io::open(&folder.join(ORIGINAL), &OpenOptions::default())
+        .ok()?
+        .read(own, std::slice::from_ref(&whole))
+        .ok()?
+    {
         Values::F32(v) => Some(v.into_iter().map(f64::from).collect()),
         Values::F64(v) => Some(v),
         _ => None,
