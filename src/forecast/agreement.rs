@@ -64,8 +64,9 @@ impl Agreement {
             }
             let x = f64::from(f) / self.step;
             let (below, is_upper) = split(x);
-            // Not `<`: what can not be told apart is listed.
-            if !((x - (below + 0.5)).abs() > near) {
+            // Not the opposite: what can not be told apart is listed.
+            let is_clear = (x - (below + 0.5)).abs() > near;
+            if !is_clear {
                 sides.push(((first + i) as u32, is_upper));
             }
             self.multiple(below, is_upper)
@@ -207,7 +208,7 @@ mod tests {
         for seed in 0..200 {
             let mut noise = noise(seed);
             let tolerance = 10f64.powf(-2.0 + 2.0 * noise());
-            let bound = tolerance * 10f64.powf(1.5 + noise());
+            let bound = tolerance * 10f64.powf(2.0 + noise());
             let agreement = Agreement::new(bound, vec![0.0, tolerance as f32], bound).unwrap();
             let forecast: Vec<f32> = (0..2000).map(|_| (noise() * 30.0) as f32).collect();
             let mut sides = vec![];
