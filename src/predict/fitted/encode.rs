@@ -141,7 +141,7 @@ fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<T, Encoder<'_, T>>>) -> Enc
 }
 
 /// Streams are tasks of the decoder, and each costs some 70 bytes.
-fn n_streams(n_values: usize) -> usize {
+pub(super) fn n_streams(n_values: usize) -> usize {
     const VALUES: usize = 1 << 18;
     (n_values / VALUES).clamp(1, plan::MAX_STREAMS).next_power_of_two()
 }
