@@ -70,14 +70,14 @@ extern "C" __global__ void __launch_bounds__(WIDE) huffman_layout(const Args a) 
     if (after > a.capacity) {
       s->left = NO_ROOM;
     } else {
-      s->huffman_at = s->used;
-      s->huffman_bytes = (u32)bytes;
+      s->coded_at = s->used;
+      s->coded_bytes = (u32)bytes;
       s->used = after;
     }
   }
   __syncthreads();  // there is room or not
   if (idle(a)) return;
-  u8* out = a.out + s->offset + s->huffman_at;
+  u8* out = a.out + s->offset + s->coded_at;
   u32* words = (u32*)out;
   // Words that several blocks or threads write into are 0 first: those of the books, and those at the ends of parts.
   for (u32 i = at_books / 4 + threadIdx.x; i <= (at_books + book_bytes) / 4; i += WIDE) words[i] = 0;
@@ -173,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) huffman_encode(const Args a)
   const Chunk& chunk = a.chunks[part.chunk];
   u64 bit = (u64)chunk.start * 8;
   for (u32 k = 0; k < blockIdx.x % 4; ++k) bit += chunk.four ? (u64)chunk.stream[k] * 8 : chunk.bits[k];
-  u32* words = (u32*)(a.out + a.state->offset + a.state->huffman_at);
+  u32* words = (u32*)(a.out + a.state->offset + a.state->coded_at);
   const i32* codes = codes_to_write(a) + part.start;
   const u32* coder = a.coders + (u64)chunk.book * N_INDICES;
   u32 before = 0, n_words = 0, carried = 0;

@@ -13,6 +13,7 @@ use crate::field::{Field, Float, Values};
 use crate::io::{Format, Schema, Source};
 use crate::plan::{Plan, Treatment};
 use crate::predict::fitted::Rows;
+use crate::predict::fitted::learn::Budget;
 use crate::predict::{self, Coded, FITTED, Method, fitted};
 use crate::quantize::Quantizer;
 use crate::quantize::log;
@@ -322,13 +323,16 @@ pub fn compress_tile<T: Rows>(
     };
     // Inside the pool, so that each parallel step starts at once.
     crate::awake::scope(|| {
+        if matches!(resolved, Resolved::Exact) {
+            return Ok(store_exactly(values));
+        }
         let tile = Tile { values, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
-        let coded = match *resolved {
-            Resolved::Exact => return Ok(store_exactly(values)),
-            Resolved::Absolute(bound) => tile.direct(bound, resolved)?,
-            Resolved::PointWise(relative) => tile.logarithmic(relative, resolved)?,
-            Resolved::MeanSquare { absolute, max_mse } => tile.mean_square(absolute, max_mse)?,
-        };
+        let coded = tile.in_the_cheaper_way(|way| match *resolved {
+            Resolved::Exact => Ok(None),
+            Resolved::Absolute(bound) => tile.direct(way, bound, resolved),
+            Resolved::PointWise(relative) => tile.logarithmic(way, relative, resolved),
+            Resolved::MeanSquare { absolute, max_mse } => tile.mean_square(way, absolute, max_mse),
+        })?;
         Ok(match coded {
             Some(coded) if saves_enough(coded.len(), std::mem::size_of_val(values)) => coded,
             coded => smaller_or_exact(coded, values),
@@ -360,6 +364,41 @@ pub(crate) fn bins<T: Rows>(stats: &Stats, bound: f64) -> Option<(T, Quantizer<T
     quantizer.is_usable().then(|| (T::from_f64(middle), quantizer))
 }
 
+/// How a tile is coded.
+#[derive(Clone, Copy)]
+enum Way {
+    /// With the fitted predictor, in contexts.
+    Contexts(Budget),
+    /// With the cheapest of the others.
+    Huffman,
+}
+
+/// A coded tile.
+struct Outcome {
+    bytes: Vec<u8>,
+    /// Bytes of codes and of what was fitted to the tile.
+    codes: usize,
+    plan: usize,
+}
+
+/// What may be spent on fits to a tile of `shape`; `None` if there shall be none: the user's will, or images of a few pixels.
+pub(crate) fn budget(config: &Config, shape: &[usize]) -> Option<Budget> {
+    let budget = match (config.predictor, config.effort) {
+        (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => Budget::BALANCED,
+        (PredictorChoice::Auto, Effort::Balanced) => Budget::BALANCED,
+        (PredictorChoice::Auto | PredictorChoice::Fitted, Effort::Best) => Budget::BEST,
+        _ => return None,
+    };
+    fitted::is_worthwhile(shape).then_some(budget)
+}
+
+/// Whether a tile of `n` values, which takes so many bytes with the fitted predictor, may be smaller without. Little data may not be worth the
+/// fits. Where next to nothing is left, they may be most of it, or interpolation between images, which sees both sides, better.
+pub(crate) fn is_small(n: usize, shape: &[usize], codes: usize, plan: usize) -> bool {
+    let n_images = n / shape.iter().rev().take(2).product::<usize>().max(1);
+    n < 1 << 18 || codes * 32 < n && n_images > 1 || plan * 4 > codes
+}
+
 /// A tile on its way to bytes.
 pub(crate) struct Tile<'a, T> {
     pub values: &'a [T],
@@ -380,8 +419,22 @@ struct Encoded<T> {
 }
 
 impl<T: Rows> Tile<'_, T> {
+    /// Whether the fitted predictor or the others, where it may be the others.
+    fn in_the_cheaper_way(&self, code: impl Fn(Way) -> Result<Option<Outcome>>) -> Result<Option<Vec<u8>>> {
+        let bytes = |outcome: Option<Outcome>| outcome.map(|o| o.bytes);
+        let Some(budget) = budget(self.config, &self.shape) else { return code(Way::Huffman).map(bytes) };
+        let fitted = code(Way::Contexts(budget))?;
+        let is_small = |o: &Outcome| is_small(self.values.len(), &self.shape, o.codes, o.plan);
+        if self.config.predictor == PredictorChoice::Fitted || !fitted.as_ref().is_some_and(is_small) {
+            return Ok(bytes(fitted));
+        }
+        let (fitted, other) = (bytes(fitted), bytes(code(Way::Huffman)?));
+        let is_smaller = |other: &Vec<u8>| fitted.as_ref().is_some_and(|f| other.len() < f.len());
+        Ok(other.filter(is_smaller).or(fitted))
+    }
+
     /// Codes within an absolute bound; `None` if codes make no sense for these values.
-    fn direct(&self, bound: f64, resolved: &Resolved) -> Result<Option<Vec<u8>>> {
+    fn direct(&self, way: Way, bound: f64, resolved: &Resolved) -> Result<Option<Outcome>> {
         // 1. Set special values apart.
         let stats = statistics(self.values, self.fill);
         let found =
@@ -389,7 +442,7 @@ impl<T: Rows> Tile<'_, T> {
         let work = found.as_ref().map(|f| mark(self.values, &f.marks));
         let work = work.as_deref().unwrap_or(self.values);
         // 2.–4. Quantizer, predictor, codes.
-        let Some(mut encoded) = self.encode(work, found.as_ref(), &stats, bound) else { return Ok(None) };
+        let Some(mut encoded) = self.encode(way, work, found.as_ref(), &stats, bound) else { return Ok(None) };
         // 5. Check. Always where a decoded value might pass for the fill value.
         let near_fill = self.fill.is_some_and(|f| (stats.min - bound..=stats.max + bound).contains(&f.to_f64()));
         if self.config.verify || near_fill {
@@ -398,20 +451,20 @@ impl<T: Rows> Tile<'_, T> {
             self.check(decoded, &encoded.outliers, resolved)?;
         }
         // 6. Bytes.
-        Ok(Some(self.to_bytes(method::DIRECT, &encoded, found.as_ref())))
+        Ok(Some(encoded.outcome(self.to_bytes(method::DIRECT, &encoded, found.as_ref()))))
     }
 
     /// Codes whose mean square error is bounded too: the bound is tightened until it holds.
-    fn mean_square(&self, absolute: f64, max_mse: f64) -> Result<Option<Vec<u8>>> {
+    fn mean_square(&self, way: Way, absolute: f64, max_mse: f64) -> Result<Option<Outcome>> {
         const ATTEMPTS: usize = 6;
         let mut bound = absolute;
         for _ in 0..ATTEMPTS {
-            let Some(coded) = self.direct(bound, &Resolved::Absolute(absolute))? else { return Ok(None) };
+            let Some(coded) = self.direct(way, bound, &Resolved::Absolute(absolute))? else { return Ok(None) };
             let region: Vec<_> = self.shape.iter().map(|&n| 0..n as u64).collect();
             let fill = self.fill.map(Float::to_bits);
             let resolved = Resolved::Absolute(absolute);
             let treatment = Treatment::Lossy { asked: Bound::abs(absolute), resolved, fill, stats: None };
-            let restored = crate::decompress::decode_tile(&coded, T::DTYPE, &treatment, &region)?;
+            let restored = crate::decompress::decode_tile(&coded.bytes, T::DTYPE, &treatment, &region)?;
             let mse = square::mean(self.values, T::slice(&restored).unwrap_or_default(), self.fill);
             if mse <= max_mse {
                 return Ok(Some(coded));
@@ -422,7 +475,7 @@ impl<T: Rows> Tile<'_, T> {
     }
 
     /// Codes of logarithms, within a bound relative to each value.
-    fn logarithmic(&self, relative: f64, resolved: &Resolved) -> Result<Option<Vec<u8>>> {
+    fn logarithmic(&self, way: Way, relative: f64, resolved: &Resolved) -> Result<Option<Outcome>> {
         let bound = log::bound::<T>(relative);
         if bound.is_nan() || bound <= 0.0 {
             return Ok(None);
@@ -433,7 +486,7 @@ impl<T: Rows> Tile<'_, T> {
         let stats = statistics(&logs, None);
         // 2.–4. As for other values, on the logarithms; what misses there is looked at here, in the values themselves.
         let tile = Tile { values: &logs, shape: self.shape.clone(), fill: None, config: self.config };
-        let Some(mut encoded) = tile.encode(&logs, found.as_ref(), &stats, bound) else { return Ok(None) };
+        let Some(mut encoded) = tile.encode(way, &logs, found.as_ref(), &stats, bound) else { return Ok(None) };
         encoded.outliers = Outliers::default();
         let decoded_logs = tile.decode_codes(&encoded, found.as_ref())?;
         let signs = log::signs_to_bytes(self.values);
@@ -456,53 +509,34 @@ impl<T: Rows> Tile<'_, T> {
         }
         // 6. Bytes.
         let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
-        Ok(Some(encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes::<T>())))
+        let bytes = encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes::<T>());
+        Ok(Some(encoded.outcome(bytes)))
     }
 
-    fn encode(&self, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
+    fn encode(&self, way: Way, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
         // 2. Fix the quantizer.
         let (base, quantizer) = bins(stats, bound)?;
         // 3., 4. Choose the predictor; predict, quantize, code.
         let marks = self.marks(found);
-        let by_contexts = self.with_contexts(work, marks.as_deref(), base, &quantizer);
-        // Little data may not be worth the fits. Where next to nothing is left, they may be most of it, or interpolation between images,
-        // which sees both sides, better.
-        let n_images = work.len() / self.shape.iter().rev().take(2).product::<usize>().max(1);
-        let is_small = |e: &Encoded<T>| {
-            let few_bits = e.bytes.len() * 32 < work.len();
-            work.len() < 1 << 18 || few_bits && n_images > 1 || e.method.plan_bytes() * 4 > e.bytes.len()
-        };
-        match by_contexts {
-            Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
-            Some(encoded) => {
-                let other = self.with_huffman(work, marks.as_deref(), base, &quantizer);
-                Some(if self.size(&other) < self.size(&encoded) { other } else { encoded })
-            }
-            None => Some(self.with_huffman(work, marks.as_deref(), base, &quantizer)),
-        }
+        Some(match way {
+            Way::Contexts(budget) => self.with_contexts(budget, work, marks.as_deref(), base, &quantizer),
+            Way::Huffman => self.with_huffman(work, marks.as_deref(), base, &quantizer),
+        })
     }
 
-    /// Codes with contexts, if the user lets us and the tile is large enough.
+    /// Codes with contexts.
     fn with_contexts(
         &self,
+        budget: Budget,
         work: &[T],
         marks: Option<&[bool]>,
         base: T,
         quantizer: &Quantizer<T>,
-    ) -> Option<Encoded<T>> {
-        let budget = match (self.config.predictor, self.config.effort) {
-            (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto, Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto | PredictorChoice::Fitted, Effort::Best) => fitted::learn::Budget::BEST,
-            _ => return None,
-        };
-        if !fitted::is_worthwhile(&self.shape) {
-            return None;
-        }
+    ) -> Encoded<T> {
         let wrap = predict::choose::is_circle(work, &self.shape);
         let coded = fitted::encode::encode(work, marks, &self.shape, base, quantizer, wrap, budget);
         let (bytes, outliers) = (coded.bytes, coded.outliers);
-        Some(Encoded { base, quantizer: *quantizer, method: Method::Contexts(coded.plan), bytes, outliers })
+        Encoded { base, quantizer: *quantizer, method: Method::Contexts(coded.plan), bytes, outliers }
     }
 
     /// Codes of the cheapest of the other predictors.
@@ -524,10 +558,6 @@ impl<T: Rows> Tile<'_, T> {
     /// Which values are stored in runs.
     fn marks(&self, found: Option<&Found>) -> Option<Vec<bool>> {
         found.filter(|f| !f.specials.is_empty()).map(|f| f.specials.marks(self.values.len()))
-    }
-
-    fn size(&self, encoded: &Encoded<T>) -> usize {
-        encoded.to_bytes(method::DIRECT, &[], &[], &encoded.outliers.to_bytes::<T>()).len()
     }
 
     /// What the decoder will make of the codes.
@@ -586,6 +616,11 @@ impl<T: Rows> Tile<'_, T> {
 }
 
 impl<T: Rows> Encoded<T> {
+    /// With the `bytes` of the tile.
+    fn outcome(&self, bytes: Vec<u8>) -> Outcome {
+        Outcome { bytes, codes: self.bytes.len(), plan: self.method.plan_bytes() }
+    }
+
     /// Method, base, step, predictor, lists of values stored apart, codes. Layout in `container/format.md`.
     fn to_bytes(&self, method: u8, specials: &[u8], signs: &[u8], outliers: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes.len() + specials.len() + signs.len() + outliers.len() + 64);
@@ -612,12 +647,13 @@ impl<T: Rows> Encoded<T> {
     }
 }
 
-/// A tile coded elsewhere, as bytes: `codes` as [`huffman::cpu::encode`] gives them, of values, or with `signs` of logarithms.
+/// A tile coded elsewhere, as bytes: `codes` as [`huffman::cpu::encode`] or [`fitted::encode`] gives them, of values, or with `signs` of
+/// logarithms.
 #[cfg(feature = "cuda")]
 pub(crate) struct Elsewhere<C> {
     pub base: C,
     pub step: C,
-    pub predictor: Box<dyn predict::Predictor<C>>,
+    pub method: Method<C>,
     pub codes: Vec<u8>,
     pub specials: Specials,
     pub signs: Option<Vec<u8>>,
@@ -628,16 +664,10 @@ pub(crate) struct Elsewhere<C> {
 impl<C: Rows> Elsewhere<C> {
     /// Of values of type `T`.
     pub fn into_bytes<T: Rows>(self) -> Vec<u8> {
-        let Self { base, step, predictor, codes, specials, signs, outliers } = self;
+        let Self { base, step, method, codes, specials, signs, outliers } = self;
         let quantizer = Quantizer::with_step(0.0, step);
         let listed = outliers.to_bytes::<T>();
-        let encoded = Encoded {
-            base,
-            quantizer,
-            method: Method::Huffman(predictor),
-            bytes: codes,
-            outliers: Outliers::default(),
-        };
+        let encoded = Encoded { base, quantizer, method, bytes: codes, outliers: Outliers::default() };
         let method = if signs.is_some() { method::LOG } else { method::DIRECT };
         encoded.to_bytes(method, &specials.to_bytes(), &signs.unwrap_or_default(), &listed)
     }

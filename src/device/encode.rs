@@ -7,9 +7,10 @@ use super::gpu::{Gpu, Run};
 use super::layout::{self, Args, BLOCK, State, mode, predictor};
 use super::{Coder, Cpu};
 use crate::bound::{Comparison, Resolved, Stats};
-use crate::compress::{Elsewhere, plan_treatment, saves_enough, smaller_or_exact};
+use crate::compress::{Elsewhere, budget, is_small, plan_treatment, saves_enough, smaller_or_exact};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
+use crate::encode::bytes::Reader;
 use crate::encode::huffman;
 use crate::error::{Error, Kind, Result};
 use crate::field::{DType, Float, Values};
@@ -17,13 +18,16 @@ use crate::io::{Format, Schema};
 use crate::plan::{Plan, Treatment};
 use crate::predict::fitted::{self, Rows};
 use crate::predict::interp::{self, Interp, Level, Order};
-use crate::predict::{self, Predictor, lorenzo::Lorenzo, none};
+use crate::predict::{self, Method, Predictor, lorenzo::Lorenzo, none};
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Specials;
 use crate::quantize::{self, log};
 use crate::tile::{self, Tiling};
 use cudarc::driver::DevicePtr;
 use std::ops::Range;
+
+/// Why a tile is left to the CPU: its room of the output was not enough.
+const NO_ROOM: u32 = 2;
 
 /// Attempts at a mean square error, as [`mod@crate::compress`] makes.
 const ATTEMPTS: usize = 6;
@@ -45,21 +49,25 @@ struct Job<'a> {
     dtype: DType,
 }
 
-/// A tile as it comes back.
+/// A tile as it comes back, from one way to code it.
 struct Coded {
     state: State,
     sections: Vec<u8>,
 }
 
+/// Ways to code a tile, in the order of their states: with the fitted predictor, with the others.
+const WAYS: usize = 2;
+
 impl Gpu {
     /// Compresses a field in device memory: the archive that [`crate::compress`](crate::compress()) makes of the same values.
     ///
     /// `values` holds them in C order; work follows what was launched on this device's stream before. Waits at most twice a batch of
-    /// tiles (1 GiB of values); nothing is copied to the device, and from it the archive (lists and chunks before zstd) and 424 bytes a
-    /// tile. Tiles that are stored exactly are an exception: their values are copied to the host, which has the only coder for them.
+    /// tiles (1 GiB of values); nothing is copied to the device, and from it the archive (lists and chunks before zstd) and 880 bytes a
+    /// tile. Two exceptions: values of tiles that are stored exactly are copied to the host, which has the only coder for them; small tiles
+    /// that both the fitted and another predictor may suit come back coded both ways, as zstd has a say in which is smaller.
     ///
     /// # Errors
-    /// `Usage` as there; `Unsupported` if `config` needs the fitted predictor, which has no kernels; `Device` if the device fails.
+    /// `Usage` as there; `Unsupported` for [`Effort::Best`], whose second trial has no kernels; `Device` if the device fails.
     pub fn compress<T: Rows, V: DevicePtr<T>>(
         &mut self,
         values: &V,
@@ -143,7 +151,7 @@ impl Gpu {
         job: &mut Job<'_>,
         at: u64,
         tiling: &Tiling,
-        coded: &mut Vec<Coded>,
+        coded: &mut Vec<[Option<Coded>; WAYS]>,
     ) -> Result<Stats> {
         let n_tiles = tiling.count();
         let inner: u64 = tiling.shape.iter().skip(tiling.axis as usize + 1).product();
@@ -151,6 +159,7 @@ impl Gpu {
         let tile_values = tiling.len * inner;
         let largest = tile_values.min(along * inner) as usize;
         let mut args: Args = self.rooms_for::<T>(job, largest, n_tiles as usize)?;
+        let mut encoder: Option<(Vec<usize>, Option<fitted::cuda::encode::Encoder>)> = None;
         args.values = at;
         args.tile_values = tile_values;
         args.run_values = along * inner;
@@ -160,7 +169,10 @@ impl Gpu {
         let mut start = 0;
         let mut first = 0;
         while first < n_tiles {
-            let capacity = |tile: u64| tile::region_len(&tiling.region(tile)) * size_of::<T>() as u64 + SLACK_BYTES;
+            let capacity = |tile: u64| {
+                let of_way = tile::region_len(&tiling.region(tile)) * size_of::<T>() as u64 + SLACK_BYTES;
+                of_way * job.n_ways(&tile::coding_shape(&tiling.region(tile)))
+            };
             let mut bytes = 0;
             let mut last = first;
             while last < n_tiles && (last == first || bytes + capacity(last) <= BATCH_BYTES) {
@@ -176,20 +188,45 @@ impl Gpu {
                 let mut tile_args = args;
                 tile_args.values = at + start * size_of::<T>() as u64;
                 tile_args.work = if job.mode == mode::POINT_WISE { args.work } else { tile_args.values };
-                tile_args.state = args.states + (tile - first) * size_of::<State>() as u64;
+                tile_args.state = args.states + (tile - first) * (WAYS * size_of::<State>()) as u64;
                 tile_args.capacity = n * size_of::<T>() as u64 + SLACK_BYTES;
                 tile_args.n = n as u32;
                 tile_args.n_axes = shape.len() as u32;
                 tile_args.shape = [1; layout::MAX_AXES];
                 shape.iter().zip(&mut tile_args.shape).for_each(|(&n, s)| *s = n as u32);
                 tile_args.n_parts = 4 * tile_args.n.div_ceil(huffman::CHUNK as u32);
-                encode_tile(&mut Run { gpu: self, args: tile_args, value, work }, tile as u32)?;
+                let mut run = Run { gpu: self, args: tile_args, value, work };
+                // Tiles follow each other in one or two shapes.
+                if encoder.as_ref().is_none_or(|e| e.0 != shape) {
+                    let budget = budget(job.config, &shape);
+                    let of_shape =
+                        budget.map(|b| fitted::cuda::encode::Encoder::new(&mut run, &shape, b)).transpose()?;
+                    encoder = Some((shape.clone(), of_shape));
+                }
+                match encoder.as_ref().and_then(|e| e.1.as_ref()) {
+                    None => {
+                        run.args.state += size_of::<State>() as u64;
+                        encode_tile(&mut run, tile as u32, None)?;
+                    }
+                    Some(encoder) => {
+                        encoder.give_rooms(&mut run)?;
+                        encode_fitted_tile(&mut run, tile as u32, encoder)?;
+                        if job.n_ways(&shape) == 2 {
+                            run.args.other = run.args.state;
+                            run.args.state += size_of::<State>() as u64;
+                            let n_images = run.args.site.n_images;
+                            encode_tile(&mut run, tile as u32, Some(n_images))?;
+                        }
+                    }
+                }
                 start += n;
             }
-            self.collect(&args, (last - first) as usize, coded)?;
+            let shapes = (first..last).map(|tile| tile::coding_shape(&tiling.region(tile)));
+            let ways: Vec<[bool; WAYS]> = shapes.map(|shape| job.ways(&shape)).collect();
+            self.collect(&args, &ways, coded)?;
             first = last;
         }
-        let field = coded.first().map_or(Stats::default(), |c| {
+        let field = coded.first().and_then(|ways| ways.iter().flatten().next()).map_or(Stats::default(), |c| {
             let layout::Range { min, max, n } = c.state.field;
             Stats { min, max, n }
         });
@@ -197,19 +234,25 @@ impl Gpu {
     }
 
     /// Waits for the states of the tiles, then for their sections.
-    fn collect(&mut self, args: &Args, n_tiles: usize, coded: &mut Vec<Coded>) -> Result<()> {
-        let mut states = vec![0u8; n_tiles * size_of::<State>()];
+    fn collect(&mut self, args: &Args, ways: &[[bool; WAYS]], coded: &mut Vec<[Option<Coded>; WAYS]>) -> Result<()> {
+        let mut states = vec![0u8; ways.len() * WAYS * size_of::<State>()];
         self.copy_out(args.states, &mut states)?;
         let states: Vec<State> = states.chunks_exact(size_of::<State>()).map(bytemuck::pod_read_unaligned).collect();
+        let tried: Vec<&State> =
+            states.iter().zip(ways.as_flattened()).filter(|(_, tried)| **tried).map(|s| s.0).collect();
         let live = |s: &State| s.left == 0;
-        let total = states.iter().filter(|s| live(s)).map(|s| s.offset + s.used).max().unwrap_or(0);
+        let total = tried.iter().filter(|s| live(s)).map(|s| s.offset + s.used).max().unwrap_or(0);
         let mut bytes = vec![0u8; total as usize];
         if total > 0 {
             self.copy_out(args.out, &mut bytes)?;
         }
-        for state in states {
-            let range = if live(&state) { state.offset as usize..(state.offset + state.used) as usize } else { 0..0 };
-            coded.push(Coded { state, sections: bytes[range].to_vec() });
+        for (states, ways) in states.chunks_exact(WAYS).zip(ways) {
+            coded.push(std::array::from_fn(|way| {
+                let state = states[way];
+                let range = state.offset as usize..(state.offset + state.used) as usize;
+                ways[way]
+                    .then(|| Coded { state, sections: if live(&state) { bytes[range].to_vec() } else { Vec::new() } })
+            }));
         }
         Ok(())
     }
@@ -217,7 +260,7 @@ impl Gpu {
     /// A tile's bytes: from its sections, or if there is nothing to be had from them from its values.
     fn tile_bytes<T: Rows>(
         &mut self,
-        coded: Option<&Coded>,
+        coded: Option<&[Option<Coded>; WAYS]>,
         at: u64,
         region: &[Range<u64>],
         treatment: &Treatment,
@@ -230,12 +273,28 @@ impl Gpu {
             Ok::<_, Error>(values)
         };
         let shape = tile::coding_shape(region);
+        let bytes_of = |c: &Coded| match treatment {
+            Treatment::Lossy { resolved: Resolved::PointWise(_), .. } => assemble::<f64, T>(c, &shape, n, true),
+            _ => assemble::<T, T>(c, &shape, n, false),
+        };
+        // Decided by what the device found, so that the CPU needs not try; but where it had no room the CPU has.
+        let left = |c: &Coded| c.state.left != 0;
         let bytes = match coded {
-            // Decided by what the device found, so that the CPU needs not try; but where it had no room the CPU has.
-            Some(c) if c.state.left == 0 => match treatment {
-                Treatment::Lossy { resolved: Resolved::PointWise(_), .. } => assemble::<f64, T>(c, &shape, n, true)?,
-                _ => assemble::<T, T>(c, &shape, n, false)?,
-            },
+            Some([Some(fitted), other]) if !left(fitted) => {
+                let (codes, plan) = (fitted.state.coded_bytes as usize, fitted.state.plan_bytes as usize);
+                let bytes = bytes_of(fitted)?;
+                match other {
+                    Some(other) if is_small(n, &shape, codes, plan) => {
+                        if other.state.left == NO_ROOM {
+                            return crate::compress::compress_tile(&values(self)?, region, treatment, config);
+                        }
+                        let other = if left(other) { None } else { Some(bytes_of(other)?) };
+                        other.filter(|other| other.len() < bytes.len()).unwrap_or(bytes)
+                    }
+                    _ => bytes,
+                }
+            }
+            Some([None, Some(other)]) if !left(other) => bytes_of(other)?,
             _ => return crate::compress::compress_tile(&values(self)?, region, treatment, config),
         };
         let bytes = if saves_enough(bytes.len(), n * size_of::<T>()) {
@@ -260,7 +319,7 @@ impl Gpu {
         let n_sums = blocks(layout::SEGMENT as usize).max(blocks(layout::SQUARE_BLOCK as usize));
         let book_bytes = 4 * 4 * (1 + layout::BOOK_WORDS);
         let mut args = Args {
-            states: self.room("states", n_tiles * size_of::<State>())?,
+            states: self.room("states", n_tiles * WAYS * size_of::<State>())?,
             ranges: self.room("ranges", n_tiles * scan_blocks * size_of::<layout::Range>())?,
             cursor: self.room("cursor", 8)?,
             codes: self.room("codes", 4 * n)?,
@@ -297,9 +356,27 @@ impl Gpu {
     }
 }
 
-/// All launches of a tile.
-fn encode_tile(run: &mut Run<'_>, tile: u32) -> Result<()> {
+/// All launches of a tile with the fitted predictor.
+fn encode_fitted_tile(run: &mut Run<'_>, tile: u32, encoder: &fitted::cuda::encode::Encoder) -> Result<()> {
     quantize::cuda::start(run, tile)?;
+    let attempts = if run.args.mode == mode::MEAN_SQUARE { ATTEMPTS } else { 1 };
+    for attempt in 1..=attempts {
+        quantize::cuda::clear_missed(run)?;
+        encoder.attempt(run)?;
+        quantize::cuda::check(run, attempt == attempts)?;
+    }
+    quantize::cuda::list_outliers(run)?;
+    encoder.finish(run)?;
+    run.once("finish_tile", 32)
+}
+
+/// All launches of a tile with one of the other predictors. If it has been coded with the fitted one, `n_images` says how many images it has:
+/// then kernels do nothing unless the tile is small.
+fn encode_tile(run: &mut Run<'_>, tile: u32, n_images: Option<u32>) -> Result<()> {
+    quantize::cuda::start(run, tile)?;
+    if let Some(n_images) = n_images {
+        run.once_for("setup_other", 32, n_images)?;
+    }
     let attempts = if run.args.mode == mode::MEAN_SQUARE { ATTEMPTS } else { 1 };
     for attempt in 1..=attempts {
         quantize::cuda::clear_missed(run)?;
@@ -314,6 +391,7 @@ fn encode_tile(run: &mut Run<'_>, tile: u32) -> Result<()> {
         }
         quantize::cuda::check(run, attempt == attempts)?;
     }
+    quantize::cuda::list_outliers(run)?;
     quantize::cuda::compact(run)?;
     huffman::cuda::encode(run)?;
     run.once("finish_tile", 32)
@@ -329,11 +407,10 @@ impl<'a> Job<'a> {
         config: &'a Config,
     ) -> Result<Self> {
         let asked = match config.predictor {
-            PredictorChoice::Auto => predictor::AUTO,
+            PredictorChoice::Auto | PredictorChoice::Fitted => predictor::AUTO,
             PredictorChoice::None => predictor::NONE,
             PredictorChoice::Lorenzo => predictor::LORENZO,
             PredictorChoice::Interp => predictor::INTERP,
-            PredictorChoice::Fitted => return Err(no_kernels()),
         };
         let (mode, bound, relative) = match known {
             Some(Treatment::Lossy { resolved, .. }) => match *resolved {
@@ -354,17 +431,27 @@ impl<'a> Job<'a> {
         Ok(Self { config, asked, mode, bound, relative, fill, dtype })
     }
 
-    /// Refuses tiles of a shape that only the fitted predictor is for.
+    /// Refuses what has no kernels.
     fn check_shape(&self, shape: &[usize]) -> Result<()> {
-        let wants_fitted = self.config.predictor == PredictorChoice::Auto && self.config.effort != Effort::Fast;
-        if wants_fitted && fitted::is_worthwhile(shape) { Err(no_kernels()) } else { Ok(()) }
+        if self.config.effort == Effort::Best && budget(self.config, shape).is_some() {
+            return Err(Error::unsupported(
+                "the effort best has no GPU kernels yet: choose the effort balanced or fast, or the CPU",
+            ));
+        }
+        Ok(())
     }
-}
 
-fn no_kernels() -> Error {
-    Error::unsupported(
-        "the fitted predictor has no GPU kernels yet: choose the effort fast, another predictor, or the CPU",
-    )
+    /// Ways that tiles of `shape` are coded: as [`crate::compress`] has it, but that whether a tile is small the device finds out.
+    fn ways(&self, shape: &[usize]) -> [bool; WAYS] {
+        match budget(self.config, shape) {
+            None => [false, true],
+            Some(_) => [true, self.config.predictor != PredictorChoice::Fitted],
+        }
+    }
+
+    fn n_ways(&self, shape: &[usize]) -> u64 {
+        self.ways(shape).iter().filter(|w| **w).count() as u64
+    }
 }
 
 /// Sections to a tile: codes of type `C` for values of type `T`.
@@ -386,12 +473,18 @@ fn assemble<C: Rows, T: Rows>(coded: &Coded, shape: &[usize], n: usize, is_log: 
         4 => exact.iter().map(|&b| u64::from(b)).collect(),
         _ => exact.as_chunks::<2>().0.iter().map(|&[low, high]| u64::from(low) | u64::from(high) << 32).collect(),
     };
-    let section = sections[s.huffman_at as usize..][..s.huffman_bytes as usize].to_vec();
+    let section = sections[s.coded_at as usize..][..s.coded_bytes as usize].to_vec();
+    let (method, codes) = if s.predictor == predictor::FITTED {
+        let plan = &sections[s.plan_at as usize..][..s.plan_bytes as usize];
+        (Method::Contexts(fitted::Plan::read(&mut Reader::new(plan), shape)?), section)
+    } else {
+        (Method::Huffman(predictor_of::<C>(s, shape)), huffman::cpu::pack_section(section, s.n_codes as usize)?)
+    };
     let elsewhere = Elsewhere {
         base: C::from_f64(s.base),
         step: C::from_f64(s.step),
-        predictor: predictor_of::<C>(s, shape),
-        codes: huffman::cpu::pack_section(section, s.n_codes as usize)?,
+        method,
+        codes,
         specials,
         signs,
         outliers: Outliers { positions: positions.to_vec(), bits },

@@ -20,45 +20,38 @@ fn same<T: TestFloat>(gpu: &mut Gpu, values: &[f64], shape: &[usize], fill: Opti
     let expected = compress(&field, config).unwrap();
     let what = format!("{what} {shape:?} {}", T::DTYPE);
 
-    let (archive, restored) = through(gpu, &values, shape, fill, config, &expected, &what);
+    let stream = gpu.stream().clone();
+    let (restored, got) = gpu.decompress::<T>(&expected).unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert_eq!(got, shape);
+    let mut restored = stream.clone_dtoh(&restored).unwrap();
+    // No memory of no bytes can be had.
+    restored.truncate(values.len());
+    let (wanted, _) = decompress::<T>(&expected).unwrap();
+    let differs = restored.iter().zip(&wanted).position(|(a, b)| a.to_bits() != b.to_bits());
+    assert!(differs.is_none() && restored.len() == wanted.len(), "{what}: value {differs:?} differs");
+    if std::env::var("DECODE_ONLY").is_ok() {
+        return;
+    }
+
+    let padded = [&values[..], &[T::default()]].concat();
+    let on_device = stream.clone_htod(&padded).unwrap();
+    let archive = gpu.compress(&on_device.slice(..values.len()), shape, fill, config);
+    let archive = archive.unwrap_or_else(|e| panic!("{what}: {e}"));
     if archive != expected {
         let at = archive.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(archive.len().min(expected.len()));
         panic!("{what}: archive of {} bytes instead of {}, different from byte {at} on", archive.len(), expected.len());
     }
-    let (wanted, _) = decompress::<T>(&expected).unwrap();
-    let differs = restored.iter().zip(&wanted).position(|(a, b)| a.to_bits() != b.to_bits());
-    assert!(differs.is_none() && restored.len() == wanted.len(), "{what}: value {differs:?} differs");
-}
-
-fn through<T: TestFloat>(
-    gpu: &mut Gpu,
-    values: &[T],
-    shape: &[usize],
-    fill: Option<T>,
-    config: &Config,
-    archive: &[u8],
-    what: &str,
-) -> (Vec<u8>, Vec<T>) {
-    let stream = gpu.stream().clone();
-    // One more, as no memory of no bytes can be had.
-    let padded = [values, &[T::default()]].concat();
-    let on_device = stream.clone_htod(&padded).unwrap();
-    let compressed = gpu.compress(&on_device.slice(..values.len()), shape, fill, config);
-    let compressed = compressed.unwrap_or_else(|e| panic!("{what}: {e}"));
-    let (restored, got) = gpu.decompress::<T>(archive).unwrap_or_else(|e| panic!("{what}: {e}"));
-    assert_eq!(got, shape);
-    let mut restored = stream.clone_dtoh(&restored).unwrap();
-    restored.truncate(values.len());
-    (compressed, restored)
 }
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
-/// Entries that the device has kernels for.
+/// Entries, or the one of `ENTRY`.
 fn entries() -> impl Iterator<Item = (&'static str, PredictorChoice)> {
-    ENTRIES.iter().filter(|e| e.predictor != PredictorChoice::Fitted).map(|e| (e.name, e.predictor))
+    let only = std::env::var("ENTRY").ok();
+    let wanted = move |name: &str| only.as_ref().is_none_or(|o| o == name);
+    ENTRIES.iter().filter(move |e| wanted(e.name)).map(|e| (e.name, e.predictor))
 }
 
 /// Every entry, content and bound; the shapes in turn. Of all cases each `PARITY_SLICES`th, from `PARITY_SLICE` on.
@@ -80,7 +73,8 @@ fn parity() {
                     let shape = SHAPES[(case as usize * 7 + b + 3 * k + slice as usize) % SHAPES.len()];
                     let values = content(kind, shape, &mut random);
                     let fill = kind.contains("fill").then_some(FILL);
-                    let config = Config::new(*bound).with_predictor(predictor).with_effort(Effort::Fast);
+                    let effort = if case % 3 == 0 { Effort::Fast } else { Effort::Balanced };
+                    let config = Config::new(*bound).with_predictor(predictor).with_effort(effort);
                     let what = format!("{name} {kind} {bound_name}");
                     if turn == 0 {
                         same::<f32>(&mut gpu, &values, shape, fill, &config, &what);
@@ -93,7 +87,7 @@ fn parity() {
         }
     }
     println!("{n} archives");
-    assert!(n >= 20);
+    assert!(n >= 20 || std::env::var("ENTRY").is_ok());
 }
 
 /// Several chunks, sets of books, tiles, and levels with launches of their own; many patterns of special values.
@@ -122,8 +116,8 @@ fn larger_fields() {
                 }
             });
             let bounds = [Bound::rel(1e-3), Bound::abs(0.5), Bound::pw_rel(1e-2), Bound::psnr(60.0), Bound::rel(1e-5)];
-            let (_, predictor) = entries().nth((i + k) % 4).unwrap();
-            let config = Config::new(bounds[(i + 2 * k) % 5]).with_predictor(predictor).with_effort(Effort::Fast);
+            let (_, predictor) = entries().nth((i + k) % entries().count()).unwrap();
+            let config = Config::new(bounds[(i + 2 * k) % 5]).with_predictor(predictor);
             let config = if k == 2 { config.with_tile_bytes(1 << 16) } else { config };
             let fill = (kind == "fill").then_some(FILL);
             let what = format!("{predictor:?} {kind} {}", config.bound);
@@ -150,9 +144,11 @@ fn few() {
         ("mixed signs", Bound::pw_rel(1e-3), PredictorChoice::Interp),
         ("near fill", Bound::psnr(50.0), PredictorChoice::None),
         ("spikes", Bound::abs(0.1), PredictorChoice::Interp),
+        ("fill", Bound::abs(0.1), PredictorChoice::Fitted),
     ] {
         let config = Config::new(bound).with_predictor(predictor).with_effort(Effort::Fast);
-        for shape in [&[33usize, 65][..], &[5, 7, 11]] {
+        let is_fitted = predictor == PredictorChoice::Fitted;
+        for shape in if is_fitted { [&[23usize, 24][..], &[4, 19, 31]] } else { [&[33, 65][..], &[5, 7, 11]] } {
             let values = content(kind, shape, &mut random);
             let fill = kind.contains("fill").then_some(FILL);
             same::<f32>(&mut gpu, &values, shape, fill, &config, kind);
@@ -183,9 +179,10 @@ fn residency() {
     let on_device = gpu.stream().clone_htod(&values).unwrap();
     for bound in [Bound::rel(1e-3), Bound::abs(0.01), Bound::psnr(60.0), Bound::pw_rel(1e-3)] {
         for (name, predictor) in entries() {
-            // Three tiles.
+            // Three tiles. (Tiles of this size come back both ways where the fitted predictor is tried beside others.)
             let config =
                 Config::new(bound).with_predictor(predictor).with_effort(Effort::Fast).with_tile_bytes(400 << 10);
+            let launches = if predictor == PredictorChoice::Fitted { 1000 } else { 60 };
             for round in 0..2 {
                 profiler_start().unwrap();
                 let archive = gpu.compress(&on_device, &shape, None, &config).unwrap();
@@ -197,10 +194,8 @@ fn residency() {
                 let before_zstd = archive.len() as u64 * 4 / 3;
                 assert!(c["dtoh"] <= before_zstd + 4096, "{what}");
                 assert!(c["syncs"] <= 2, "{what}");
-                assert!(
-                    c["launches"] <= 3 * if bound.mode == residuum::bound::Mode::Psnr { 200 } else { 60 } + 1,
-                    "{what}"
-                );
+                let attempts = if bound.mode == residuum::bound::Mode::Psnr { 6 } else { 1 };
+                assert!(c["launches"] <= 3 * launches * attempts + 3, "{what}");
                 // Working memory is taken once.
                 assert!(round == 0 || c["allocs"] == 0, "{what}");
                 // Decompression copies the archive in, and nothing but a tile's state out.
