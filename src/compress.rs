@@ -20,6 +20,8 @@ use crate::quantize::log;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::{Found, Specials};
 use crate::quantize::square;
+use crate::similarity;
+use crate::spool::Spool;
 use crate::tile::{self, Tiling};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -121,7 +123,7 @@ pub fn compress_source_with<W: Write>(
     coder: &mut dyn Coder,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<W> {
-    compress_rest(source, out, config, coder, BTreeMap::new(), progress)
+    compress_rest(source, out, config, coder, Before::default(), progress)
 }
 
 /// A variable that was compressed before.
@@ -129,10 +131,19 @@ pub struct Done {
     /// What was decided.
     pub plan: Plan,
     /// Its tiles.
-    pub tiles: Vec<Vec<u8>>,
+    pub tiles: Spool,
 }
 
-/// The same with some variables, by their index, `done` before: those that a model forecasts together.
+/// What was done before an archive is written.
+#[derive(Default)]
+pub struct Before {
+    /// Variables by their index: those that a model forecasts together.
+    pub done: BTreeMap<usize, Done>,
+    /// Weights of that model that go into the archive.
+    pub weights: Option<Vec<u8>>,
+}
+
+/// The same with what was done `before`.
 ///
 /// # Errors
 /// As [`compress_source_with`].
@@ -141,7 +152,7 @@ pub fn compress_rest<W: Write>(
     out: W,
     config: &Config,
     coder: &mut dyn Coder,
-    mut done: BTreeMap<usize, Done>,
+    before: Before,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<W> {
     let schema = source.schema().clone();
@@ -149,19 +160,21 @@ pub fn compress_rest<W: Write>(
     if let Some(variable) = source.unreadable().first() {
         return Err(Error::unsupported(variable.reason.clone())).context(|| format!("variable {:?}", variable.name));
     }
-    let mut writer = Writer::new(out, &schema)?;
+    let Before { mut done, weights } = before;
+    let mut writer = Writer::with_weights(out, &schema, weights.as_deref())?;
+    drop(weights);
     let coordinates = schema.coordinates();
     for (i, variable) in schema.variables.iter().enumerate() {
         let place = || format!("variable {:?}", variable.name());
-        if let Some(done) = done.remove(&i) {
+        if let Some(mut done) = done.remove(&i) {
             writer.begin(&done.plan)?;
-            done.tiles.iter().try_for_each(|tile| writer.tile(tile))?;
+            (0..done.tiles.len()).try_for_each(|t| writer.tile(&done.tiles.get(t)?))?;
             continue;
         }
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
         let tiling = match variable.dtype {
             crate::DType::Text => text_tiling(source, i, config).context(place)?,
-            dtype => Tiling::new(&variable.shape, config.max_tile_values(dtype)),
+            _ => tiling_of(source, i, config).context(place)?,
         };
         // The values, where a first reading has them all.
         let (plan, mut only) = plan_variable(source, i, coordinates[i], tiling, config).context(place)?;
@@ -232,6 +245,23 @@ fn plan_variable(
 pub(crate) fn plan_of(source: &mut dyn Source, variable: usize, tiling: Tiling, config: &Config) -> Result<Plan> {
     let is_coordinate = source.schema().coordinates()[variable];
     Ok(plan_variable(source, variable, is_coordinate, tiling, config)?.0)
+}
+
+/// Runs of a variable, or boxes of several steps where steps are more alike than levels.
+pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
+    let v = &source.schema().variables[i];
+    let most = config.max_tile_values(v.dtype);
+    let runs = Tiling::new(&v.shape, most);
+    let Some(boxes) = Tiling::in_steps(&v.shape, most).filter(|_| v.dtype.is_float()) else { return Ok(runs) };
+    // Chunks of the file that reach across many boxes would be read as many times.
+    let axis = boxes.axis as usize;
+    if v.chunks.as_ref().and_then(|c| c.get(axis)).is_some_and(|&n| n > boxes.len) {
+        return Ok(runs);
+    }
+    let fill = source.schema().fill_bits(i);
+    let region = similarity::sample(&boxes.shape);
+    let values = source.read(i, &region)?;
+    Ok(if similarity::steps_are_closer(&values, fill) { boxes } else { runs })
 }
 
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
@@ -385,8 +415,8 @@ struct Outcome {
 pub(crate) fn budget(config: &Config, shape: &[usize]) -> Option<Budget> {
     let budget = match (config.predictor, config.effort) {
         (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => Budget::BALANCED,
-        (PredictorChoice::Auto, Effort::Balanced) => Budget::BALANCED,
-        (PredictorChoice::Auto | PredictorChoice::Fitted, Effort::Best) => Budget::BEST,
+        (PredictorChoice::Auto | PredictorChoice::Forecast, Effort::Balanced) => Budget::BALANCED,
+        (PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast, Effort::Best) => Budget::BEST,
         _ => return None,
     };
     fitted::is_worthwhile(shape).then_some(budget)

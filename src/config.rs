@@ -24,6 +24,9 @@ pub enum PredictorChoice {
     /// Fitted stencils with contexts, for tiles whose last two axes have at least 512 values; the cheaper of [`Self::Lorenzo`] and
     /// [`Self::Interp`] for smaller ones, which the fits would make larger. `inspect` shows which it was.
     Fitted,
+    /// The forecast of a model itself, without any step in space: how forecasts were put in front of SZ3 in arXiv 2606.14353. For comparison only; variables
+    /// that the model does not forecast are coded as with [`Self::Auto`].
+    Forecast,
 }
 
 /// How hard to try.
@@ -59,7 +62,10 @@ impl std::str::FromStr for PredictorChoice {
             "lorenzo" => Ok(Self::Lorenzo),
             "interp" => Ok(Self::Interp),
             "fitted" => Ok(Self::Fitted),
-            _ => Err(Error::usage(format!("{text:?} is no predictor; there are auto, none, lorenzo, interp, fitted"))),
+            "forecast" => Ok(Self::Forecast),
+            _ => Err(Error::usage(format!(
+                "{text:?} is no predictor; there are auto, none, lorenzo, interp, fitted, forecast"
+            ))),
         }
     }
 }

@@ -27,6 +27,8 @@ pub mod predict;
 pub mod quantize;
 #[doc(hidden)]
 pub mod scratch;
+mod similarity;
+pub mod spool;
 pub mod tile;
 
 pub use bound::Bound;

@@ -1,7 +1,7 @@
 //! What was decided for a variable; stored in the archive. [`crate::config`] has what was asked.
 
 use crate::bound::{Bound, Resolved, Stats};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tile::Tiling;
 use minicbor::{Decode, Encode};
 
@@ -28,13 +28,19 @@ pub struct Beside {
     /// Name of the model in the registry.
     #[n(0)]
     pub model: String,
-    /// SHA-256 of its weights.
+    /// SHA-256 of its weights; empty for a model without.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub digest: Vec<u8>,
     /// What each level is to the model, one entry for a variable without levels: name, and pressure in hPa if it has one. `None` for those
     /// that the model does not know.
     #[n(2)]
     pub levels: Vec<Option<(String, Option<u32>)>>,
+    /// Steps that are restored together: a whole number of tiles. The first of them have no forecast.
+    #[n(3)]
+    pub interval: u64,
+    /// Program, library and device that made the forecasts, if others may make slightly different ones.
+    #[n(4)]
+    pub made_on: Option<String>,
 }
 
 /// Exactly or within a bound.
@@ -67,6 +73,12 @@ impl Plan {
     /// # Errors
     /// `Corrupt`.
     pub fn check(&self, max_tile_values: u64) -> Result<()> {
-        self.tiling.check(max_tile_values)
+        self.tiling.check(max_tile_values)?;
+        let Some(beside) = &self.forecast else { return Ok(()) };
+        let Tiling { axis, len, steps, .. } = self.tiling;
+        if axis != 0 || steps.is_some() || beside.interval == 0 || !beside.interval.is_multiple_of(len.max(1)) {
+            return Err(Error::corrupt("intervals of forecasts that are no whole tiles"));
+        }
+        Ok(())
     }
 }

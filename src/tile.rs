@@ -2,6 +2,8 @@
 //!
 //! A tile is a run of whole sub-arrays along one axis, so that the tiles of a variable follow each other in C order and a
 //! stream of values is a stream of tiles. As much of the trailing axes as fits stays together, where prediction gains most.
+//! Files whose steps are more alike than their levels are cut into boxes of several steps instead, where a tile has no room for
+//! several steps of all levels ([`Tiling::in_steps`]).
 
 use crate::error::{Error, Result};
 use crate::field::MAX_FIELD_DIMS;
@@ -20,7 +22,13 @@ pub struct Tiling {
     /// Length of a tile along the axis; the last tile of each run may be shorter.
     #[n(2)]
     pub len: u64,
+    /// Length of a tile along the axis before `axis`, if it is more than 1: tiles are boxes then, no runs of a C-order array.
+    #[n(3)]
+    pub steps: Option<u64>,
 }
+
+/// Steps of a box at most: whoever wants one step decodes them all.
+const MAX_STEPS: u64 = 16;
 
 impl Tiling {
     /// Tiles of at most `max_values` values (at least 1), of as equal a size as can be.
@@ -30,11 +38,45 @@ impl Tiling {
             let n = shape[axis];
             if n.saturating_mul(inner) > max_values && n > 0 {
                 let most = (max_values / inner).max(1);
-                return Self { shape: shape.to_vec(), axis: axis as u32, len: n.div_ceil(n.div_ceil(most)) };
+                return Self { shape: shape.to_vec(), axis: axis as u32, len: balanced(n, most), steps: None };
             }
             inner = inner.saturating_mul(n);
         }
-        Self { shape: shape.to_vec(), axis: 0, len: shape.first().copied().unwrap_or(1) }
+        Self::whole(shape)
+    }
+
+    /// One tile.
+    pub fn whole(shape: &[u64]) -> Self {
+        Self { shape: shape.to_vec(), axis: 0, len: shape.first().copied().unwrap_or(1), steps: None }
+    }
+
+    /// Boxes of several steps and few levels, of at most `max_values` values, of a variable of shape (…, steps, levels, rows, columns).
+    /// `None` where a tile of [`Tiling::new`] has as many steps with all their levels, or an image (rows and columns) is too large.
+    pub fn in_steps(shape: &[u64], max_values: u64) -> Option<Self> {
+        let &[.., n_steps, n_levels, ny, nx] = shape else { return None };
+        let n_images = max_values / ny.saturating_mul(nx).max(1);
+        let most = n_steps.min(MAX_STEPS).min(n_images);
+        if most < 2 || n_levels.saturating_mul(most) <= n_images {
+            return None;
+        }
+        let steps = balanced(n_steps, most);
+        let len = balanced(n_levels, n_images / steps);
+        Some(Self { shape: shape.to_vec(), axis: shape.len() as u32 - 3, len, steps: Some(steps) })
+    }
+
+    /// Length of a tile along the axis before `axis`.
+    fn steps(&self) -> u64 {
+        self.steps.unwrap_or(1)
+    }
+
+    /// Number of tiles along each axis up to the one that is cut.
+    fn counts(&self) -> impl Iterator<Item = u64> {
+        let axis = self.axis as usize;
+        self.shape.iter().take(axis + 1).enumerate().map(move |(k, &n)| match axis - k {
+            0 => n.div_ceil(self.len),
+            1 => n.div_ceil(self.steps()),
+            _ => n,
+        })
     }
 
     /// Refuses a tiling, read from an archive, that is impossible or whose tiles exceed `max_values`.
@@ -45,7 +87,10 @@ impl Tiling {
         let axis = self.axis as usize;
         let total = self.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
         let tile = self.shape.iter().skip(axis + 1).try_fold(self.len, |n, &d| n.checked_mul(d));
-        let in_shape = axis < self.shape.len().max(1) && (self.len > 0 || self.shape.contains(&0));
+        let tile = tile.and_then(|n| n.checked_mul(self.steps()));
+        let in_shape = axis < self.shape.len().max(1)
+            && (self.len > 0 || self.shape.contains(&0))
+            && self.steps.is_none_or(|n| n > 1 && axis > 0);
         match (total, tile) {
             (Some(_), Some(tile)) if in_shape && tile <= max_values => Ok(()),
             _ => Err(Error::corrupt("tiles of impossible shape")),
@@ -57,26 +102,41 @@ impl Tiling {
         if self.shape.contains(&0) {
             return 0;
         }
-        let axis = self.axis as usize;
-        let along = self.shape.get(axis).map_or(1, |n| n.div_ceil(self.len));
-        self.shape.iter().take(axis).product::<u64>() * along
+        self.counts().product()
     }
 
     /// The box of tile `index`, one range an axis.
     pub fn region(&self, index: u64) -> Vec<Range<u64>> {
-        let axis = self.axis as usize;
-        let Some(&n) = self.shape.get(axis) else { return vec![] };
-        let along = n.div_ceil(self.len);
-        let start = index % along * self.len;
-        let mut rest = index / along;
         let mut region: Vec<Range<u64>> = self.shape.iter().map(|&n| 0..n).collect();
-        region[axis] = start..(start + self.len).min(n);
-        for k in (0..axis).rev() {
-            let i = rest % self.shape[k];
-            region[k] = i..i + 1;
-            rest /= self.shape[k];
+        let axis = self.axis as usize;
+        let mut rest = index;
+        let counts: Vec<u64> = self.counts().collect();
+        for (k, &n) in counts.iter().enumerate().rev() {
+            let len = match axis - k {
+                0 => self.len,
+                1 => self.steps(),
+                _ => 1,
+            };
+            let start = rest % n.max(1) * len;
+            region[k] = start..(start + len).min(self.shape[k]);
+            rest /= n.max(1);
         }
         region
+    }
+
+    /// Indices of the first axis, from 0, of which the first `n_tiles` tiles hold all values; for scalars, whether there is a tile.
+    pub fn first_axis_held(&self, n_tiles: u64) -> u64 {
+        let Some(&n) = self.shape.first() else { return n_tiles };
+        if n_tiles >= self.count() {
+            return n;
+        }
+        let per_block = self.counts().skip(1).product::<u64>().max(1);
+        let len = match self.axis {
+            0 => self.len,
+            1 => self.steps(),
+            _ => 1,
+        };
+        (n_tiles / per_block * len).min(n)
     }
 
     /// Those of the first `n_tiles` tiles that touch `region`, in order. (A damaged plan may promise more than could ever be counted.)
@@ -84,6 +144,11 @@ impl Tiling {
         (0..n_tiles.min(self.count()))
             .filter(move |&i| self.region(i).iter().zip(region).all(|(a, b)| a.start < b.end && b.start < a.end))
     }
+}
+
+/// Length of the parts of `n`, of at most `most` each, that are as equal as can be.
+fn balanced(n: u64, most: u64) -> u64 {
+    n.div_ceil(n.div_ceil(most.max(1)).max(1)).max(1)
 }
 
 /// The axes that a predictor sees of a box: those longer than 1, the slowest merged if there are more than five.
@@ -167,5 +232,55 @@ mod tests {
             }
             assert_eq!(seen, all);
         }
+    }
+
+    #[test]
+    fn boxes_cover_a_variable_once() {
+        for (shape, max, steps, len) in [
+            (vec![12, 8, 10, 10], 800, 6, 1),
+            (vec![12, 8, 10, 10], 2400, 12, 2),
+            (vec![3, 40, 37, 10, 10], 4000, 14, 2),
+            (vec![7, 5, 3, 2], 12, 2, 1),
+        ] {
+            let tiling = Tiling::in_steps(&shape, max).unwrap();
+            assert_eq!((tiling.steps, tiling.len), (Some(steps), len), "{shape:?}");
+            tiling.check(max).unwrap();
+            assert!(tiling.check(region_len(&tiling.region(0)) - 1).is_err());
+            let mut seen = vec![0u8; shape.iter().product::<u64>() as usize];
+            let whole: Vec<_> = shape.iter().map(|&n| 0..n).collect();
+            let mut first = None;
+            for i in 0..tiling.count() {
+                let region = tiling.region(i);
+                assert!(region_len(&region) <= max);
+                let mut part = vec![0; region_len(&region) as usize];
+                copy_overlap(&seen, &whole, &mut part, &region);
+                assert!(part.iter().all(|&n| n == 0));
+                part.fill(1);
+                copy_overlap(&part, &region, &mut seen, &whole);
+                // In C order of their first values.
+                let start: Vec<u64> = region.iter().map(|r| r.start).collect();
+                assert!(first.as_ref() < Some(&start));
+                first = Some(start);
+                let held = tiling.first_axis_held(i + 1) as usize;
+                let slab = seen.len() / shape[0] as usize;
+                assert!(seen[..held * slab].iter().all(|&n| n == 1));
+                assert!(held as u64 == shape[0] || seen[held * slab..][..slab].contains(&0));
+            }
+            assert!(seen.iter().all(|&n| n == 1));
+        }
+        for (shape, max) in [(vec![12, 8, 10, 10], 100), (vec![12, 8, 10, 10], 9600), (vec![12, 10, 10], 300)] {
+            assert_eq!(Tiling::in_steps(&shape, max), None, "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn impossible_boxes_are_refused() {
+        let boxes = |axis, steps| Tiling { shape: vec![4, 4], axis, len: 1, steps };
+        assert!(boxes(1, Some(4)).check(4).is_ok());
+        assert!(boxes(1, Some(4)).check(3).is_err());
+        assert!(boxes(0, Some(4)).check(64).is_err());
+        assert!(boxes(1, Some(1)).check(64).is_err());
+        assert!(boxes(1, Some(0)).check(64).is_err());
+        assert!(boxes(1, Some(u64::MAX)).check(64).is_err());
     }
 }

@@ -5,6 +5,10 @@
 //! are there are never written again.
 
 mod registry;
+#[cfg(feature = "forecast")]
+#[path = "series/data.rs"]
+#[allow(dead_code)]
+mod series;
 
 use registry::{BOUNDS, ENTRIES, FILL, Random, content};
 use residuum::compress::compress_source;
@@ -20,6 +24,8 @@ fn folder() -> PathBuf {
 
 fn all_bits(archive: &[u8]) -> Vec<u8> {
     let mut archive = Archive::open(Cursor::new(archive)).unwrap();
+    #[cfg(feature = "forecast")]
+    archive.find_forecasts(&residuum::forecast::Options::default()).unwrap();
     let mut bits = Vec::new();
     for i in 0..archive.schema().variables.len() {
         match archive.read_all(i).unwrap() {
@@ -37,7 +43,8 @@ fn golden_archives_read_as_ever() {
     for version in std::fs::read_dir(folder()).unwrap() {
         for file in std::fs::read_dir(version.unwrap().path()).unwrap() {
             let path = file.unwrap().path();
-            if path.extension().is_none_or(|e| e != "rsd") {
+            let needs_models = path.to_string_lossy().contains("beside-");
+            if path.extension().is_none_or(|e| e != "rsd") || needs_models && !cfg!(feature = "forecast") {
                 continue;
             }
             let expected = zstd::decode_all(&*std::fs::read(path.with_extension("bits")).unwrap()).unwrap();
@@ -156,6 +163,48 @@ fn the_schema_of_a_whole_file_reads_as_ever() {
     }
 }
 
+/// Steps that are more alike than their levels, too many for one tile.
+struct Levels(Schema);
+
+impl Levels {
+    fn new() -> Self {
+        Self(Schema::single(Format::Raw, "t", DType::F32, &[9, 5, 24, 32]))
+    }
+}
+
+impl Source for Levels {
+    fn schema(&self) -> &Schema {
+        &self.0
+    }
+
+    fn read(&mut self, _: usize, region: &[Range<u64>]) -> Result<Values> {
+        let mut values = vec![];
+        for step in region[0].clone() {
+            for level in region[1].clone() {
+                let at = |y: u64, x: u64| ((y * 3 + level * 40) as f32 * 0.1).sin() * ((x + step) as f32 * 0.2).cos();
+                values.extend(region[2].clone().flat_map(|y| region[3].clone().map(move |x| at(y, x))));
+            }
+        }
+        Ok(Values::F32(values))
+    }
+}
+
+#[test]
+fn steps_that_are_more_alike_than_levels_share_tiles() {
+    let archive = std::fs::read(folder().join("v1/boxes-of-steps.rsd")).unwrap();
+    let mut archive = Archive::open(Cursor::new(&archive[..])).unwrap();
+    let tiling = archive.variable(0).unwrap().plan.tiling.clone();
+    assert_eq!((tiling.axis, tiling.len, tiling.steps), (1, 1, Some(5)));
+    let region = [3..8, 1..3, 2..20, 5..6];
+    let (Values::F32(got), Values::F32(expected)) =
+        (archive.read(0, &region).unwrap(), Levels::new().read(0, &region).unwrap())
+    else {
+        panic!("of another type")
+    };
+    assert_eq!(got.len(), expected.len());
+    assert!(got.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-3));
+}
+
 /// Shapes with all kinds of side images, and an axis that is a circle.
 const FITTED: &[(&str, &[usize])] =
     &[("image", &[61, 128]), ("series", &[5, 24, 64]), ("levels", &[3, 3, 24, 48]), ("line", &[4000])];
@@ -195,12 +244,27 @@ fn write_missing_golden_archives_if_asked() {
         .with_bound("forecast/surface/p", Bound::psnr(60.0));
     let whole = compress_source(&mut Whole(whole_schema()), Vec::new(), &config, &mut |_| ()).unwrap();
     put("whole-file".into(), whole);
+    let config = Config::new(Bound::abs(1e-3)).with_tile_bytes(1 << 14);
+    put("boxes-of-steps".into(), compress_source(&mut Levels::new(), Vec::new(), &config, &mut |_| ()).unwrap());
     for (name, shape) in FITTED {
         let values = waves(shape);
         let small: Vec<f32> = values.iter().map(|&v| v as f32).collect();
         let config = Config::new(Bound::rel(1e-3)).with_predictor(PredictorChoice::Fitted);
         put(format!("fitted-{name}-f32"), compress(&Field::new(&small, shape).unwrap(), &config).unwrap());
         put(format!("fitted-{name}-f64"), compress(&Field::new(&values, shape).unwrap(), &config).unwrap());
+    }
+    #[cfg(feature = "forecast")]
+    {
+        let windy = series::Series::windy(9, 2);
+        for (name, predictor) in [("fitted", PredictorChoice::Auto), ("bare", PredictorChoice::Forecast)] {
+            // Two tiles an interval, two intervals.
+            let config = Config::new(Bound::rel(1e-2)).with_predictor(predictor).with_tile_bytes(3 * 2 * 24 * 32 * 4);
+            let mut source = windy.source();
+            let forecasts = residuum::forecast::series::advection(&mut source).unwrap().unwrap();
+            let done =
+                residuum::forecast::series::compress(&mut source, &config, &forecasts, Some(6), &mut |_| ()).unwrap();
+            put(format!("beside-advection-{name}"), series::finish(&mut source, &config, done));
+        }
     }
     let mut random = Random(42);
     for entry in ENTRIES {

@@ -1,12 +1,13 @@
 //! Archives to values.
 
-use super::memory::{self, Room};
+use super::memory;
 use super::{Context, ElementType, Failure, Status, call};
 use crate::container::Archive;
 use crate::error::Error;
 use crate::field::DType;
+use crate::io::raw::Runs;
 use std::ffi::c_void;
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 
 /// Restores a variable into the caller's buffer.
 ///
@@ -50,16 +51,18 @@ pub unsafe extern "C" fn residuum_decompress(
         let n_bytes = (n as usize).checked_mul(dtype.size()).ok_or_else(|| Failure::usage("values: too many"))?;
         // SAFETY: room for `capacity` values of the variable's type for our use alone, by the header; `n_bytes` is at most that.
         let room = unsafe { memory::room(values.cast(), n_bytes, "values")? };
-        let mut out = Room::new(room);
-        // Tiles follow each other in C order.
         state.run(|| {
             for t in 0..tiling.count() {
-                out.write_all(archive.tile(variable, t)?.1.as_bytes()).map_err(Error::from)?;
+                let (region, values) = archive.tile(variable, t)?;
+                let mut rest = values.as_bytes();
+                for (start, n) in Runs::new(&tiling.shape, &region)? {
+                    let (start, n) = (start as usize * dtype.size(), n as usize * dtype.size());
+                    let (run, later) = rest.split_at(n);
+                    memory::put(&mut room[start..start + n], run);
+                    rest = later;
+                }
             }
-            match out.len() {
-                len if len == n_bytes as u64 => Ok(()),
-                _ => Err(Error::corrupt("the archive ends before the last value").into()),
-            }
+            Ok(())
         })
     })
 }

@@ -56,6 +56,13 @@ fn check<T>(pointer: *const T, len: usize, what: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Writes `bytes` to memory of the same size.
+pub fn put(memory: &mut [MaybeUninit<u8>], bytes: &[u8]) {
+    memory.iter_mut().zip(bytes).for_each(|(to, &from)| {
+        to.write(from);
+    });
+}
+
 /// Writes to memory of a fixed size and counts what does not fit, so that the caller learns how much it would have been.
 pub struct Room<'a> {
     free: &'a mut [MaybeUninit<u8>],
@@ -77,9 +84,7 @@ impl Write for Room<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let n_fit = bytes.len().min(self.free.len());
         let (now, later) = std::mem::take(&mut self.free).split_at_mut(n_fit);
-        now.iter_mut().zip(bytes).for_each(|(to, &from)| {
-            to.write(from);
-        });
+        put(now, &bytes[..n_fit]);
         self.free = later;
         self.n_written += bytes.len() as u64;
         Ok(bytes.len())

@@ -86,7 +86,7 @@ pub struct CompressArgs {
     #[arg(long, value_name = "LEVEL", default_value = "balanced", value_parser = efforts())]
     pub effort: Effort,
     /// Predictor: the cheapest for each tile, or always the same. `fitted` needs images (the last two axes) of at least 512 values; smaller
-    /// ones take the cheaper of lorenzo and interp.
+    /// ones take the cheaper of lorenzo and interp. `forecast` is the forecast of --forecast itself, coded without any step in space: for comparison.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = predictors())]
     pub predictor: PredictorChoice,
     /// Size of the tiles that are compressed and read independently.
@@ -100,12 +100,17 @@ pub struct CompressArgs {
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     pub device: Choice,
     /// Weights of a model (safetensors, see `residuum weights`) whose forecasts of each step, made of the steps before as they will be
-    /// restored, serve as side information. Whoever restores the archive needs the same file.
+    /// restored, serve as side information. Whoever restores the archive needs the same file. `advection` needs none: fields are carried along by the
+    /// winds u and v of their level.
     #[arg(long, value_name = "WEIGHTS", help_heading = "Forecasts")]
     pub forecast: Option<PathBuf>,
-    /// Steps that are restored together, at most: a step costs as many forecasts.
-    #[arg(long, value_name = "N", default_value_t = 32, requires = "forecast", help_heading = "Forecasts", value_parser = clap::value_parser!(u64).range(2..))]
-    pub keyframe: u64,
+    /// Steps that are restored together, at most: a step costs as many forecasts, and what is lost is lost up to the next such interval [default: those
+    /// of a tile, and at least 32].
+    #[arg(long, value_name = "N", requires = "forecast", help_heading = "Forecasts", value_parser = clap::value_parser!(u64).range(2..))]
+    pub keyframe: Option<u64>,
+    /// Put the weights into the archive, so that nobody needs the file; at most 512 MiB.
+    #[arg(long, requires = "forecast", help_heading = "Forecasts")]
+    pub embed_weights: bool,
     /// Replace archives that are there already.
     #[arg(long)]
     pub force: bool,
@@ -276,7 +281,7 @@ pub struct SuggestArgs {
     #[arg(long, value_name = "MODE:VALUE", value_parser = bound)]
     pub bound: Vec<Bound>,
     /// Values of each variable that are looked at, at most.
-    #[arg(long, value_name = "MIB", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub sample_mib: u64,
     /// Shape of a raw input, slowest dimension first: 12,181,360.
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', requires = "dtype")]
@@ -367,7 +372,7 @@ fn efforts() -> impl TypedValueParser<Value = Effort> {
 }
 
 fn predictors() -> impl TypedValueParser<Value = PredictorChoice> {
-    PossibleValuesParser::new(["auto", "none", "lorenzo", "interp", "fitted"]).try_map(|name| name.parse())
+    PossibleValuesParser::new(["auto", "none", "lorenzo", "interp", "fitted", "forecast"]).try_map(|name| name.parse())
 }
 
 /// Types that a raw file may hold.

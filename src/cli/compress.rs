@@ -7,14 +7,13 @@ use super::progress::Bar;
 use super::report::{SIZE_HEADINGS, VariableReport, total_cells};
 use super::table::{self, Table};
 use super::{coder, note, note_coder, print, print_error, set_threads};
-use crate::compress::{Done, Progress, compress_rest};
-use crate::config::Config;
+use crate::compress::{Before, Progress, compress_rest};
+use crate::config::{Config, PredictorChoice};
 use crate::container::Archive;
 use crate::device::Coder;
 use crate::error::{Context, Error, Result};
 use crate::io::unpack::UnpackedSource;
 use crate::io::{OpenOptions, Schema, Source, Variable};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -29,7 +28,7 @@ pub fn run(args: &CompressArgs) -> Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
     let mut failed = false;
     // No output may take the place of anything that the call reads, be it before or after.
-    let read: Vec<&Path> = args.inputs.iter().chain(&args.bounds).map(PathBuf::as_path).collect();
+    let read: Vec<&Path> = args.inputs.iter().chain(&args.bounds).chain(&args.forecast).map(PathBuf::as_path).collect();
     for (input, output) in args.inputs.iter().zip(&outputs) {
         let code =
             output::check(output, &read, args.force).and_then(|()| compress(input, output, &config, args, &mut *coder));
@@ -50,23 +49,32 @@ fn forecast(
     config: &Config,
     args: &CompressArgs,
     progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<BTreeMap<usize, Done>> {
-    use crate::forecast::{Options, series};
-    let Some(weights) = &args.forecast else { return Ok(BTreeMap::new()) };
-    let forecasts = series::Forecasts::open(weights, &Options::default())?;
-    series::compress(source, config, &forecasts, args.keyframe, progress).context(|| "--forecast")
+) -> Result<Before> {
+    use crate::forecast::{Options, advection, series};
+    let Some(weights) = &args.forecast else { return Ok(Before::default()) };
+    let needs_none = weights.as_os_str() == advection::NAME;
+    let forecasts = if needs_none {
+        let no_winds = || Error::input("no level of the file has both winds, u and v, on a grid and at times");
+        series::advection(source).and_then(|f| f.ok_or_else(no_winds)).context(|| "--forecast")?
+    } else {
+        series::Forecasts::open(weights, &Options::default())?
+    };
+    let done = series::compress(source, config, &forecasts, args.keyframe, progress).context(|| "--forecast")?;
+    // Weights that are of no use are not worth their bytes.
+    let is_used = done.values().any(|d| d.plan.forecast.is_some());
+    let embeds = args.embed_weights && is_used && !needs_none;
+    let weights = embeds.then(|| std::fs::read(weights).context(|| weights.display())).transpose()?;
+    if !is_used {
+        note("note: --forecast: the archive is not smaller with forecasts: it is made without");
+    }
+    Ok(Before { done, weights })
 }
 
 #[cfg(not(feature = "forecast"))]
-fn forecast(
-    _: &mut dyn Source,
-    _: &Config,
-    args: &CompressArgs,
-    _: &mut dyn FnMut(Progress<'_>),
-) -> Result<BTreeMap<usize, Done>> {
+fn forecast(_: &mut dyn Source, _: &Config, args: &CompressArgs, _: &mut dyn FnMut(Progress<'_>)) -> Result<Before> {
     match &args.forecast {
         Some(_) => Err(Error::unsupported("--forecast: this build has no models")),
-        None => Ok(BTreeMap::new()),
+        None => Ok(Before::default()),
     }
 }
 
@@ -80,6 +88,9 @@ fn config(args: &CompressArgs) -> Result<Config> {
         Error::usage("a bound is needed: one of --abs X, --rel X, --pw-rel X, --psnr DB, --lossless, or `bound` in a --bounds file")
     })?;
     bound.check()?;
+    if args.predictor == PredictorChoice::Forecast && args.forecast.is_none() {
+        return Err(Error::usage("--predictor forecast needs a model: --forecast WEIGHTS"));
+    }
     let mut config = Config::new(bound)
         .with_predictor(args.predictor)
         .with_effort(args.effort)
@@ -156,7 +167,7 @@ fn compress(
     let buffered = BufWriter::with_capacity(1 << 20, &mut out);
     let done = forecast(&mut *source, &config, args, &mut |p| bar.step(p));
     let written =
-        done.and_then(|done| compress_rest(&mut *source, buffered, &config, coder, done, &mut |p| bar.step(p)));
+        done.and_then(|before| compress_rest(&mut *source, buffered, &config, coder, before, &mut |p| bar.step(p)));
     let result = written.and_then(|mut buffered| Ok(buffered.flush()?));
     let (value_bytes, time) = bar.finish();
     warn(source.as_mut());

@@ -40,9 +40,12 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
         result => result.context(name).and_then(|()| sink.complete())?,
     };
     note_coder(archive.coder());
-    for (variable, tile) in archive.damaged() {
+    for (variable, tile, whole) in archive.damaged() {
         let name = archive.schema().variables[variable].name();
-        let region = archive.variable(variable)?.plan.tiling.region(tile);
+        let mut region = archive.variable(variable)?.plan.tiling.region(tile);
+        if let Some(steps) = region.first_mut() {
+            steps.start += whole;
+        }
         let region = region.iter().map(|r| format!("{}:{}", r.start, r.end)).collect::<Vec<_>>().join(",");
         note(&format!("warning: variable {name:?}: tile {tile} is damaged: its values, {region}, are filled in"));
     }
@@ -140,7 +143,7 @@ fn recover(archive: &Archive<BufReader<File>>, selection: &mut Selection) {
     for (i, kept) in kept.iter_mut().enumerate() {
         let name = selection.schema.variables[i].name().to_string();
         let before = selection.schema.variables[i].shape.clone();
-        let there = archive.variable(selection.parts[i].0).map(|v| first_axis(&v.plan.tiling, v.n_tiles()));
+        let there = archive.variable(selection.parts[i].0).map(|v| v.plan.tiling.first_axis_held(v.n_tiles()));
         *kept = there.as_ref().is_ok_and(|&n| selection.shorten(i, n));
         let after = &selection.schema.variables[i].shape;
         if !*kept {
@@ -152,16 +155,4 @@ fn recover(archive: &Archive<BufReader<File>>, selection: &mut Selection) {
         }
     }
     selection.retain(|i| kept[i]);
-}
-
-/// Indices of the first axis, from 0, of which `n_tiles` tiles hold all values; for scalars, whether there is a tile.
-fn first_axis(tiling: &crate::tile::Tiling, n_tiles: u64) -> u64 {
-    let Some(&len) = tiling.shape.first() else { return n_tiles };
-    if n_tiles >= tiling.count() {
-        len
-    } else if tiling.axis == 0 {
-        n_tiles * tiling.len
-    } else {
-        n_tiles / (tiling.count() / len)
-    }
 }

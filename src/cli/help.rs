@@ -10,7 +10,7 @@ Exit status:
   4  the archive is damaged or incomplete
   5  the archive or input needs a feature or version that this build lacks
   6  the operating system refused: no such file, no permission, disk full
-  7  the GPU, its driver or its compiler failed";
+  7  the GPU, its driver or its compiler failed, or a forecast is not the one an archive was made with";
 
 /// Below `residuum --help`.
 pub const EXAMPLES: &str = "\

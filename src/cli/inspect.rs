@@ -170,7 +170,27 @@ fn to_text(
         bits.row([v.name.clone()].into_iter().chain(cells).collect());
     }
     text += &format!("{sizes}\n{decisions}\n{bits}");
-    text
+    text + &forecasts(archive)
+}
+
+/// The model that variables were coded beside, and what its weights make of the ratio.
+fn forecasts(archive: &Archive<BufReader<File>>) -> String {
+    let Some(beside) = archive.forecasts_needed() else { return String::new() };
+    let said = |text: &str| text.replace(char::is_control, "?");
+    let sha256: String = beside.digest.iter().map(|b| format!("{b:02x}")).collect();
+    let mut out = format!("\nforecasts of {}, in intervals of {} steps", said(&beside.model), beside.interval);
+    if !sha256.is_empty() {
+        out += &format!("\n  weights: SHA-256 {sha256}, ");
+        let (len, weights) = (archive.file_len(), archive.weights_bytes());
+        out += &match weights {
+            0 => "not in the archive".to_string(),
+            n => format!("{} in the archive, {} without", table::bytes(n), table::bytes(len - n)),
+        };
+    }
+    if let Some(made_on) = &beside.made_on {
+        out += &format!("\n  made on: {}", said(made_on));
+    }
+    out + "\n"
 }
 
 fn to_json(
@@ -203,8 +223,19 @@ fn to_json(
             })
         })
         .collect();
+    let forecasts = archive.forecasts_needed().map(|beside| {
+        json!({
+            "model": beside.model,
+            "sha256": beside.digest.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+            "interval": beside.interval,
+            "made_on": beside.made_on,
+            "weights_bytes": archive.weights_bytes(),
+            "file_bytes_without_weights": archive.file_len() - archive.weights_bytes(),
+        })
+    });
     json!({
         "archive": name,
+        "forecasts": forecasts,
         "file_bytes": archive.file_len(),
         "format_version": archive.version(),
         "source_format": format_name(archive.schema().format),

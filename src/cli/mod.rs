@@ -85,8 +85,12 @@ fn set_forecasts<R: std::io::Read + std::io::Seek>(
 ) -> Result<()> {
     use crate::forecast::{Options, series::Forecasts};
     match weights {
+        None => archive.find_forecasts(&Options::default()),
+        Some(_) if archive.forecasts_needed().is_none() => {
+            note("note: the archive was made without forecasts: --forecast is not needed");
+            Ok(())
+        }
         Some(path) => archive.set_forecasts(Forecasts::open(path, &Options::default())?),
-        None => Ok(()),
     }
 }
 

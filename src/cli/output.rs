@@ -226,7 +226,7 @@ impl Sink for NamedSink {
     fn write(&mut self, variable: usize, region: &[Range<u64>], values: &Values) -> Result<()> {
         let result = match &mut self.inner {
             Inner::File(sink) => sink.write(variable, region, values),
-            Inner::Stream(sink) => sink.write(values),
+            Inner::Stream(sink) => sink.write(region, values),
         };
         self.failed = result.is_err();
         result.context(|| &self.name)
@@ -237,11 +237,18 @@ impl Sink for NamedSink {
     }
 }
 
-/// Values of one variable, front to back: boxes come in C order.
+/// Values of one variable, front to back. Boxes that do not continue what is written wait in a temporary file.
 struct StreamSink {
     out: BufWriter<Box<dyn Write + Send>>,
+    variable: io::Variable,
+    /// Values written so far.
+    n_written: u64,
+    waiting: Option<io::raw::FlatValues>,
     is_abandoned: bool,
 }
+
+/// Values that are copied from the temporary file at a time.
+const BLOCK_VALUES: u64 = 1 << 20;
 
 impl StreamSink {
     fn create(path: &Path, schema: &Schema, format: Format) -> Result<Self> {
@@ -262,15 +269,36 @@ impl StreamSink {
         let mut out = BufWriter::new(stream(path)?);
         // Stays in the buffer: what goes wrong with the stream shows with the first values.
         out.write_all(&header)?;
-        Ok(Self { out, is_abandoned: false })
+        Ok(Self { out, variable: v.clone(), n_written: 0, waiting: None, is_abandoned: false })
     }
 
-    fn write(&mut self, values: &Values) -> Result<()> {
+    fn write(&mut self, region: &[Range<u64>], values: &Values) -> Result<()> {
+        let mut runs = io::raw::Runs::new(&self.variable.shape, region)?;
+        let continues = runs.next().is_none_or(|(start, _)| start == self.n_written) && runs.next().is_none();
+        if continues && self.waiting.is_none() {
+            return self.append(values);
+        }
+        let waiting = match &mut self.waiting {
+            Some(waiting) => waiting,
+            none => none.insert(io::raw::FlatValues::create(tempfile::tempfile()?, 0, &self.variable)?),
+        };
+        waiting.write(region, values)
+    }
+
+    fn append(&mut self, values: &Values) -> Result<()> {
+        self.n_written += values.len() as u64;
         let result = self.out.write_all(&io::raw::le_bytes(values));
         self.noticed(result)
     }
 
     fn flush(&mut self) -> Result<()> {
+        if let Some(mut waiting) = self.waiting.take() {
+            let n: u64 = self.variable.shape.iter().product();
+            while self.n_written < n {
+                let len = BLOCK_VALUES.min(n - self.n_written);
+                self.append(&waiting.read_run(self.n_written, len)?)?;
+            }
+        }
         let result = self.out.flush();
         self.noticed(result)
     }

@@ -22,6 +22,10 @@ use std::process::ExitCode;
 /// Relative bounds that are tried if none are named.
 const RELATIVE: [f64; 4] = [1e-2, 1e-3, 1e-4, 1e-5];
 
+/// Images that the range is taken from, at most, and their bytes together.
+const RANGE_IMAGES: u64 = 24;
+const RANGE_BYTES: u64 = 64 << 20;
+
 /// Prints, for each variable, what bounds would cost.
 pub fn run(args: &SuggestArgs) -> Result<ExitCode> {
     set_threads(args.threads)?;
@@ -64,6 +68,11 @@ pub fn run(args: &SuggestArgs) -> Result<ExitCode> {
 
 fn effort(args: &SuggestArgs) -> String {
     format!("{:?}", args.effort).to_lowercase()
+}
+
+/// Bytes of an image of a variable: its last two axes.
+fn image_bytes(v: &Variable) -> u64 {
+    v.shape.iter().rev().take(2).product::<u64>().max(1) * v.dtype.size() as u64
 }
 
 /// The step of packed integers.
@@ -119,7 +128,13 @@ impl Report {
         let max_values = (args.sample_mib << 20) / v.dtype.size() as u64;
         let boxes = sample::boxes(&v.shape, max_values);
         let samples = boxes.iter().map(|b| source.read(i, b)).collect::<Result<Vec<_>>>()?;
-        let stats = samples.iter().fold(Stats::default(), |s, values| s.merged(stats_of(values, fill)));
+        let mut stats = samples.iter().fold(Stats::default(), |s, values| s.merged(stats_of(values, fill)));
+        if sample::len(&boxes) < v.len() {
+            // A bound relative to the range of a few levels would be another bound.
+            for image in sample::spread(&v.shape, (RANGE_BYTES / image_bytes(&v)).clamp(2, RANGE_IMAGES)) {
+                stats = stats.merged(stats_of(&source.read(i, &image)?, fill));
+            }
+        }
         let packing = match packed {
             Some(step) => Some(Packing::Integers(step)),
             None => float_packing(&samples, &boxes, fill),
@@ -174,7 +189,7 @@ impl Report {
         text += &match self.n_sampled == self.n_values {
             true => format!("all {} values compressed, effort {}\n", self.n_values, effort(args)),
             false => format!(
-                "estimated from {} boxes with {} of {} values ({} %), effort {}; range and ratios are those of the sample\n",
+                "estimated from {} boxes with {} of {} values ({} %), effort {}; the range is that of the sample and of images spread over all\n",
                 self.n_boxes,
                 self.n_sampled,
                 self.n_values,

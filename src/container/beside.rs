@@ -1,12 +1,12 @@
 //! Tiles that were coded beside a model's forecasts.
 
 use super::Archive;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::field::Values;
 use crate::forecast::group::{Group, Role};
 use crate::forecast::series::{CodedMember, Decoder, Forecasts};
-use crate::forecast::{Key, series};
-use crate::tile;
+use crate::forecast::{Key, Options, advection, series};
+use crate::plan::Beside;
 use std::io::{Read, Seek};
 
 impl<R: Read + Seek> Archive<R> {
@@ -15,17 +15,41 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// `Usage` if the archive was made with another model, or none; else as [`Archive::tile`].
     pub fn set_forecasts(&mut self, forecasts: Forecasts) -> Result<()> {
-        let mut roles: Vec<(usize, Role)> = vec![];
-        for (i, stored) in self.variables.iter().enumerate() {
-            let Some(beside) = stored.as_ref().and_then(|s| s.plan.forecast.as_ref()) else { continue };
-            if beside.digest[..] != forecasts.digest {
+        for beside in self.variables.iter().flatten().filter_map(|s| s.plan.forecast.as_ref()) {
+            if beside.digest != forecasts.digest || beside.model != forecasts.name {
                 let (made, given) = (hex(&beside.digest), hex(&forecasts.digest));
                 let (model, name) = (&beside.model, &forecasts.name);
                 return Err(Error::usage(format!(
-                    "made with weights of {model} whose SHA-256 is {made}; those given, of {name}, have {given}"
+                    "made with weights of {model} whose SHA-256 is {made:?}; those given, of {name}, have {given:?}"
                 )));
             }
-            roles.push((i, beside.levels.iter().map(|level| level.as_ref().map(key)).collect()));
+        }
+        self.repeat(|_| Ok(forecasts))
+    }
+
+    /// Opens the model that the archive needs, if it is at hand: it needs no weights, or they are in the archive.
+    ///
+    /// # Errors
+    /// As [`Forecasts::of_bytes`] and [`Archive::set_forecasts`].
+    pub fn find_forecasts(&mut self, options: &Options) -> Result<()> {
+        match self.forecasts_needed() {
+            None => return Ok(()),
+            Some(beside) if beside.model == advection::NAME => return self.repeat(Forecasts::advection),
+            Some(_) => {}
+        }
+        match self.weights()? {
+            Some(weights) => self.set_forecasts(Forecasts::of_bytes(&weights, options)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the forecasts of a model repeated, which may depend on the group of variables.
+    fn repeat(&mut self, forecasts: impl FnOnce(&Group) -> Result<Forecasts>) -> Result<()> {
+        let mut roles: Vec<(usize, Role)> = vec![];
+        for (i, stored) in self.variables.iter().enumerate() {
+            if let Some(beside) = stored.as_ref().and_then(|s| s.plan.forecast.as_ref()) {
+                roles.push((i, beside.levels.iter().map(|level| level.as_ref().map(key)).collect()));
+            }
         }
         if roles.is_empty() {
             return Err(Error::usage("the archive was made without forecasts"));
@@ -33,26 +57,33 @@ impl<R: Read + Seek> Archive<R> {
         let schema = self.schema.clone();
         let mut read = |i: usize| self.read_all(i);
         let group = Group::new(&schema, &roles, &mut read)?;
+        let mut series: Option<Beside> = None;
+        for member in &group.members {
+            let beside = self.variable(member.variable)?.plan.forecast.clone();
+            let beside = beside.ok_or_else(|| Error::corrupt("a variable without the forecasts of the others"))?;
+            if series.get_or_insert_with(|| beside.clone()).interval != beside.interval {
+                return Err(Error::corrupt("intervals of the variables differ"));
+            }
+        }
+        let Some(Beside { interval, made_on, .. }) = series else {
+            return Err(Error::corrupt("forecasts of nothing that changes"));
+        };
         let mut statics = vec![];
         for (variable, key) in &group.statics {
             let values = self.read_all(*variable)?;
             let fill = self.schema.fill_bits(*variable);
             statics.push((key.clone(), series::of_step(&values, fill, 0, values.len())));
         }
-        self.forecasts = Some(Decoder::new(forecasts, group, statics));
+        let forecasts = forecasts(&group)?;
+        self.forecasts = Some(Decoder::new(forecasts, group, statics, interval, made_on));
         Ok(())
     }
 
-    /// Name and SHA-256 of the weights that the archive needs, if it needs any.
-    pub fn forecasts_needed(&self) -> Option<(String, String)> {
-        let beside = self.variables.iter().flatten().find_map(|s| s.plan.forecast.as_ref())?;
-        Some((beside.model.clone(), hex(&beside.digest)))
-    }
-
-    /// The values of such a tile.
-    pub(super) fn beside_forecasts(&mut self, variable: usize, tile: u64) -> Result<Values> {
+    /// The values of such a tile, and how many of its steps are whole.
+    pub(super) fn beside_forecasts(&mut self, variable: usize, tile: u64) -> Result<(Values, u64)> {
         let Some(mut decoder) = self.forecasts.take() else {
-            let (model, digest) = self.forecasts_needed().unwrap_or_default();
+            let beside = self.forecasts_needed();
+            let (model, digest) = beside.map_or_else(Default::default, |b| (b.model.clone(), hex(&b.digest)));
             return Err(Error::usage(format!(
                 "made with forecasts of {model}: name its weights (SHA-256 {digest}) with --forecast"
             )));
@@ -62,23 +93,28 @@ impl<R: Read + Seek> Archive<R> {
         values
     }
 
-    fn by(&mut self, decoder: &mut Decoder, variable: usize, tile: u64) -> Result<Values> {
+    fn by(&mut self, decoder: &mut Decoder, variable: usize, tile: u64) -> Result<(Values, u64)> {
         let dtype = self.schema.variables[variable].dtype;
-        let n = tile::region_len(&self.variable(variable)?.plan.tiling.region(tile)) as usize;
-        if let Some(values) = decoder.kept(variable, tile, dtype, n)? {
-            return Ok(values);
+        let len = self.variable(variable)?.plan.tiling.len;
+        for t in decoder.missing(tile, len) {
+            let mut members = vec![];
+            for member in decoder.members() {
+                let name = self.schema.variables[member].name().to_string();
+                let coded = match self.coded_tile(member, t) {
+                    Err(e) if self.recovers && e.kind() == Kind::Corrupt => None,
+                    coded => Some(coded.context(|| format!("which variable {name:?} goes into"))?),
+                };
+                let plan = &self.variable(member)?.plan;
+                let (treatment, tiling) = (plan.treatment.clone(), plan.tiling.clone());
+                let filler = self.recovers.then(|| self.fillers(member, 1));
+                let dtype = self.schema.variables[member].dtype;
+                members.push(CodedMember { coded, dtype, treatment, tiling, filler });
+            }
+            decoder.decode(t, &members)?;
         }
-        let mut members = vec![];
-        for member in decoder.members() {
-            let name = || format!("which variable {:?} goes into", self.schema.variables[member].name().to_string());
-            let name = name();
-            let coded = self.coded_tile(member, tile).context(|| name)?;
-            let plan = &self.variable(member)?.plan;
-            let (treatment, tiling) = (plan.treatment.clone(), plan.tiling.clone());
-            members.push(CodedMember { coded, dtype: self.schema.variables[member].dtype, treatment, tiling });
-        }
-        decoder.decode(tile, &members)?;
-        decoder.kept(variable, tile, dtype, n)?.ok_or_else(|| Error::corrupt("variable takes no part in forecasts"))
+        let kept = decoder.kept(variable, tile, dtype)?;
+        let (values, whole) = kept.ok_or_else(|| Error::corrupt("variable takes no part in forecasts"))?;
+        Ok((values, whole as u64))
     }
 }
 

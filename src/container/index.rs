@@ -15,11 +15,13 @@ pub struct VariableEntry {
     pub tiles: Vec<(u64, u64)>,
 }
 
-/// Where all sections lie: the schema first, then each variable's plan and tiles.
+/// Where all sections lie: the schema first, then weights if there are any, then each variable's plan and tiles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
     /// Length in the file of the schema, which is the first section.
     pub schema_len: u64,
+    /// Length in the file of the weights, in archives of the version that has them.
+    pub weights_len: Option<u64>,
     /// In the order of writing, with the plan's length.
     pub variables: Vec<(u64, VariableEntry)>,
 }
@@ -29,6 +31,7 @@ impl Index {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         bytes::put_varint(&mut out, self.schema_len);
+        self.weights_len.iter().for_each(|&len| bytes::put_varint(&mut out, len));
         bytes::put_varint(&mut out, self.variables.len() as u64);
         for (plan_len, v) in &self.variables {
             bytes::put_varint(&mut out, *plan_len);
@@ -38,11 +41,11 @@ impl Index {
         out
     }
 
-    /// Reads what [`Index::to_bytes`] wrote, for sections that start at `start` and end at `end`.
+    /// Reads what [`Index::to_bytes`] wrote, for sections that start at `start` and end at `end`, weights among them or not.
     ///
     /// # Errors
     /// `Corrupt` if the lengths do not add up.
-    pub fn from_bytes(data: &[u8], start: u64, end: u64) -> Result<Self> {
+    pub fn from_bytes(data: &[u8], start: u64, end: u64, has_weights: bool) -> Result<Self> {
         let bad = || Error::corrupt("index is damaged");
         let mut reader = Reader::new(data);
         let mut at = start;
@@ -53,6 +56,8 @@ impl Index {
         };
         let schema_len = reader.varint()?;
         next(schema_len)?;
+        let weights_len = has_weights.then(|| reader.varint()).transpose()?;
+        weights_len.map(&mut next).transpose()?;
         let mut variables = Vec::new();
         for _ in 0..reader.varint()? {
             let plan_len = reader.varint()?;
@@ -64,6 +69,6 @@ impl Index {
             }
             variables.push((plan_len, entry));
         }
-        if at == end && reader.is_empty() { Ok(Self { schema_len, variables }) } else { Err(bad()) }
+        if at == end && reader.is_empty() { Ok(Self { schema_len, weights_len, variables }) } else { Err(bad()) }
     }
 }

@@ -18,5 +18,8 @@ pub const MAX_PLAN_BYTES: u64 = 1 << 16;
 /// Bytes of the index: some 128 million tiles at one byte each, as tiles below 128 bytes take; two words each are kept in memory.
 pub const MAX_INDEX_BYTES: u64 = 1 << 27;
 
+/// Bytes of weights in an archive: those of larger models stay apart.
+pub const MAX_WEIGHTS_BYTES: u64 = 1 << 29;
+
 /// Coded bytes of a tile: its values as f64, and as much again for lists of exact values that do not compress.
 pub const MAX_TILE_BYTES: u64 = MAX_TILE_VALUES * 16 + (1 << 16);

@@ -24,7 +24,7 @@ use crate::plan::Plan;
 use crate::tile::{self, Tiling};
 use index::{Index, VariableEntry};
 use section::{FOOTER_BYTES, HEADER_BYTES, kind};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
@@ -41,17 +41,33 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// `Io` if `out` refuses, `Usage` if the schema is beyond the format's caps.
-    pub fn new(mut out: W, schema: &Schema) -> Result<Self> {
+    pub fn new(out: W, schema: &Schema) -> Result<Self> {
+        Self::with_weights(out, schema, None)
+    }
+
+    /// The same, with the weights (a safetensors file) of the model that variables are coded beside.
+    ///
+    /// # Errors
+    /// As [`Writer::new`]; `Usage` if there are too many.
+    pub fn with_weights(mut out: W, schema: &Schema, weights: Option<&[u8]>) -> Result<Self> {
         let plain = minicbor::to_vec(schema).map_err(|e| Error::usage(format!("schema can not be stored: {e}")))?;
         if let Some(excess) = schema_excess(&plain) {
             return Err(Error::usage(format!("{excess}: no reader would take the archive")));
         }
         let mut payload = Vec::new();
         bytes::put_packed(&mut payload, &plain);
-        section::write_header(&mut out)?;
+        if let Some(weights) = weights.filter(|w| w.len() as u64 > limits::MAX_WEIGHTS_BYTES) {
+            let (n, most) = (weights.len() as u64 >> 20, limits::MAX_WEIGHTS_BYTES >> 20);
+            return Err(Error::usage(format!(
+                "weights of {n} MiB are kept apart: an archive holds at most {most} MiB"
+            )));
+        }
+        let version = if weights.is_some() { section::VERSION_WITH_WEIGHTS } else { VERSION };
+        section::write_header(&mut out, version)?;
         let schema_len = section::write(&mut out, kind::SCHEMA, &payload)?;
-        let index = Index { schema_len, variables: vec![] };
-        Ok(Self { out, at: HEADER_BYTES + schema_len, index, tiles_left: 0 })
+        let weights_len = weights.map(|w| section::write(&mut out, kind::WEIGHTS, w)).transpose()?;
+        let index = Index { schema_len, weights_len, variables: vec![] };
+        Ok(Self { out, at: HEADER_BYTES + schema_len + weights_len.unwrap_or(0), index, tiles_left: 0 })
     }
 
     /// Starts the next variable.
@@ -154,10 +170,12 @@ pub struct Archive<R> {
     /// By the schema's order; `None` if a recovered archive lacks it.
     variables: Vec<Option<StoredVariable>>,
     file_len: u64,
+    /// Offset and length of the section with weights.
+    weights: Option<(u64, u64)>,
     /// Whether damaged tiles are no error.
     recovers: bool,
-    /// Variable and tile of those.
-    damaged: BTreeSet<(usize, u64)>,
+    /// Those, with the number of steps that are whole all the same.
+    damaged: BTreeMap<(usize, u64), u64>,
     coder: Box<dyn Coder>,
     /// Repeats the forecasts that tiles were coded beside.
     #[cfg(feature = "forecast")]
@@ -183,10 +201,11 @@ impl<R: Read + Seek> Archive<R> {
         let file_len = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
         let version = section::read_header(&mut input)?;
-        let index = read_index(&mut input, file_len)?;
+        let index = read_index(&mut input, file_len, version)?;
         input.seek(SeekFrom::Start(HEADER_BYTES))?;
         let schema = read_schema(&mut input)?;
         let mut archive = Self::new(input, version, schema, file_len);
+        archive.weights = index.weights_len.map(|len| (HEADER_BYTES + index.schema_len, len));
         for (plan_len, entry) in index.variables {
             archive.add_indexed(plan_len, entry)?;
         }
@@ -207,12 +226,13 @@ impl<R: Read + Seek> Archive<R> {
         let file_len = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
         let version = section::read_header(&mut input)?;
-        let index = read_index(&mut input, file_len).ok();
+        let index = read_index(&mut input, file_len, version).ok();
         input.seek(SeekFrom::Start(HEADER_BYTES))?;
         let schema = read_schema(&mut input)?;
         let mut archive = Self::new(input, version, schema, file_len);
         archive.recovers = true;
         if let Some(index) = index {
+            archive.weights = index.weights_len.map(|len| (HEADER_BYTES + index.schema_len, len));
             for (plan_len, entry) in index.variables {
                 // What does not fit is as good as not there.
                 let _ = archive.add_indexed(plan_len, entry);
@@ -230,6 +250,7 @@ impl<R: Read + Seek> Archive<R> {
                     }
                 }
                 (kind::TILE, Some((.., tiles))) => tiles.push((at, len)),
+                (kind::WEIGHTS, None) if version > VERSION => archive.weights = Some((at, len)),
                 _ => break,
             }
             at += len;
@@ -263,8 +284,9 @@ impl<R: Read + Seek> Archive<R> {
             schema,
             variables,
             file_len,
+            weights: None,
             recovers: false,
-            damaged: BTreeSet::new(),
+            damaged: BTreeMap::new(),
             coder: Box::new(Cpu),
             #[cfg(feature = "forecast")]
             forecasts: None,
@@ -341,9 +363,28 @@ impl<R: Read + Seek> Archive<R> {
         .context(|| format!("tile {tile}"))
     }
 
-    /// Variable and tile of the damaged tiles that were read as fill values: of a recovered archive only.
-    pub fn damaged(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.damaged.iter().copied()
+    /// Variable and tile of the damaged tiles that were read as fill values, with the number of indices of the first axis that are whole all
+    /// the same: of a recovered archive only.
+    pub fn damaged(&self) -> impl Iterator<Item = (usize, u64, u64)> {
+        self.damaged.iter().map(|(&(variable, tile), &whole)| (variable, tile, whole))
+    }
+
+    /// The weights that the archive holds, a safetensors file; `None` if it holds none.
+    ///
+    /// # Errors
+    /// `Corrupt` if they are damaged.
+    pub fn weights(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some((offset, len)) = self.weights else { return Ok(None) };
+        self.input.seek(SeekFrom::Start(offset))?;
+        match section::read(&mut self.input, limits::MAX_WEIGHTS_BYTES)? {
+            (kind::WEIGHTS, payload, read) if read == len => Ok(Some(payload)),
+            _ => Err(Error::corrupt("index does not match the sections")),
+        }
+    }
+
+    /// Bytes of the archive that are weights.
+    pub fn weights_bytes(&self) -> u64 {
+        self.weights.map_or(0, |w| w.1)
     }
 
     /// Stands in for `n` values that are lost.
@@ -379,22 +420,34 @@ impl<R: Read + Seek> Archive<R> {
         let stored = self.variable(variable)?;
         let region = stored.plan.tiling.region(tile);
         let (treatment, n_tiles) = (stored.plan.treatment.clone(), stored.n_tiles());
+        let n_steps = region.first().map_or(1, |r| r.end - r.start);
         let mut decode = |coded: Vec<u8>| match coded.first() {
             Some(&method::BESIDE_FORECASTS) => self.beside_forecasts(variable, tile),
-            _ => self.coder.decompress(&coded, dtype, &treatment, &region),
+            _ => Ok((self.coder.decompress(&coded, dtype, &treatment, &region)?, n_steps)),
         };
         match coded.and_then(|coded| decode(coded).context(|| format!("tile {tile}"))) {
             Err(e) if self.recovers && e.kind() == Kind::Corrupt && tile < n_tiles => {
-                self.damaged.insert((variable, tile));
+                self.damaged.insert((variable, tile), 0);
                 let values = self.fillers(variable, tile::region_len(&region) as usize);
                 Ok((region, values))
             }
-            values => values.map(|values| (region, values)),
+            Ok((values, whole)) => {
+                if whole < n_steps {
+                    self.damaged.insert((variable, tile), whole);
+                }
+                Ok((region, values))
+            }
+            Err(e) => Err(e),
         }
     }
 
+    /// The model that variables were coded beside, if any were.
+    pub fn forecasts_needed(&self) -> Option<&crate::plan::Beside> {
+        self.variables.iter().flatten().find_map(|s| s.plan.forecast.as_ref())
+    }
+
     #[cfg(not(feature = "forecast"))]
-    fn beside_forecasts(&mut self, _: usize, _: u64) -> Result<Values> {
+    fn beside_forecasts(&mut self, _: usize, _: u64) -> Result<(Values, u64)> {
         Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
     }
 
@@ -462,7 +515,7 @@ fn advised(e: &Error) -> Error {
     Error::corrupt(format!("{e}; `residuum decompress --recover` restores what is whole"))
 }
 
-fn read_index<R: Read + Seek>(input: &mut R, file_len: u64) -> Result<Index> {
+fn read_index<R: Read + Seek>(input: &mut R, file_len: u64, version: u16) -> Result<Index> {
     let incomplete = || {
         Error::corrupt(
             "archive is incomplete: it ends without an index; `residuum decompress --recover` reads what is there",
@@ -489,7 +542,7 @@ fn read_index<R: Read + Seek>(input: &mut R, file_len: u64) -> Result<Index> {
     if k != kind::INDEX {
         return Err(Error::corrupt("index is damaged"));
     }
-    Index::from_bytes(&payload, HEADER_BYTES, index_at)
+    Index::from_bytes(&payload, HEADER_BYTES, index_at, version > VERSION)
 }
 
 /// Number of CBOR items, nested ones included, as far as the bytes are CBOR.

@@ -70,7 +70,7 @@ mod tests {
                 fill: Some(u64::MAX),
                 stats: Some(Stats { min: 1.0 / 3.0, max: 2.0 / 3.0, n: u64::MAX }),
             },
-            tiling: Tiling { shape: shape.to_vec(), axis: u32::MAX, len: u64::MAX },
+            tiling: Tiling { shape: shape.to_vec(), axis: u32::MAX, len: u64::MAX, steps: Some(u64::MAX) },
             forecast: None,
         };
         // A packed section adds a varint in front.

@@ -9,8 +9,10 @@ use std::io::{ErrorKind, Read, Write};
 pub const MAGIC: [u8; 8] = *b"\x93RSD\r\n\x1a\n";
 /// What ends every complete archive.
 pub const END_MAGIC: [u8; 8] = *b"RSD.end\n";
-/// Version of the format that this code writes; it reads all up to it.
+/// Version of the format that this code writes, but for archives with weights.
 pub const VERSION: u16 = 1;
+/// Version of archives with weights. This code reads all versions up to it.
+pub const VERSION_WITH_WEIGHTS: u16 = 2;
 /// Bytes before the first section.
 pub const HEADER_BYTES: u64 = 12;
 /// Bytes after the last: offset of the index, its length, checksum of both, end magic.
@@ -26,12 +28,14 @@ pub mod kind {
     pub const TILE: u8 = 3;
     /// Where everything lies.
     pub const INDEX: u8 = 4;
+    /// Weights of a model.
+    pub const WEIGHTS: u8 = 5;
 }
 
 /// Writes the header.
-pub fn write_header(out: &mut impl Write) -> Result<()> {
+pub fn write_header(out: &mut impl Write, version: u16) -> Result<()> {
     out.write_all(&MAGIC)?;
-    out.write_all(&VERSION.to_le_bytes())?;
+    out.write_all(&version.to_le_bytes())?;
     out.write_all(&[0; 2])?;
     Ok(())
 }
@@ -50,9 +54,9 @@ pub fn read_header(input: &mut impl Read) -> Result<u16> {
     if version == 0 || header[10..] != [0; 2] {
         return Err(Error::corrupt("header is damaged"));
     }
-    if version > VERSION {
+    if version > VERSION_WITH_WEIGHTS {
         return Err(Error::unsupported(format!(
-            "archive of format version {version}; this residuum reads up to {VERSION}: install a newer one"
+            "archive of format version {version}; this residuum reads up to {VERSION_WITH_WEIGHTS}: install a newer one"
         )));
     }
     Ok(version)
@@ -129,7 +133,7 @@ mod tests {
     #[test]
     fn what_the_system_refuses_is_no_damage() {
         let mut file = Vec::new();
-        write_header(&mut file).unwrap();
+        write_header(&mut file, VERSION).unwrap();
         write(&mut file, kind::TILE, &[7; 300]).unwrap();
         for len in 0..file.len() {
             let read = |input: &mut dyn Read| {

@@ -407,7 +407,7 @@ impl<'a> Job<'a> {
         config: &'a Config,
     ) -> Result<Self> {
         let asked = match config.predictor {
-            PredictorChoice::Auto | PredictorChoice::Fitted => predictor::AUTO,
+            PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast => predictor::AUTO,
             PredictorChoice::None => predictor::NONE,
             PredictorChoice::Lorenzo => predictor::LORENZO,
             PredictorChoice::Interp => predictor::INTERP,
@@ -433,9 +433,10 @@ impl<'a> Job<'a> {
 
     /// Refuses what has no kernels.
     fn check_shape(&self, shape: &[usize]) -> Result<()> {
-        if self.config.effort == Effort::Best && budget(self.config, shape).is_some() {
+        let has_second_trial = |b| !fitted::cuda::encode::is_single_trial(shape, b);
+        if budget(self.config, shape).is_some_and(has_second_trial) {
             return Err(Error::unsupported(
-                "the effort best has no GPU kernels yet: choose the effort balanced or fast, or the CPU",
+                "the second trial of the effort best has no GPU kernels yet: choose the effort balanced or fast, or the CPU",
             ));
         }
         Ok(())

@@ -17,8 +17,10 @@ pub struct Group {
     pub statics: Vec<(usize, Key)>,
     /// Rows and columns.
     pub grid: Grid,
-    /// Seconds since 1970-01-01 00:00 UTC.
+    /// Seconds since 1970-01-01 00:00 UTC; in calendars other than the Gregorian one since the moment that the file counts from.
     pub times: Vec<i64>,
+    /// Whether times are those of the Gregorian calendar.
+    pub has_dates: bool,
 }
 
 /// A variable that changes with time.
@@ -26,6 +28,8 @@ pub struct Group {
 pub struct Member {
     /// Index into the schema.
     pub variable: usize,
+    /// Its name in the file, in quotes.
+    pub name: String,
     /// What each of its levels is to the model; `None` for those that the model does not know.
     pub keys: Vec<Option<Key>>,
 }
@@ -39,29 +43,7 @@ impl Group {
     /// # Errors
     /// `Input` that lists what is missing and what was found, if variables, grid or times do not fit.
     pub fn find(schema: &Schema, needs: &Needs, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Self> {
-        let mut candidates = vec![];
-        for (i, v) in schema.variables.iter().enumerate() {
-            if let Some(axes) = Axes::of(schema, v).filter(|_| v.dtype.is_float()) {
-                candidates.push((i, axes));
-            }
-        }
-        let mut offers = vec![];
-        let mut owners = vec![];
-        for (c, (i, axes)) in candidates.iter().enumerate() {
-            let v = &schema.variables[*i];
-            let levels = match axes.level {
-                None => vec![None],
-                Some(d) => levels(schema, d, read)?.into_iter().map(Some).collect(),
-            };
-            for (k, level_hpa) in levels.into_iter().enumerate() {
-                let standard_name = match v.attribute("standard_name") {
-                    Some(AttributeValue::Text(t)) => Some(t.clone()),
-                    _ => None,
-                };
-                offers.push(Offer { name: leaf(&v.path).to_string(), standard_name, level_hpa });
-                owners.push((c, k));
-            }
-        }
+        let Offers { candidates, offers, owners } = Offers::of(schema, read)?;
         let selected = needs.select(&offers)?;
         let mut roles: Vec<Role> = candidates
             .iter()
@@ -83,6 +65,37 @@ impl Group {
         let taking_part = candidates.iter().zip(roles).filter(|(_, role)| role.iter().any(Option::is_some));
         let taking_part: Vec<(usize, Role)> = taking_part.map(|((i, _), role)| (*i, role)).collect();
         Self::new(schema, &taking_part, read)
+    }
+
+    /// The variables on the grid and at the times of the first pair of winds, `u` and `v`, of a file; `None` if there is no such pair.
+    ///
+    /// # Errors
+    /// As [`Group::new`].
+    pub fn of_winds(schema: &Schema, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Option<Self>> {
+        let Offers { candidates, offers, owners } = Offers::of(schema, read)?;
+        let key = |o: &Offer| Key::of_variable(&o.name, o.standard_name.as_deref(), o.level_hpa);
+        let keys: Vec<Key> = offers.iter().map(key).collect();
+        let place = |c: usize| {
+            let axes = &candidates[c].1;
+            axes.time.map(|time| (time, axes.lat, axes.lon))
+        };
+        let winds = |name: &str| keys.iter().zip(&owners).filter(move |(k, _)| k.name == name).collect::<Vec<_>>();
+        let north = winds("v");
+        let is_pair = |u: &(&Key, &(usize, usize))| {
+            north.iter().any(|v| v.0.level_hpa == u.0.level_hpa && place(v.1.0) == place(u.1.0))
+        };
+        let pair = winds("u").into_iter().find(is_pair).and_then(|u| place(u.1.0));
+        let Some(pair) = pair else { return Ok(None) };
+        let mut roles: Vec<(usize, Role)> = vec![];
+        for (c, (i, _)) in candidates.iter().enumerate() {
+            if place(c) == Some(pair) {
+                roles.push((
+                    *i,
+                    keys.iter().zip(&owners).filter(|(_, o)| o.0 == c).map(|(k, _)| Some(k.clone())).collect(),
+                ));
+            }
+        }
+        Self::new(schema, &roles, read).map(Some)
     }
 
     /// Of variables whose roles are known.
@@ -112,7 +125,7 @@ impl Group {
                 Some(t) if *time.get_or_insert(t) != t => {
                     return Err(Error::input("is not at the times of the other fields of the model")).context(name);
                 }
-                Some(_) => members.push(Member { variable: *i, keys: keys.clone() }),
+                Some(_) => members.push(Member { variable: *i, name: format!("{:?}", v.name()), keys: keys.clone() }),
                 None => statics.extend(keys.iter().flatten().take(1).map(|key| (*i, key.clone()))),
             }
         }
@@ -123,12 +136,18 @@ impl Group {
         };
         let grid =
             Grid::new(floats(schema, coordinate(schema, lat), read)?, floats(schema, coordinate(schema, lon), read)?)?;
-        let times = times(schema, time, read)?;
+        let (times, has_dates) = times(schema, time, read)?;
         let variables = members.iter().map(|m| &schema.variables[m.variable]);
         if variables.into_iter().any(|v| v.shape.first() != Some(&(times.len() as u64))) {
             return Err(Error::input("times do not match the variables"));
         }
-        Ok(Self { members, statics, grid, times })
+        Ok(Self { members, statics, grid, times, has_dates })
+    }
+
+    /// A step with its time, for messages.
+    pub fn moment(&self, step: usize) -> String {
+        let time = self.times.get(step).copied().unwrap_or_default();
+        format!("step {step} ({})", if self.has_dates { date(time) } else { format!("{time} s") })
     }
 
     /// The steps that a forecast of step `t` looks back on, oldest first, all of them from `first` on; `None` if there are none such.
@@ -140,6 +159,57 @@ impl Group {
         }
         Some(steps)
     }
+}
+
+/// The floating-point variables on grids, and each of their levels.
+struct Offers {
+    /// Variables, by their index.
+    candidates: Vec<(usize, Axes)>,
+    offers: Vec<Offer>,
+    /// For each offer the candidate and its level.
+    owners: Vec<(usize, usize)>,
+}
+
+impl Offers {
+    fn of(schema: &Schema, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Self> {
+        let mut candidates = vec![];
+        for (i, v) in schema.variables.iter().enumerate() {
+            if let Some(axes) = Axes::of(schema, v).filter(|_| v.dtype.is_float()) {
+                candidates.push((i, axes));
+            }
+        }
+        let mut offers = vec![];
+        let mut owners = vec![];
+        for (c, (i, axes)) in candidates.iter().enumerate() {
+            let v = &schema.variables[*i];
+            let levels = match axes.level {
+                None => vec![None],
+                Some(d) => levels(schema, d, v.shape[1], read)?.into_iter().map(Some).collect(),
+            };
+            for (k, level_hpa) in levels.into_iter().enumerate() {
+                let standard_name = match v.attribute("standard_name") {
+                    Some(AttributeValue::Text(t)) => Some(t.clone()),
+                    _ => None,
+                };
+                offers.push(Offer { name: leaf(&v.path).to_string(), standard_name, level_hpa });
+                owners.push((c, k));
+            }
+        }
+        Ok(Self { candidates, offers, owners })
+    }
+}
+
+/// `2020-01-04 06:00:00 UTC`
+fn date(unix_s: i64) -> String {
+    let (days, s) = (unix_s.div_euclid(86_400) + 719_468, unix_s.rem_euclid(86_400));
+    // The inverse of what `epoch` does.
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let m = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * m + 2) / 5 + 1, if m < 10 { m + 3 } else { m - 9 });
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", s / 3600, s / 60 % 60, s % 60)
 }
 
 /// The dimensions of a variable by what they are.
@@ -207,8 +277,10 @@ fn floats(schema: &Schema, variable: Option<usize>, read: &mut dyn FnMut(usize) 
 }
 
 /// Levels in hPa; those of a model, which are parts of the pressure at the ground, in thousandths.
-fn levels(schema: &Schema, dimension: u32, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<u32>> {
-    let Some(c) = coordinate(schema, dimension) else { return Ok(vec![]) };
+/// Levels without a coordinate, or whose places in these units are the same, go by their number, below any pressure.
+fn levels(schema: &Schema, dimension: u32, n: u64, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<u32>> {
+    let by_number = || (0..n as u32).map(|k| NUMBERED + k).collect();
+    let Some(c) = coordinate(schema, dimension) else { return Ok(by_number()) };
     let values = floats(schema, Some(c), read)?;
     let units = text(&schema.variables[c], "units");
     let scale = match units {
@@ -216,23 +288,29 @@ fn levels(schema: &Schema, dimension: u32, read: &mut dyn FnMut(usize) -> Result
         _ if values.iter().all(|&x| (0.0..=1.1).contains(&x)) => 1000.0,
         _ => 1.0,
     };
-    Ok(values.iter().map(|x| (x * scale).round().clamp(0.0, 1e6) as u32).collect())
+    let levels: Vec<u32> = values.iter().map(|x| (x * scale).round().clamp(0.0, 1e6) as u32).collect();
+    let mut distinct = levels.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    Ok(if distinct.len() == n as usize && levels.len() == n as usize { levels } else { by_number() })
 }
 
-/// Times in seconds since 1970.
-fn times(schema: &Schema, dimension: u32, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<i64>> {
+/// Levels from here on are numbers, not pressures.
+const NUMBERED: u32 = 1 << 24;
+
+/// Times in seconds since 1970, and whether they are those of the Gregorian calendar.
+fn times(schema: &Schema, dimension: u32, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<(Vec<i64>, bool)> {
     let c = coordinate(schema, dimension);
     let Some(v) = c.map(|c| &schema.variables[c]) else { return Err(Error::input("no coordinate of time")) };
     let name = || format!("variable {:?}", v.name());
     let (units, calendar) = (text(v, "units"), text(v, "calendar").to_ascii_lowercase());
-    if !matches!(&calendar[..], "" | "standard" | "gregorian" | "proleptic_gregorian") {
-        return Err(Error::unsupported(format!("times of the calendar {calendar:?}: models know the Gregorian one")))
-            .context(name);
-    }
+    let has_dates = matches!(&calendar[..], "" | "standard" | "gregorian" | "proleptic_gregorian");
     let (seconds, start) = epoch(units)
         .ok_or_else(|| Error::input(format!("{units:?} are no units of time that this version knows")))
         .context(name)?;
-    Ok(floats(schema, c, read)?.iter().map(|x| start + (x * seconds).round() as i64).collect())
+    let times = floats(schema, c, read)?;
+    let times = times.iter().map(|x| start + (x * seconds).round().clamp(-1e15, 1e15) as i64).collect();
+    Ok((times, has_dates))
 }
 
 /// Seconds of a unit and the moment that it counts from: `hours since 1900-01-01 00:00:0.0`.
@@ -265,7 +343,20 @@ fn epoch(units: &str) -> Option<(f64, i64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::epoch;
+    use super::{date, epoch};
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for day in (-200_000..200_000).step_by(7) {
+            let text = date(day * 86_400 + 3_661);
+            let (ymd, _) = text.split_once(' ').unwrap();
+            if let Some((1.0, start)) = epoch(&format!("seconds since {ymd}")) {
+                assert_eq!(start, day * 86_400, "{text}");
+                assert!(text.ends_with(" 01:01:01 UTC"));
+            }
+        }
+        assert_eq!(date(951_782_400), "2000-02-29 00:00:00 UTC");
+    }
 
     #[test]
     fn units_of_time() {

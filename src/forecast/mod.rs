@@ -6,6 +6,7 @@
 //!
 //! A model is one file in this folder and one line in [`MODELS`].
 
+pub mod advection;
 pub mod agreement;
 pub mod aurora;
 pub mod exact;

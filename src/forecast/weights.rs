@@ -323,6 +323,14 @@ pub(crate) fn byte_len(dtype: Dtype, shape: &[usize]) -> Option<usize> {
 /// # Errors
 /// `Io` if it can not be read.
 pub fn digest(path: &Path) -> Result<String> {
+    Ok(sha256(path)?.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// SHA-256 of a file.
+///
+/// # Errors
+/// `Io` if it can not be read.
+pub fn sha256(path: &Path) -> Result<[u8; 32]> {
     let mut file = File::open(path).context(|| path.display())?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -332,5 +340,5 @@ pub fn digest(path: &Path) -> Result<String> {
             n => hash.update(&buffer[..n]),
         }
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hash.finalize().into())
 }

@@ -89,7 +89,7 @@ impl Sink for RawSink {
 }
 
 /// Values in C order somewhere in a file, read and written box by box.
-pub(super) struct FlatValues {
+pub(crate) struct FlatValues {
     pub(super) file: File,
     /// Byte where the values begin.
     pub(super) start: u64,
@@ -100,7 +100,7 @@ pub(super) struct FlatValues {
 
 impl FlatValues {
     /// Room for the values of `variable` in `file`, from byte `start`.
-    pub(super) fn create(file: File, start: u64, variable: &Variable) -> Result<Self> {
+    pub(crate) fn create(file: File, start: u64, variable: &Variable) -> Result<Self> {
         let bytes = bytes_of(&variable.shape, variable.dtype)
             .and_then(|n| n.checked_add(start))
             .ok_or_else(|| Error::usage(format!("variable {:?} is too large for a file", variable.name())))?;
@@ -111,8 +111,18 @@ impl FlatValues {
     /// The values in the box `region`.
     pub(super) fn read(&mut self, region: &[Range<u64>]) -> Result<Values> {
         let runs = Runs::new(&self.shape, region)?;
+        let n = runs.elements()?;
+        self.read_runs(runs, n)
+    }
+
+    /// `n` values in C order from the value with the index `start` on.
+    pub(crate) fn read_run(&mut self, start: u64, n: u64) -> Result<Values> {
+        self.read_runs([(start, n)], n as usize)
+    }
+
+    fn read_runs(&mut self, runs: impl IntoIterator<Item = (u64, u64)>, n: usize) -> Result<Values> {
         let size = self.dtype.size();
-        let mut values = Values::zeros(self.dtype, runs.elements()?);
+        let mut values = Values::zeros(self.dtype, n);
         let mut rest = values.as_bytes_mut();
         for (element, elements) in runs {
             let (run, after) = rest.split_at_mut(elements as usize * size);
@@ -130,7 +140,7 @@ impl FlatValues {
     }
 
     /// Puts `values` into the box `region`.
-    pub(super) fn write(&mut self, region: &[Range<u64>], values: &Values) -> Result<()> {
+    pub(crate) fn write(&mut self, region: &[Range<u64>], values: &Values) -> Result<()> {
         let runs = Runs::new(&self.shape, region)?;
         check_values(&runs, self.dtype, values)?;
         let size = self.dtype.size();
@@ -151,7 +161,7 @@ impl FlatValues {
 /// Dimensions that the box covers whole are joined with the one before them, so that a box which is contiguous in
 /// the array is one run.
 #[derive(Clone, Debug)]
-pub(super) struct Runs {
+pub(crate) struct Runs {
     /// First index and number of indices per dimension that is stepped through.
     steps: Vec<(u64, u64)>,
     /// Elements from one index to the next, for each of them.
@@ -164,7 +174,7 @@ pub(super) struct Runs {
 
 impl Runs {
     /// The runs of `region` in an array of `shape`, whose element count the caller knows to fit u64.
-    pub(super) fn new(shape: &[u64], region: &[Range<u64>]) -> Result<Self> {
+    pub(crate) fn new(shape: &[u64], region: &[Range<u64>]) -> Result<Self> {
         let fits =
             shape.len() == region.len() && shape.iter().zip(region).all(|(&n, r)| r.start <= r.end && r.end <= n);
         if !fits {

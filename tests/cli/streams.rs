@@ -75,3 +75,39 @@ fn pipes_with_a_path() {
     let (done, said) = bash(format!("{binary} decompress <(cat a.rsd) -o b.npy && {binary} verify <(cat b.npy) a.rsd"));
     assert!(done, "{said}");
 }
+
+#[test]
+fn boxes_of_steps_come_out_front_to_back() {
+    let folder = Folder::new();
+    let shape = [6, 5, 64, 1024];
+    // Levels differ, steps hardly do.
+    let value = |i: usize| {
+        let (step, level, place) = (i / (5 << 16), (i >> 16) % 5, (i & 0xffff) as f32);
+        (place * 0.003 * (1.0 + level as f32)).sin() + step as f32 * 0.01
+    };
+    let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+    folder.put("t.f32", bytemuck::cast_slice::<f32, u8>(&values));
+    folder.works("compress t.f32 --shape 6,5,64,1024 --dtype f32 --abs 1e-3 --effort fast --tile-mib 1");
+    let json: serde_json::Value = serde_json::from_str(&folder.works("inspect t.f32.rsd --json")).unwrap();
+    assert_eq!(json["variables"][0]["tiles"]["shape"], serde_json::json!([3, 1, 64, 1024]));
+    folder.works("verify t.f32 t.f32.rsd");
+    folder.works("decompress t.f32.rsd -o file.f32");
+    let restored = folder.bytes("file.f32");
+    assert!(folder.piped("decompress t.f32.rsd --format raw -o -", &[]) == restored);
+    let part = folder.piped("decompress t.f32.rsd --range 0=2:5 --range 1=1:3 --format raw -o -", &[]);
+    let image = 4 << 16;
+    let expected: Vec<u8> = (2..5).flat_map(|t| restored[(t * 5 + 1) * image..][..2 * image].to_vec()).collect();
+    assert!(part == expected);
+    for format in ["npy", "netcdf4", "netcdf3", "zarr3"] {
+        folder.works(&format!("decompress t.f32.rsd --format {format} -o {format}"));
+        let mut source = residuum::io::open(&folder.path(format), &Default::default()).unwrap();
+        let fields = source.schema().variables.iter().position(|v| v.shape.len() == 4);
+        let values = source.read(fields.unwrap(), &[0..6, 0..5, 0..64, 0..1024]).unwrap();
+        assert!(values.as_bytes() == restored, "{format}");
+    }
+    // What is whole of an incomplete archive: steps of which all levels are there.
+    let archive = folder.bytes("t.f32.rsd");
+    folder.put("cut.rsd", &archive[..archive.len() * 3 / 4]);
+    folder.works("decompress cut.rsd --recover -o cut.f32");
+    assert!(folder.bytes("cut.f32") == restored[..3 * 5 * image]);
+}

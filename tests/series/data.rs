@@ -1,15 +1,17 @@
 //! A travelling pattern on a small grid as a file, and a model that sees what comes.
 
-use residuum::compress::compress_rest;
+use residuum::compress::{Before, Done, compress_rest};
 use residuum::container::Archive;
 use residuum::device::Cpu;
 use residuum::forecast::series::{self, Forecasts};
-use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Needs};
+use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Needs, Options};
 use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable};
 use residuum::{Config, DType, Result, Values};
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Rows and columns.
 const SHAPE: (usize, usize) = (24, 32);
@@ -20,6 +22,8 @@ pub struct Series {
     pub hours: Vec<f64>,
     pub calendar: &'static str,
     pub variables: BTreeMap<String, Vec<f32>>,
+    /// Whether there is a mask of the land too.
+    pub land: bool,
 }
 
 impl Series {
@@ -33,7 +37,45 @@ impl Series {
         };
         let variables = [("t".to_string(), field("t", levels)), ("sp".to_string(), field("sp", 1))];
         let hours = (0..steps).map(|k| 6.0 * k as f64).collect();
-        Self { levels, hours, calendar: "standard", variables: variables.into() }
+        Self { levels, hours, calendar: "standard", variables: variables.into(), land: false }
+    }
+
+    /// Small patterns of `t`, `u` and `v` that are carried round the Earth, on each row at the speed of its wind.
+    pub fn windy(steps: usize, levels: usize) -> Self {
+        let mut noise = uniform(9);
+        let (grid, tau) = (grid(), std::f64::consts::TAU);
+        let mut waves = || -> Vec<[f64; 4]> {
+            (0..12)
+                .map(|k| [f64::from(k / 2 + 1), noise() * tau, 6.0 * noise(), 1.0 / (1.0 + 0.2 * f64::from(k))])
+                .collect()
+        };
+        let patterns = [waves(), waves(), waves()];
+        let mut variables = BTreeMap::new();
+        for ((name, pattern), [mean, scale]) in
+            ["t", "u", "v"].iter().zip(&patterns).zip([[280.0, 10.0], [0.0, 0.6], [0.0, 0.6]])
+        {
+            let mut values = vec![];
+            for step in 0..steps {
+                for level in 0..levels {
+                    for lat in grid.lat.iter().map(|x| x.to_radians()) {
+                        // m/s, and the angle that it turns in six hours.
+                        let wind = (40.0 + 10.0 * level as f64) * (lat.cos() + (3.0 * lat).sin());
+                        let turn = wind * 21_600.0 / (6_371_229.0 * lat.cos()) * step as f64;
+                        for lon in grid.lon.iter().map(|x| x.to_radians() - turn) {
+                            let sum: f64 = pattern
+                                .iter()
+                                .map(|[k, phase, rows, a]| a * (k * lon + phase + rows * lat).sin())
+                                .sum();
+                            let wind = if *name == "u" { wind } else { 0.0 };
+                            values.push((mean + wind + scale * sum + 0.002 * scale * noise()) as f32);
+                        }
+                    }
+                }
+            }
+            variables.insert((*name).to_string(), values);
+        }
+        let hours = (0..steps).map(|k| 6.0 * k as f64).collect();
+        Self { levels, hours, calendar: "noleap", variables, land: false }
     }
 
     pub fn source(&self) -> Memory {
@@ -73,6 +115,10 @@ impl Series {
             variables.push(variable(name, DType::F32, axes, vec![]));
             values.push(Values::F32(field.clone()));
         }
+        if self.land {
+            variables.push(variable("lsm", DType::F32, &[2, 3], vec![]));
+            values.push(Values::F32((0..rows * columns).map(|i| (i / 7 % 2) as f32).collect()));
+        }
         let schema = Schema {
             format: Format::NetCdf4,
             groups: vec![Group { path: "/".into(), attributes: vec![] }],
@@ -88,7 +134,7 @@ fn scale(name: &str) -> f32 {
 }
 
 /// A sequence of numbers in -1..1 that looks random.
-fn uniform(seed: u64) -> impl FnMut() -> f64 {
+pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
     let mut state = seed;
     move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -150,6 +196,10 @@ pub struct Seer {
     /// Noise that is added, in units of the tolerance.
     pub noise: f64,
     pub seed: u64,
+    /// The step that goes wrong, if not all do.
+    pub wrong_step: Option<i64>,
+    /// Forecasts that were made.
+    pub calls: Arc<AtomicUsize>,
     pub needs: Needs,
 }
 
@@ -159,13 +209,14 @@ impl Default for Seer {
         let gives = vec![Key::level("t", 850), Key::level("t", 500), Key::surface("sp")];
         let (statics, forcings, grid) = (vec![], vec![], GridNeed::Exact(grid()));
         let needs = Needs { history: 2, step_s: 6 * 3600, fields, statics, forcings, gives, grid };
-        Self { id: 0, noise: 0.0, seed: 0, needs }
+        Self { id: 0, noise: 0.0, seed: 0, wrong_step: None, calls: Arc::default(), needs }
     }
 }
 
 impl Seer {
     pub fn forecasts(self) -> Forecasts {
-        Forecasts { name: "seer".into(), digest: [self.id; 32], model: Box::new(self) }
+        let made_on = format!("machine {}", self.seed);
+        Forecasts { name: "seer".into(), digest: vec![self.id; 32], model: Box::new(self), made_on }
     }
 }
 
@@ -176,6 +227,7 @@ impl Forecaster for Seer {
 
     fn step(&self, history: &[Frame], _: Option<&Frame>, _: usize) -> Result<Frame> {
         let [.., last] = history else { unreachable!("the history is checked") };
+        self.calls.fetch_add(1, Relaxed);
         let mut out = Frame::new(last.time_unix_s + self.needs.step_s, last.grid.clone());
         let mut noise = uniform(self.seed);
         let start = 1_577_836_800;
@@ -186,6 +238,10 @@ impl Forecaster for Seer {
             let values = last.values(key)?;
             let mut next: Vec<f32> =
                 values.iter().zip(before).zip(after).map(|((x, b), a)| a + 0.3 * (x - b)).collect();
+            if self.wrong_step.is_some_and(|wrong| wrong != now + 1) {
+                out.insert_values(key.clone(), next)?;
+                continue;
+            }
             let mean = next.iter().map(|&x| f64::from(x)).sum::<f64>() / next.len() as f64;
             let spread = next.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / next.len() as f64;
             for v in &mut next {
@@ -202,13 +258,26 @@ impl Forecaster for Seer {
 }
 
 /// The series as an archive, beside forecasts or not.
-pub fn archive(series: &Series, config: &Config, model: Option<Seer>, keyframe: u64) -> Vec<u8> {
+pub fn archive(series: &Series, config: &Config, model: Option<Seer>, keyframe: Option<u64>) -> Vec<u8> {
     let mut source = series.source();
     let done = match model {
         Some(model) => series::compress(&mut source, config, &model.forecasts(), keyframe, &mut |_| ()).unwrap(),
         None => BTreeMap::new(),
     };
-    compress_rest(&mut source, vec![], config, &mut Cpu, done, &mut |_| ()).unwrap()
+    finish(&mut source, config, done)
+}
+
+/// The archive of what was done before and the rest of the file.
+pub fn finish(source: &mut Memory, config: &Config, done: BTreeMap<usize, Done>) -> Vec<u8> {
+    let before = Before { done, weights: None };
+    compress_rest(source, vec![], config, &mut Cpu, before, &mut |_| ()).unwrap()
+}
+
+/// The variables of f32 of an archive whose model is at hand.
+pub fn restored(archive: &[u8]) -> BTreeMap<String, Vec<f32>> {
+    let mut archive = Archive::open(Cursor::new(archive)).unwrap();
+    archive.find_forecasts(&Options::default()).unwrap();
+    all(&mut archive).unwrap()
 }
 
 /// An archive, with its model.
@@ -222,7 +291,10 @@ pub fn open(archive: &[u8], model: Option<Seer>) -> Result<Archive<Cursor<&[u8]>
 
 /// Its variables of f32.
 pub fn decoded(archive: &[u8], model: Option<Seer>) -> Result<BTreeMap<String, Vec<f32>>> {
-    let mut archive = open(archive, model)?;
+    all(&mut open(archive, model)?)
+}
+
+pub fn all(archive: &mut Archive<Cursor<&[u8]>>) -> Result<BTreeMap<String, Vec<f32>>> {
     let mut out = BTreeMap::new();
     for i in 0..archive.schema().variables.len() {
         let name = archive.schema().variables[i].name().to_string();
@@ -231,4 +303,17 @@ pub fn decoded(archive: &[u8], model: Option<Seer>) -> Result<BTreeMap<String, V
         }
     }
     Ok(out)
+}
+
+/// Largest error of all variables in units of their bound.
+pub fn worst(series: &Series, restored: &BTreeMap<String, Vec<f32>>, rel: f32) -> f32 {
+    let mut worst = 0f32;
+    for (name, values) in &series.variables {
+        let (min, max) = values.iter().fold((f32::MAX, f32::MIN), |(a, b), &v| (a.min(v), b.max(v)));
+        let bound = rel * (max - min);
+        for (x, y) in values.iter().zip(&restored[name]) {
+            worst = worst.max((x - y).abs() / bound);
+        }
+    }
+    worst
 }

@@ -1,5 +1,6 @@
-//! From coded intervals to values.
+//! From coded tiles to values.
 
+use super::bare;
 use super::tile::{Parts, shape_of};
 use super::{Forecasts, Past, of_step};
 use crate::compress::method;
@@ -13,42 +14,52 @@ use crate::plan::Treatment;
 use crate::predict::fitted::decode::{Coding, Decoding};
 use crate::predict::fitted::{Layout, Rows};
 use crate::quantize::Quantizer;
+use crate::spool::Spool;
 use crate::tile::Tiling;
-use std::collections::HashMap;
-use std::io::{Read, Seek, SeekFrom, Write};
-use tempfile::SpooledTempFile;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
-/// Decodes intervals, of all members at once, and keeps them: variables are asked for one after the other.
+/// Decodes tiles, of all members at once, and keeps them: variables are asked for one after the other.
 pub struct Decoder {
     forecasts: Forecasts,
     group: Group,
     statics: Vec<(Key, Vec<f32>)>,
-    /// Values of all members of the intervals decoded so far, in memory as long as they are few.
-    spool: SpooledTempFile,
-    /// Where those of a member's interval are.
-    places: HashMap<(usize, u64), u64>,
+    /// Steps of an interval.
+    interval: u64,
+    /// What made the forecasts, if the archive says so.
+    made_on: Option<String>,
+    /// Values of all members of the tiles decoded so far.
+    spool: Spool,
+    /// Which of those are a member's of a tile, and how many of its steps are whole.
+    places: HashMap<(usize, u64), (usize, usize)>,
 }
-
-/// Bytes of decoded values that are kept in memory; more go to a temporary file.
-const SPOOL_IN_MEMORY: usize = 256 << 20;
 
 /// What the archive has of a member.
 pub struct CodedMember {
-    /// The coded tile.
-    pub coded: Vec<u8>,
+    /// The coded tile; `None` if it is lost.
+    pub coded: Option<Vec<u8>>,
     /// Type of the values.
     pub dtype: DType,
     /// How they are stored.
     pub treatment: Treatment,
     /// How tiles are cut.
     pub tiling: Tiling,
+    /// One value that stands for those that are lost. If there is none, an error ends it all.
+    pub filler: Option<Values>,
 }
 
 impl Decoder {
-    /// For an archive of this `group`; `statics` are the decoded values of its static fields.
-    pub fn new(forecasts: Forecasts, group: Group, statics: Vec<(Key, Vec<f32>)>) -> Self {
-        let spool = SpooledTempFile::new(SPOOL_IN_MEMORY);
-        Self { forecasts, group, statics, spool, places: HashMap::new() }
+    /// For an archive of this `group`; `statics` are the decoded values of its static fields. Intervals have so many steps, and the encoder's
+    /// forecasts were `made_on` that machine.
+    pub fn new(
+        forecasts: Forecasts,
+        group: Group,
+        statics: Vec<(Key, Vec<f32>)>,
+        interval: u64,
+        made_on: Option<String>,
+    ) -> Self {
+        let (spool, places) = (Spool::default(), HashMap::new());
+        Self { forecasts, group, statics, interval, made_on, spool, places }
     }
 
     /// Variables that are decoded together.
@@ -56,86 +67,182 @@ impl Decoder {
         self.group.members.iter().map(|m| m.variable).collect()
     }
 
-    /// The model at work.
-    pub fn forecasts(&self) -> &Forecasts {
-        &self.forecasts
+    /// The tiles that have to be decoded for a tile of `len` steps: from the first of its interval on, those that were not yet.
+    pub fn missing(&self, tile: u64, len: u64) -> Vec<u64> {
+        let a_interval = (self.interval / len.max(1)).max(1);
+        let Some(first) = self.group.members.first() else { return vec![] };
+        (tile - tile % a_interval..=tile).filter(|&t| !self.places.contains_key(&(first.variable, t))).collect()
     }
 
-    /// The values of a variable in an interval decoded before.
-    pub fn kept(&mut self, variable: usize, interval: u64, dtype: DType, n: usize) -> Result<Option<Values>> {
-        let Some(&place) = self.places.get(&(variable, interval)) else { return Ok(None) };
-        self.spool.seek(SeekFrom::Start(place))?;
-        let mut bytes = vec![0; n * dtype.size()];
-        self.spool.read_exact(&mut bytes)?;
-        Ok(Some(match dtype {
-            DType::F64 => Values::F64(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
-            _ => Values::F32(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-        }))
-    }
-
-    /// Decodes an interval of all members, in the group's order.
+    /// The values of a variable in a tile decoded before, and how many of its steps are whole.
     ///
     /// # Errors
-    /// `Corrupt` if bytes are damaged; `Device` if a forecast is not the encoder's: the message names step and variable. What was decoded
-    /// of the interval before is lost with it.
-    pub fn decode(&mut self, interval: u64, members: &[CodedMember]) -> Result<()> {
-        let decoded = self.interval(interval, members)?;
-        for (member, values) in self.group.members.iter().zip(decoded) {
-            let place = self.spool.seek(SeekFrom::End(0))?;
-            self.spool.write_all(&values.as_bytes())?;
-            self.places.insert((member.variable, interval), place);
+    /// `Io` if the disk refuses.
+    pub fn kept(&mut self, variable: usize, tile: u64, dtype: DType) -> Result<Option<(Values, usize)>> {
+        let Some(&(place, whole)) = self.places.get(&(variable, tile)) else { return Ok(None) };
+        Ok(Some((Values::from_le_bytes(dtype, &self.spool.get(place)?)?, whole)))
+    }
+
+    /// Decodes a tile of all members, in the group's order; those before it in its interval were decoded before.
+    ///
+    /// # Errors
+    /// `Corrupt` if bytes are damaged; `Device` if a forecast is not the encoder's: the message names time and variable. Not for members that
+    /// have a filler: what they lack is filled.
+    pub fn decode(&mut self, tile: u64, members: &[CodedMember]) -> Result<()> {
+        let decoded = self.tile(tile, members)?;
+        for (member, (values, whole)) in self.group.members.iter().zip(decoded) {
+            self.places.insert((member.variable, tile), (self.spool.len(), whole));
+            self.spool.push(&values.as_bytes())?;
         }
         Ok(())
     }
 
-    fn interval(&self, interval: u64, members: &[CodedMember]) -> Result<Vec<Values>> {
-        let first = members.iter().map(|m| m.tiling.region(interval)).find_map(|r| r.first().map(|r| r.start));
-        let first = first.ok_or_else(|| Error::corrupt("an interval without members"))? as usize;
+    /// What the model has seen before `step`, the first of `tile`.
+    fn before(&mut self, tile: u64, step: usize, members: &[CodedMember]) -> Result<BTreeMap<usize, Vec<Vec<f32>>>> {
+        let first = step - step % self.interval as usize;
+        let needs = self.forecasts.model.needs();
+        let reach = self.group.times[step].saturating_sub(needs.history as i64 * needs.step_s);
+        let mut seen = BTreeMap::new();
+        for s in (first..step).filter(|&s| self.group.times[s] >= reach) {
+            let mut frame = vec![];
+            for (member, coded) in self.group.members.iter().zip(members) {
+                let len = coded.tiling.len as usize;
+                let tile = tile - (step - s).div_ceil(len) as u64;
+                let place =
+                    self.places.get(&(member.variable, tile)).ok_or_else(|| Error::corrupt("tile is missing"))?;
+                let n = coded.tiling.shape[1..].iter().product::<u64>() as usize;
+                let bytes = n * coded.dtype.size();
+                let bytes = self.spool.part(place.0, (s % len * bytes) as u64, bytes)?;
+                let values = Values::from_le_bytes(coded.dtype, &bytes)?;
+                frame.push(of_step(&values, fill_of(&coded.treatment), 0, n));
+            }
+            seen.insert(s, frame);
+        }
+        Ok(seen)
+    }
+
+    fn tile(&mut self, tile: u64, members: &[CodedMember]) -> Result<Vec<(Values, usize)>> {
+        let first = members.iter().map(|m| m.tiling.region(tile)).find_map(|r| r.first().map(|r| r.start));
+        let first = first.ok_or_else(|| Error::corrupt("a tile without members"))? as usize;
         // 1. Whatever has no forecasts is decoded at once.
         let mut opened: Vec<Box<dyn Member + '_>> = vec![];
         let mut n_steps = usize::MAX;
-        for member in members {
-            let region = member.tiling.region(interval);
+        for (member, of_group) in members.iter().zip(&self.group.members) {
+            let region = member.tiling.region(tile);
             let shape = shape_of(&region)?;
             if region[0].start as usize != first || (n_steps != usize::MAX && n_steps != shape[0]) {
-                return Err(Error::corrupt("intervals of the variables differ"));
+                return Err(Error::corrupt("tiles of the variables differ"));
             }
             n_steps = shape[0];
-            let fill = match &member.treatment {
-                Treatment::Lossy { fill, .. } => *fill,
-                Treatment::Exact => None,
-            };
-            opened.push(match (member.coded.first(), member.dtype) {
-                (Some(&method::BESIDE_FORECASTS), DType::F32) => Box::new(Coded::<f32>::open(&member.coded, shape)?),
-                (Some(&method::BESIDE_FORECASTS), DType::F64) => Box::new(Coded::<f64>::open(&member.coded, shape)?),
-                _ => {
-                    let values =
-                        crate::decompress::decompress_tile(&member.coded, member.dtype, &member.treatment, &region)?;
-                    Box::new(Plain { values, fill, n: shape[1] * shape[2] * shape[3], step: 0 })
-                }
-            });
+            let name = || format!("variable {}", of_group.name);
+            match (open(member, shape, &region).context(name), &member.filler) {
+                (Ok(member), _) => opened.push(member),
+                (Err(e), Some(_)) if e.kind() == Kind::Corrupt => opened.push(Box::new(Lost { n: shape[0] })),
+                (Err(e), _) => return Err(e),
+            }
         }
         if first + n_steps > self.group.times.len() {
             return Err(Error::corrupt("more steps than times"));
         }
         // 2. Step by step, each beside its forecast.
-        let mut past = Past::new(&*self.forecasts.model, &self.group, first, &self.statics);
-        let mut runs = opened.iter_mut().map(|m| m.start()).collect::<Result<Vec<_>>>()?;
+        let before = self.before(tile, first, members)?;
+        let start = first - first % self.interval as usize;
+        let mut past = Past::new(&*self.forecasts.model, &self.group, start, &self.statics);
+        for (step, frame) in before {
+            past.see(step, &frame)?;
+        }
+        let mut runs = vec![];
+        for (member, coded) in opened.iter_mut().zip(members) {
+            runs.push(match member.start() {
+                Err(e) if coded.filler.is_some() && e.kind() == Kind::Corrupt => Box::new(Lost { n: n_steps }),
+                run => run?,
+            });
+        }
+        // The steps after which a member is lost.
+        let mut whole = vec![n_steps; members.len()];
         for k in 0..n_steps {
             let step = first + k;
             let forecast = if runs.iter().any(|r| r.needs_forecast(k)) { past.forecast(step)? } else { None };
             let mut frame = vec![];
             for (m, run) in runs.iter_mut().enumerate() {
-                let of_member = forecast.as_ref().map(|f| &f[m][..]);
-                frame.push(run.step(k, of_member).context(|| format!("step {step}, member {m}"))?);
+                let n = members[m].tiling.shape[1..].iter().product::<u64>() as usize;
+                if whole[m] < k {
+                    frame.push(vec![0.0; n]);
+                    continue;
+                }
+                let place = || format!("{}, variable {}", self.group.moment(step), self.group.members[m].name);
+                match run.step(k, forecast.as_ref().map(|f| &f[m][..])) {
+                    Ok(values) => frame.push(values),
+                    Err(e) if members[m].filler.is_some() && is_loss(&e) => {
+                        whole[m] = k;
+                        frame.push(vec![0.0; n]);
+                    }
+                    Err(e) if e.kind() == Kind::Device => return Err(self.differs()).context(place),
+                    Err(e) => return Err(e).context(place),
+                }
             }
             past.see(step, &frame)?;
         }
-        runs.into_iter().map(|run| run.finish()).collect()
+        let mut out = vec![];
+        for (m, run) in runs.into_iter().enumerate() {
+            let n = crate::tile::region_len(&members[m].tiling.region(tile)) as usize;
+            let name = || format!("variable {}", self.group.members[m].name);
+            out.push(match (run.finish(n, whole[m] < n_steps, members[m].filler.as_ref()), &members[m].filler) {
+                (Ok(values), _) => (values, whole[m]),
+                (Err(e), Some(filler)) if is_loss(&e) => (filled(filler, n), 0),
+                (Err(e), _) if e.kind() == Kind::Device => return Err(self.differs()).context(name),
+                (Err(e), _) => return Err(e).context(name),
+            });
+        }
+        Ok(out)
+    }
+
+    /// Forecasts are not the encoder's.
+    fn differs(&self) -> Error {
+        let (model, here) = (&self.forecasts.name, &self.forecasts.made_on);
+        let there = self.made_on.as_deref().unwrap_or("a machine that it does not name");
+        Error::device(format!(
+            "the forecast of {model} differs from the one that the archive was made with by more than was allowed for: that was made by {there}; \
+             here it is {here}; what comes before, and what follows the next keyframe, `residuum decompress --recover` restores"
+        ))
     }
 }
 
-/// A member's tile of an interval.
+/// Errors after which the rest of a tile is lost.
+fn is_loss(e: &Error) -> bool {
+    matches!(e.kind(), Kind::Corrupt | Kind::Device)
+}
+
+fn fill_of(treatment: &Treatment) -> Option<u64> {
+    match treatment {
+        Treatment::Lossy { fill, .. } => *fill,
+        Treatment::Exact => None,
+    }
+}
+
+fn filled(filler: &Values, n: usize) -> Values {
+    match filler {
+        Values::F32(v) => Values::F32(vec![v.first().copied().unwrap_or(f32::NAN); n]),
+        Values::F64(v) => Values::F64(vec![v.first().copied().unwrap_or(f64::NAN); n]),
+        other => other.clone(),
+    }
+}
+
+fn open<'a>(member: &'a CodedMember, shape: [usize; 4], region: &[Range<u64>]) -> Result<Box<dyn Member + 'a>> {
+    let coded = member.coded.as_ref().ok_or_else(|| Error::corrupt("tile is lost"))?;
+    let lossy = matches!(member.treatment, Treatment::Lossy { .. });
+    Ok(match (coded.first(), member.dtype) {
+        (Some(&method::BESIDE_FORECASTS), DType::F32) if lossy => Box::new(Coded::<f32>::open(coded, shape)?),
+        (Some(&method::BESIDE_FORECASTS), DType::F64) if lossy => Box::new(Coded::<f64>::open(coded, shape)?),
+        _ => {
+            let values = crate::decompress::decompress_tile(coded, member.dtype, &member.treatment, region)?;
+            let fill = fill_of(&member.treatment);
+            Box::new(Plain { values, fill, n: shape[1] * shape[2] * shape[3] })
+        }
+    })
+}
+
+/// A member's tile.
 trait Member {
     fn start(&mut self) -> Result<Box<dyn Run + '_>>;
 }
@@ -145,7 +252,33 @@ trait Run {
     fn needs_forecast(&self, step: usize) -> bool;
     /// The values of the next step, as the model takes them.
     fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Result<Vec<f32>>;
-    fn finish(self: Box<Self>) -> Result<Values>;
+    /// All `n` values. `is_cut` after an error: the steps from there on are made of `filler`s.
+    fn finish(self: Box<Self>, n: usize, is_cut: bool, filler: Option<&Values>) -> Result<Values>;
+}
+
+/// A tile that is lost.
+struct Lost {
+    n: usize,
+}
+
+impl Member for Lost {
+    fn start(&mut self) -> Result<Box<dyn Run + '_>> {
+        Ok(Box::new(Lost { n: self.n }))
+    }
+}
+
+impl Run for Lost {
+    fn needs_forecast(&self, _: usize) -> bool {
+        false
+    }
+
+    fn step(&mut self, _: usize, _: Option<&[Option<Vec<f32>>]>) -> Result<Vec<f32>> {
+        Err(Error::corrupt("tile is lost"))
+    }
+
+    fn finish(self: Box<Self>, _: usize, _: bool, _: Option<&Values>) -> Result<Values> {
+        Err(Error::corrupt("tile is lost"))
+    }
 }
 
 /// A tile that has no forecasts.
@@ -153,7 +286,6 @@ struct Plain {
     values: Values,
     fill: Option<u64>,
     n: usize,
-    step: usize,
 }
 
 impl Member for Plain {
@@ -169,11 +301,10 @@ impl Run for Plain {
     }
 
     fn step(&mut self, step: usize, _: Option<&[Option<Vec<f32>>]>) -> Result<Vec<f32>> {
-        self.step = step + 1;
         Ok(of_step(&self.values, self.fill, step, self.n))
     }
 
-    fn finish(self: Box<Self>) -> Result<Values> {
+    fn finish(self: Box<Self>, _: usize, _: bool, _: Option<&Values>) -> Result<Values> {
         Ok(self.values)
     }
 }
@@ -182,14 +313,14 @@ impl Run for Plain {
 struct Coded<'a, T: Rows> {
     parts: Parts<'a, T>,
     layout: Layout,
-    coding: Coding,
+    coding: Option<Coding>,
     marks: Option<Vec<bool>>,
 }
 
 impl<'a, T: Rows> Coded<'a, T> {
     fn open(coded: &'a [u8], shape: [usize; 4]) -> Result<Self> {
         let (parts, layout) = Parts::<T>::read(&mut Reader::new(&coded[1..]), shape)?;
-        let coding = parts.plan.coding();
+        let coding = parts.plan.as_ref().map(|plan| plan.coding());
         let marks = (!parts.specials.is_empty()).then(|| parts.specials.marks(shape.iter().product()));
         Ok(Self { parts, layout, coding, marks })
     }
@@ -197,27 +328,40 @@ impl<'a, T: Rows> Coded<'a, T> {
 
 impl<T: Rows> Member for Coded<'_, T> {
     fn start(&mut self) -> Result<Box<dyn Run + '_>> {
-        let Parts { plan, codes, base, step, .. } = &self.parts;
-        let quantizer = Quantizer::with_step(0.0, *step);
-        let decoding =
-            Decoding::new(&self.layout, plan, &self.coding, codes, self.marks.as_deref(), *base, &quantizer)?;
+        let Parts { plan, codes, base, step, sides, .. } = &self.parts;
+        let marks = self.marks.as_deref();
+        let [_, _, ny, nx] = self.layout.shape;
         let n = self.layout.shape.iter().product();
-        Ok(Box::new(Decoded {
-            tile: self,
-            decoding,
-            sides: &self.parts.sides,
-            n_digests: 0,
-            out: Vec::with_capacity(n),
-        }))
+        let decoding = match (plan, &self.coding) {
+            (Some(plan), Some(coding)) => {
+                let quantizer = Quantizer::with_step(0.0, *step);
+                let decoding = Decoding::new(&self.layout, plan, coding, codes, marks, *base, &quantizer)?;
+                Course::Fitted(decoding)
+            }
+            _ => Course::Bare(bare::Decoding::new(codes, n, marks, ny * nx, *base, *step)?),
+        };
+        let (digest, out) = (Digest::default(), Vec::with_capacity(n));
+        Ok(Box::new(Decoded { tile: self, decoding, sides, digest, n_digests: 0, out }))
     }
+}
+
+enum Course<'a, T: Rows> {
+    Fitted(Decoding<'a, T>),
+    Bare(bare::Decoding<T>),
 }
 
 struct Decoded<'a, T: Rows> {
     tile: &'a Coded<'a, T>,
-    decoding: Decoding<'a, T>,
+    decoding: Course<'a, T>,
     sides: &'a [(u32, bool)],
+    digest: Digest,
     n_digests: usize,
     out: Vec<T>,
+}
+
+/// A forecast is not the encoder's.
+fn differs() -> Error {
+    Error::device("the forecast differs")
 }
 
 impl<T: Rows> Run for Decoded<'_, T> {
@@ -230,7 +374,6 @@ impl<T: Rows> Run for Decoded<'_, T> {
         let [_, levels, ny, nx] = self.tile.layout.shape;
         let parts = &self.tile.parts;
         let mut agreed: Vec<Option<Vec<T>>> = vec![];
-        let mut digest = Digest::default();
         for level in 0..levels {
             let image = step * levels + level;
             agreed.push(match forecast.and_then(|f| f[level].as_ref()) {
@@ -238,32 +381,45 @@ impl<T: Rows> Run for Decoded<'_, T> {
                 None => return Err(Error::corrupt("a forecast where the model can give none")),
                 Some(forecast) => {
                     let values = parts.agreement.recover::<T>(forecast, image * ny * nx, &mut self.sides);
-                    digest.add(&values);
+                    self.digest.add(&values);
                     Some(values)
                 }
             });
         }
-        if self.needs_forecast(step) {
+        if self.needs_forecast(step) && !parts.digests.is_empty() {
             let expected = parts.digests.get(self.n_digests).copied();
             self.n_digests += 1;
-            if expected != Some(digest.finish()) {
-                return Err(Error::new(
-                    Kind::Device,
-                    "the forecast is not the one that the archive was made with: it differs by more than was allowed for",
-                ));
+            if expected != Some(self.digest.of_step()) {
+                return Err(differs());
             }
         }
-        let values = self.decoding.step(&agreed);
+        let values = match &mut self.decoding {
+            Course::Fitted(decoding) => decoding.step(&agreed),
+            Course::Bare(decoding) => decoding.step(step, &agreed),
+        };
         let seen = values.iter().map(|v| v.to_f64() as f32).collect();
         self.out.extend(values);
         Ok(seen)
     }
 
-    fn finish(self: Box<Self>) -> Result<Values> {
-        self.decoding.finish()?;
+    fn finish(self: Box<Self>, n: usize, is_cut: bool, filler: Option<&Values>) -> Result<Values> {
         let mut out = self.out;
+        let whole = out.len();
+        if is_cut {
+            out.resize(n, T::NAN);
+        } else {
+            if self.digest.finish() != self.tile.parts.digest {
+                return Err(differs());
+            }
+            if let Course::Fitted(decoding) = &self.decoding {
+                decoding.finish()?;
+            }
+        }
         self.tile.parts.specials.apply(&mut out);
         self.tile.parts.outliers.apply(&mut out);
+        // Also what was stored apart of the steps that are lost: nobody shall take a part for the whole.
+        let filler = filler.and_then(|f| T::slice(f)?.first().copied()).unwrap_or(T::NAN);
+        out[whole..].fill(filler);
         Ok(T::values(out))
     }
 }

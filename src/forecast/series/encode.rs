@@ -1,17 +1,19 @@
 //! From values to coded intervals.
 
+use super::bare;
 use super::tile::{Parts, shape_of};
-use super::{Forecast, Forecasts, Past, agreement, is_given, of_step};
+use super::{Forecast, Forecasts, Past, is_given, of_step, spread};
 use crate::bound::{Resolved, Stats};
-use crate::compress::{Done, Progress, Tile, bins, compress_tile, mark, plan_of, statistics};
-use crate::config::{Config, Effort};
+use crate::compress::{Done, Progress, Tile, bins, compress_tile, mark, plan_of, statistics, tiling_of};
+use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::limits;
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
+use crate::forecast::Forecaster;
 use crate::forecast::agreement::{Agreement, Digest, Sides};
 use crate::forecast::group::{Group, Role};
 use crate::forecast::names::Key;
-use crate::io::Source;
+use crate::io::{Schema, Source};
 use crate::plan::{Beside, Plan, Treatment};
 use crate::predict;
 use crate::predict::fitted::encode::{Encoding, Known};
@@ -20,14 +22,20 @@ use crate::predict::fitted::{self, Layout, Rows};
 use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Found;
+use crate::spool::Spool;
 use crate::tile::{Tiling, region_len};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Values of an interval of all members together, at most: with codes and copies some eight times as many bytes are in memory.
-const MAX_INTERVAL_VALUES: u64 = 1 << 28;
+/// Values of a tile of all members together, at most, unless one step has more.
+pub(super) const MAX_VALUES: u64 = 1 << 26;
 
-/// Compresses the variables that the model needs or gives, in intervals of at most `keyframe` steps. Gives plans and tiles by variable.
+/// Steps of an interval at least, unless the caller says otherwise: tiles may be of a single step where fields are large.
+const MIN_INTERVAL: u64 = 32;
+
+/// Compresses the variables that the model needs or gives. Gives plans and tiles by variable; nothing if the archive would not become smaller.
+///
+/// An interval has at most `keyframe` steps; if that is `None`, those of a tile as they would be without forecasts, and at least 32.
 ///
 /// # Errors
 /// `Input` that lists what was found and what is needed, if variables, grid or times are not those of the model; else as
@@ -36,7 +44,7 @@ pub fn compress(
     source: &mut dyn Source,
     config: &Config,
     forecasts: &Forecasts,
-    keyframe: u64,
+    keyframe: Option<u64>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<BTreeMap<usize, Done>> {
     let schema = source.schema().clone();
@@ -46,19 +54,21 @@ pub fn compress(
         source.read(i, &region)
     };
     let group = Group::find(&schema, needs, &mut read_all)?;
-    let n_steps = group.times.len();
-    // 1. Intervals: as many steps as fit.
-    let per_step = |m: usize| schema.variables[group.members[m].variable].shape[1..].iter().product::<u64>().max(1);
-    let largest = (0..group.members.len()).map(per_step).max().unwrap_or(1);
-    let all: u64 = (0..group.members.len()).map(per_step).sum::<u64>().max(1);
-    let len = keyframe.min(limits::MAX_TILE_VALUES / largest).min(MAX_INTERVAL_VALUES / all).min(n_steps as u64).max(1);
-    let is_forecast = |t: usize| group.history(needs, t - t % len as usize, t).is_some();
-    if !(0..n_steps).any(is_forecast) {
-        return Err(unusable(&group, needs.history, needs.step_s, len));
+    if !group.has_dates && !forecasts.digest.is_empty() {
+        return Err(Error::unsupported("times are of a calendar of their own: models know the Gregorian one"));
     }
-    let beside = |role: &Role| {
+    let n_steps = group.times.len();
+    // 1. Tiles and intervals.
+    let (len, interval) = lengths(&schema, &group, config, keyframe)?;
+    let is_forecast = |t: usize| group.history(needs, t - t % interval as usize, t).is_some();
+    if !(0..n_steps).any(is_forecast) {
+        return Err(unusable(&group, needs.history, needs.step_s, interval));
+    }
+    let beside = |role: &Role, interval: u64| {
         let levels = role.iter().map(|k| k.as_ref().map(|k| (k.name.clone(), k.level_hpa))).collect();
-        Some(Beside { model: forecasts.name.clone(), digest: forecasts.digest.to_vec(), levels })
+        let (model, digest) = (forecasts.name.clone(), forecasts.digest.clone());
+        let made_on = (forecasts.model.tolerance() > 0.0).then(|| forecasts.made_on.clone());
+        Some(Beside { model, digest, levels, interval, made_on })
     };
     // 2. Static fields, whole; the model sees what a decoder will.
     let mut done = BTreeMap::new();
@@ -66,39 +76,63 @@ pub fn compress(
     for (variable, key) in &group.statics {
         let v = &schema.variables[*variable];
         let place = || format!("variable {:?}", v.name());
-        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1) };
+        let tiling =
+            Tiling { shape: v.shape.clone(), axis: 0, len: v.shape.first().copied().unwrap_or(1), steps: None };
         let mut plan = plan_of(source, *variable, tiling, config).context(place)?;
-        plan.forecast = beside(&vec![Some(key.clone())]);
+        plan.forecast = beside(&vec![Some(key.clone())], plan.tiling.len);
         let region = plan.tiling.region(0);
         let values = source.read(*variable, &region).context(place)?;
         let coded = compressed(&values, &region, &plan.treatment, config).context(place)?;
         let decoded = crate::decompress::decompress_tile(&coded, v.dtype, &plan.treatment, &region)?;
         statics.push((key.clone(), of_step(&decoded, fill_of(&plan.treatment), 0, decoded.len())));
         progress(Progress { variable: v.name(), bytes: region_len(&region) * v.dtype.size() as u64 });
-        done.insert(*variable, Done { plan, tiles: vec![coded] });
+        let mut tiles = Spool::default();
+        tiles.push(&coded)?;
+        done.insert(*variable, Done { plan, tiles });
     }
-    // 3. Intervals of all members.
+    // 3. All members, tile by tile.
     let mut plans = vec![];
     for member in &group.members {
         let v = &schema.variables[member.variable];
-        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len };
+        let tiling = Tiling { shape: v.shape.clone(), axis: 0, len, steps: None };
         let mut plan =
             plan_of(source, member.variable, tiling, config).context(|| format!("variable {:?}", v.name()))?;
-        plan.forecast = beside(&member.keys);
+        plan.forecast = beside(&member.keys, interval);
         plans.push(plan);
     }
-    let mut tiles: Vec<Vec<Vec<u8>>> = vec![vec![]; plans.len()];
-    for interval in 0..n_steps as u64 / len + u64::from(!(n_steps as u64).is_multiple_of(len)) {
+    let mut tiles: Vec<Spool> = plans.iter().map(|_| Spool::default()).collect();
+    // The same tiles without forecasts.
+    let mut plain: Vec<Spool> = plans.iter().map(|_| Spool::default()).collect();
+    let mut past = Past::new(&*forecasts.model, &group, 0, &statics);
+    for t in 0..(n_steps as u64).div_ceil(len) {
+        let start = (t * len) as usize;
+        if (start as u64).is_multiple_of(interval) {
+            past = Past::new(&*forecasts.model, &group, start, &statics);
+        }
         let mut values = vec![];
         for plan in &plans {
-            values.push(source.read(plan.variable as usize, &plan.tiling.region(interval))?);
+            values.push(source.read(plan.variable as usize, &plan.tiling.region(t))?);
         }
-        let work = Interval { forecasts, group: &group, statics: &statics, plans: &plans, interval, config };
-        for (m, coded) in work.compress(&values).context(|| format!("interval {interval}"))?.into_iter().enumerate() {
-            tiles[m].push(coded);
-            let (name, bytes) =
-                (schema.variables[plans[m].variable as usize].name(), values[m].as_bytes().len() as u64);
-            progress(Progress { variable: name, bytes });
+        let work = Work { group: &group, plans: &plans, tile: t, config };
+        let coded = work.compress(&values, &mut past).context(|| format!("tile {t}"))?;
+        for (m, (beside, without)) in coded.into_iter().enumerate() {
+            tiles[m].push(beside.as_ref().or(without.as_ref()).map_or(&[], |c| &c[..]))?;
+            plain[m].push(without.as_deref().unwrap_or_default())?;
+            let name = schema.variables[plans[m].variable as usize].name();
+            progress(Progress { variable: name, bytes: values[m].as_bytes().len() as u64 });
+        }
+    }
+    // 4. Is all that smaller than without? What is said of forecasts in the plans counts too.
+    if config.predictor != PredictorChoice::Forecast {
+        let plan_bytes = |plan: &Plan| minicbor::to_vec(plan).map_or(0, |p| p.len() as u64);
+        let beside: u64 = plans.iter().zip(&tiles).map(|(p, t)| plan_bytes(p) + t.len_bytes()).sum();
+        let mut without = vec![];
+        for (plan, plain) in plans.iter().zip(plain) {
+            without.push(usual(source, plan, plain, config)?);
+        }
+        if beside >= without.iter().map(|(p, t)| plan_bytes(p) + t.len_bytes()).sum() {
+            (plans, tiles) = without.into_iter().unzip();
+            done.values_mut().for_each(|done| done.plan.forecast = None);
         }
     }
     for (plan, tiles) in plans.into_iter().zip(tiles) {
@@ -107,13 +141,72 @@ pub fn compress(
     Ok(done)
 }
 
-fn unusable(group: &Group, history: usize, step_s: i64, len: u64) -> Error {
+/// A variable without forecasts, in the tiles that it would have then; `plain` are those of `plan`.
+fn usual(source: &mut dyn Source, plan: &Plan, plain: Spool, config: &Config) -> Result<(Plan, Spool)> {
+    let variable = plan.variable as usize;
+    let name = source.schema().variables[variable].name().to_string();
+    let work = || -> Result<(Plan, Spool)> {
+        let tiling = tiling_of(source, variable, config)?;
+        let is_same = tiling == plan.tiling;
+        let plan = Plan { tiling, forecast: None, ..plan.clone() };
+        if is_same {
+            return Ok((plan, plain));
+        }
+        let mut tiles = Spool::default();
+        for t in 0..plan.tiling.count() {
+            let region = plan.tiling.region(t);
+            tiles.push(&compressed(&source.read(variable, &region)?, &region, &plan.treatment, config)?)?;
+        }
+        Ok((plan, tiles))
+    };
+    work().context(|| format!("variable {name:?}"))
+}
+
+/// Advection by the winds of a file; `None` if it has none.
+///
+/// # Errors
+/// As [`Group::of_winds`] and [`Forecasts::advection`].
+pub fn advection(source: &mut dyn Source) -> Result<Option<Forecasts>> {
+    let schema = source.schema().clone();
+    let mut read_all = |i: usize| {
+        let region: Vec<Range<u64>> = schema.variables[i].shape.iter().map(|&n| 0..n).collect();
+        source.read(i, &region)
+    };
+    Group::of_winds(&schema, &mut read_all)?.map(|group| Forecasts::advection(&group)).transpose()
+}
+
+/// Steps of a tile and of an interval.
+fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64>) -> Result<(u64, u64)> {
+    let n_steps = group.times.len() as u64;
+    let mut len = n_steps.max(1);
+    let mut all = 0;
+    for member in &group.members {
+        let v = &schema.variables[member.variable];
+        let a_step = v.shape[1..].iter().product::<u64>().max(1);
+        if a_step > limits::MAX_TILE_VALUES {
+            let message = format!("{a_step} values a step; at most {} can be forecast", limits::MAX_TILE_VALUES);
+            return Err(Error::input(message)).context(|| format!("variable {:?}", v.name()));
+        }
+        all += a_step;
+        // As tiles would be without forecasts, so that those cost nothing; single steps where not even they fit such a tile.
+        let usual = Tiling::new(&v.shape, config.max_tile_values(v.dtype));
+        len = len.min(if usual.axis == 0 { usual.len } else { 1 });
+    }
+    len = len.min(MAX_VALUES / all.max(1)).min(keyframe.unwrap_or(u64::MAX)).max(1);
+    let interval = match keyframe {
+        Some(keyframe) => keyframe - keyframe % len,
+        None => MIN_INTERVAL.div_ceil(len) * len,
+    };
+    Ok((len, interval))
+}
+
+fn unusable(group: &Group, history: usize, step_s: i64, interval: u64) -> Error {
     let mut gaps: Vec<i64> = group.times.windows(2).map(|w| w[1] - w[0]).collect();
     gaps.sort_unstable();
     gaps.dedup();
     let shown: Vec<String> = gaps.iter().take(5).map(|g| format!("{g}")).collect();
     Error::input(format!(
-        "no step can be forecast: the model looks back on {history} steps {step_s} s apart; found {} steps, {} s apart, in intervals of {len}",
+        "no step can be forecast: the model looks back on {history} steps {step_s} s apart; found {} steps, {} s apart, in intervals of {interval}",
         group.times.len(),
         if shown.is_empty() { "0".to_string() } else { shown.join(", ") },
     ))
@@ -134,34 +227,32 @@ fn compressed(values: &Values, region: &[Range<u64>], treatment: &Treatment, con
     }
 }
 
-/// One interval of all members.
-struct Interval<'a> {
-    forecasts: &'a Forecasts,
+/// One tile of all members.
+struct Work<'a> {
     group: &'a Group,
-    statics: &'a [(Key, Vec<f32>)],
     plans: &'a [Plan],
-    interval: u64,
+    tile: u64,
     config: &'a Config,
 }
 
-impl Interval<'_> {
-    fn compress(&self, values: &[Values]) -> Result<Vec<Vec<u8>>> {
-        let regions: Vec<_> = self.plans.iter().map(|p| p.tiling.region(self.interval)).collect();
+/// A member's tile beside forecasts, if it is smaller so, and without.
+type Coded = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+impl Work<'_> {
+    /// Codes the tile of each member; `past` goes on to its end.
+    fn compress(&self, values: &[Values], past: &mut Past<'_>) -> Result<Vec<Coded>> {
+        let regions: Vec<_> = self.plans.iter().map(|p| p.tiling.region(self.tile)).collect();
         let first = regions[0][0].start as usize;
         let n_steps = (regions[0][0].end - regions[0][0].start) as usize;
-        let model = &*self.forecasts.model;
-        // 1. Without forecasts, as other variables: no tile may be larger than that.
-        let mut plain = vec![];
-        for ((values, region), plan) in values.iter().zip(&regions).zip(self.plans) {
-            plain.push(compressed(values, region, &plan.treatment, self.config)?);
-        }
-        // 2. Which can have forecasts, and what those will be like: as from values with noise within the bound.
+        let needs = past.model.needs();
+        let is_bare = self.config.predictor == PredictorChoice::Forecast;
+        // 1. Which can have forecasts, and what those will be like: as from values with noise within the bound.
         let has_history: Vec<bool> =
-            (0..n_steps).map(|k| self.group.history(model.needs(), first, first + k).is_some()).collect();
+            (0..n_steps).map(|k| self.group.history(needs, past.first, first + k).is_some()).collect();
         let mut candidates: Vec<Option<Box<dyn Candidate + '_>>> = vec![];
         for (m, (values, region)) in values.iter().zip(&regions).enumerate() {
             let keys = &self.group.members[m].keys;
-            let given: Vec<bool> = keys.iter().map(|k| is_given(model.needs(), k)).collect();
+            let given: Vec<bool> = keys.iter().map(|k| is_given(needs, k)).collect();
             let has: Vec<bool> = has_history.iter().flat_map(|&h| given.iter().map(move |&g| h && g)).collect();
             candidates.push(self.candidate(m, values, region, &has)?);
         }
@@ -169,37 +260,43 @@ impl Interval<'_> {
             Effort::Best => Budget { rounds: 1, ..Budget::BEST },
             _ => Budget::BALANCED,
         };
-        let likely = self.likely(values, &candidates, first, n_steps, budget)?;
+        let likely = self.likely(values, &candidates, past, first, n_steps, budget)?;
         for (m, slot) in candidates.iter_mut().enumerate() {
-            let agreed = slot.as_mut().is_some_and(|c| c.agree(model, &likely, m));
+            let agreed = slot.as_mut().is_some_and(|c| c.agree(past.model, &likely, m));
             if !agreed {
                 *slot = None;
             }
+        }
+        // 2. Without forecasts, as other variables: no tile may be larger than that.
+        let mut plain: Vec<Option<Vec<u8>>> = vec![];
+        for (m, candidate) in candidates.iter().enumerate() {
+            let wanted = candidate.is_none() || !is_bare;
+            let treatment = &self.plans[m].treatment;
+            plain.push(wanted.then(|| compressed(&values[m], &regions[m], treatment, self.config)).transpose()?);
         }
         // 3. In a closed loop, until none is larger than without.
         let mut decoded_plain: Vec<Option<Values>> = vec![None; values.len()];
         loop {
             for (m, candidate) in candidates.iter().enumerate() {
-                if candidate.is_none() && decoded_plain[m].is_none() {
-                    let plan = &self.plans[m];
-                    let dtype = values[m].dtype();
-                    let decoded = crate::decompress::decompress_tile(&plain[m], dtype, &plan.treatment, &regions[m])?;
-                    decoded_plain[m] = Some(decoded);
+                if let (None, None, Some(plain)) = (candidate, &decoded_plain[m], &plain[m]) {
+                    let (dtype, treatment) = (values[m].dtype(), &self.plans[m].treatment);
+                    decoded_plain[m] = Some(crate::decompress::decompress_tile(plain, dtype, treatment, &regions[m])?);
                 }
             }
-            if candidates.iter().all(Option::is_none) {
-                return Ok(plain);
-            }
-            let coded = self.closed_loop(&candidates, &decoded_plain, &likely, first, n_steps, budget)?;
+            let mut at_work = past.clone();
+            let coded = self.closed_loop(&candidates, &decoded_plain, &likely, &mut at_work, first, n_steps, budget)?;
             let mut is_final = true;
             for (m, coded) in coded.iter().enumerate() {
-                if coded.as_ref().is_some_and(|c| c.len() >= plain[m].len()) {
+                if let (Some(coded), Some(plain)) = (coded, &plain[m])
+                    && coded.len() >= plain.len()
+                {
                     candidates[m] = None;
                     is_final = false;
                 }
             }
             if is_final {
-                return Ok(coded.into_iter().zip(plain).map(|(coded, plain)| coded.unwrap_or(plain)).collect());
+                *past = at_work;
+                return Ok(coded.into_iter().zip(plain).collect());
             }
         }
     }
@@ -216,39 +313,39 @@ impl Interval<'_> {
             return Ok(None);
         };
         let shape = shape_of(region)?;
-        if !fitted::is_worthwhile(&shape) {
+        let is_bare = self.config.predictor == PredictorChoice::Forecast;
+        if !is_bare && !fitted::is_worthwhile(&shape) {
             return Ok(None);
         }
+        let asked = Asked { bound, resolved, is_bare };
         Ok(match values {
-            Values::F32(v) => {
-                Ready::new(v, shape, fill.map(|b| f32::from_bits(b as u32)), bound, resolved, has_forecast)
-                    .map(|r| Box::new(r) as Box<dyn Candidate>)
-            }
-            Values::F64(v) => Ready::new(v, shape, fill.map(f64::from_bits), bound, resolved, has_forecast)
+            Values::F32(v) => Ready::new(v, shape, fill.map(|b| f32::from_bits(b as u32)), asked, has_forecast)
+                .map(|r| Box::new(r) as Box<dyn Candidate>),
+            Values::F64(v) => Ready::new(v, shape, fill.map(f64::from_bits), asked, has_forecast)
                 .map(|r| Box::new(r) as Box<dyn Candidate>),
             _ => None,
         })
     }
 
-    /// Forecasts of the steps that trials go through, from values with noise as decoding will have.
+    /// Forecasts of the steps that trials go through, from values with noise as decoding will have; what is before the tile was decoded.
     fn likely(
         &self,
         values: &[Values],
         candidates: &[Option<Box<dyn Candidate + '_>>],
+        past: &Past<'_>,
         first: usize,
         n_steps: usize,
         budget: Budget,
     ) -> Result<BTreeMap<usize, Forecast>> {
-        let model = &*self.forecasts.model;
         let mut wanted: Vec<usize> =
             candidates.iter().flatten().flat_map(|c| c.trial_steps(budget)).filter(|&k| k < n_steps).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let mut likely = BTreeMap::new();
         for k in wanted {
-            let Some(history) = self.group.history(model.needs(), first, first + k) else { continue };
-            let mut past = Past::new(model, self.group, first, self.statics);
-            for step in history {
+            let history = self.group.history(past.model.needs(), past.first, first + k);
+            let mut past = past.clone();
+            for step in history.into_iter().flatten().filter(|&step| step >= first) {
                 let noisy = |m: usize| {
                     let n = values[m].len() / n_steps;
                     let fill = fill_of(&self.plans[m].treatment);
@@ -269,11 +366,13 @@ impl Interval<'_> {
     }
 
     /// Codes all candidates step by step beside forecasts made of what was decoded.
+    #[allow(clippy::too_many_arguments)]
     fn closed_loop(
         &self,
         candidates: &[Option<Box<dyn Candidate + '_>>],
         decoded_plain: &[Option<Values>],
         likely: &BTreeMap<usize, Forecast>,
+        past: &mut Past<'_>,
         first: usize,
         n_steps: usize,
         budget: Budget,
@@ -282,9 +381,9 @@ impl Interval<'_> {
         for (m, candidate) in candidates.iter().enumerate() {
             runs.push(candidate.as_ref().map(|c| c.start(budget, likely, m)));
         }
-        let mut past = Past::new(&*self.forecasts.model, self.group, first, self.statics);
         for k in 0..n_steps {
-            let forecast = past.forecast(first + k)?;
+            let has_use = runs.iter().any(Option::is_some);
+            let forecast = if has_use { past.forecast(first + k)? } else { None };
             let mut frame = vec![];
             for (m, run) in runs.iter_mut().enumerate() {
                 frame.push(match (run, &decoded_plain[m]) {
@@ -313,7 +412,7 @@ trait Candidate {
     /// Steps that a trial goes through.
     fn trial_steps(&self, budget: Budget) -> Vec<usize>;
     /// Fixes how forecasts are rounded; whether they can be of use at all.
-    fn agree(&mut self, model: &dyn crate::forecast::Forecaster, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool;
+    fn agree(&mut self, model: &dyn Forecaster, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool;
     /// Fits, and starts to code. `likely` forecasts are those of all members, this is member `m`.
     fn start<'a>(&'a self, budget: Budget, likely: &'a BTreeMap<usize, Forecast>, m: usize) -> Box<dyn Run + 'a>;
 }
@@ -326,11 +425,19 @@ trait Run {
     fn finish(self: Box<Self>, config: &Config) -> Result<Vec<u8>>;
 }
 
+/// What was asked for a tile.
+#[derive(Clone, Copy)]
+struct Asked {
+    bound: f64,
+    resolved: Resolved,
+    /// Whether forecasts are predictions, without the fitted predictor.
+    is_bare: bool,
+}
+
 struct Ready<'v, T: Rows> {
     values: &'v [T],
     fill: Option<T>,
-    resolved: Resolved,
-    bound: f64,
+    asked: Asked,
     found: Option<Found>,
     /// Values with NaN in marked places, if there are such.
     work: Option<Vec<T>>,
@@ -344,14 +451,7 @@ struct Ready<'v, T: Rows> {
 }
 
 impl<'v, T: Rows> Ready<'v, T> {
-    fn new(
-        values: &'v [T],
-        shape: [usize; 4],
-        fill: Option<T>,
-        bound: f64,
-        resolved: Resolved,
-        has_forecast: &[bool],
-    ) -> Option<Self> {
+    fn new(values: &'v [T], shape: [usize; 4], fill: Option<T>, asked: Asked, has_forecast: &[bool]) -> Option<Self> {
         if !has_forecast.contains(&true) {
             return None;
         }
@@ -361,26 +461,12 @@ impl<'v, T: Rows> Ready<'v, T> {
         } else {
             crate::quantize::special::Specials::find(values, fill, false)
         };
-        let (base, quantizer) = bins::<T>(&stats, bound)?;
+        let (base, quantizer) = bins::<T>(&stats, asked.bound)?;
         let work = found.as_ref().map(|f| mark(values, &f.marks));
         let marks = found.as_ref().filter(|f| !f.specials.is_empty()).map(|f| f.specials.marks(values.len()));
         let layout = Layout::new(shape, has_forecast);
         let (has_forecast, agreement) = (has_forecast.to_vec(), Agreement::EXACT);
-        Some(Self {
-            values,
-            fill,
-            resolved,
-            bound,
-            found,
-            work,
-            marks,
-            base,
-            quantizer,
-            stats,
-            layout,
-            has_forecast,
-            agreement,
-        })
+        Some(Self { values, fill, asked, found, work, marks, base, quantizer, stats, layout, has_forecast, agreement })
     }
 }
 
@@ -389,12 +475,28 @@ impl<T: Rows> Candidate for Ready<'_, T> {
         self.layout.trial_images(budget).iter().map(|i| i / self.layout.shape[1]).collect()
     }
 
-    fn agree(&mut self, model: &dyn crate::forecast::Forecaster, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool {
-        let Some(first) = likely.values().next() else { return false };
-        let levels: Vec<&[f32]> = first[m].iter().flatten().map(|v| &v[..]).collect();
-        match agreement(model, self.bound, &levels) {
-            Some(agreement) => self.agreement = agreement,
-            None => return false,
+    fn agree(&mut self, model: &dyn Forecaster, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool {
+        let [_, levels, ny, nx] = self.layout.shape;
+        let mut tolerances = vec![0f64; levels];
+        let (mut error, mut n) = (0.0, 0usize);
+        for (k, forecast) in likely {
+            for (level, values) in forecast[m].iter().enumerate() {
+                let Some(values) = values else { continue };
+                tolerances[level] = tolerances[level].max(model.tolerance() * spread(values));
+                let truth = &self.values[(k * levels + level) * ny * nx..][..ny * nx];
+                for (x, f) in truth.iter().zip(values).step_by(7) {
+                    let e = x.to_f64() - f64::from(*f);
+                    if e.is_finite() && e.abs() < 1e15 {
+                        error += e * e;
+                        n += 1;
+                    }
+                }
+            }
+        }
+        let tolerances = tolerances.iter().map(|&t| t as f32).collect();
+        match Agreement::new(self.asked.bound, tolerances, error / n.max(1) as f64) {
+            Some(agreement) if !likely.is_empty() => self.agreement = agreement,
+            _ => return false,
         }
         true
     }
@@ -408,20 +510,31 @@ impl<T: Rows> Candidate for Ready<'_, T> {
         let of_image = |image: usize| -> Vec<T> {
             let forecast = likely.get(&(image / levels)).and_then(|f| f[m][image % levels].as_ref());
             match forecast {
-                Some(f) => self.agreement.agree(f, 0, &mut vec![]),
+                Some(f) => self.agreement.agree(f, image % levels, 0, &mut vec![]),
                 None => vec![T::default(); ny * nx],
             }
         };
-        let encoding = Encoding::new(&self.layout, known, budget, &of_image);
-        Box::new(Running { ready: self, encoding, sides: vec![], digests: vec![], decoded: vec![] })
+        let encoding = if self.asked.is_bare {
+            Coder::Bare(bare::Encoding::new(known, ny * nx))
+        } else {
+            Coder::Fitted(Encoding::new(&self.layout, known, budget, &of_image))
+        };
+        let digest = Digest::default();
+        Box::new(Running { ready: self, encoding, sides: vec![], digests: vec![], digest, decoded: vec![] })
     }
+}
+
+enum Coder<'a, T: Rows> {
+    Fitted(Encoding<'a, T>),
+    Bare(bare::Encoding<'a, T>),
 }
 
 struct Running<'a, T: Rows> {
     ready: &'a Ready<'a, T>,
-    encoding: Encoding<'a, T>,
+    encoding: Coder<'a, T>,
     sides: Sides,
-    digests: Vec<u32>,
+    digests: Vec<u16>,
+    digest: Digest,
     decoded: Vec<T>,
 }
 
@@ -429,41 +542,51 @@ impl<T: Rows> Run for Running<'_, T> {
     fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32> {
         let [_, levels, ny, nx] = self.ready.layout.shape;
         let mut agreed: Vec<Option<Vec<T>>> = vec![];
-        let mut digest = Digest::default();
         for level in 0..levels {
             let image = step * levels + level;
             let forecast = forecast.and_then(|f| f[level].as_ref()).filter(|_| self.ready.has_forecast[image]);
             agreed.push(forecast.map(|f| {
-                let values = self.ready.agreement.agree(f, image * ny * nx, &mut self.sides);
-                digest.add(&values);
+                let values = self.ready.agreement.agree(f, level, image * ny * nx, &mut self.sides);
+                self.digest.add(&values);
                 values
             }));
         }
-        if agreed.iter().any(Option::is_some) {
-            self.digests.push(digest.finish());
+        if agreed.iter().any(Option::is_some) && self.ready.agreement.step > 0.0 {
+            self.digests.push(self.digest.of_step());
         }
-        let values = self.encoding.step(&agreed);
+        let values = match &mut self.encoding {
+            Coder::Fitted(encoding) => encoding.step(&agreed),
+            Coder::Bare(encoding) => encoding.step(step, &agreed),
+        };
         let seen = values.iter().map(|v| v.to_f64() as f32).collect();
         self.decoded.extend(values);
         seen
     }
 
     fn finish(self: Box<Self>, config: &Config) -> Result<Vec<u8>> {
-        let Self { ready, encoding, sides, digests, mut decoded } = *self;
-        let coded = encoding.finish();
+        let Self { ready, encoding, sides, digests, digest, mut decoded } = *self;
+        let (plan, codes, mut outliers) = match encoding {
+            Coder::Fitted(encoding) => {
+                let coded = encoding.finish();
+                (Some(coded.plan), coded.bytes, coded.outliers)
+            }
+            Coder::Bare(encoding) => {
+                let (bytes, outliers) = encoding.finish();
+                (None, bytes, outliers)
+            }
+        };
+        let Asked { bound, resolved, .. } = ready.asked;
         let shape = ready.layout.shape.to_vec();
         let tile = Tile { values: ready.values, shape, fill: ready.fill, config };
-        let mut outliers = coded.outliers;
         if let Some(found) = &ready.found {
             found.specials.apply(&mut decoded);
             found.outliers.apply(&mut decoded);
         }
-        let near_fill = ready
-            .fill
-            .is_some_and(|f| (ready.stats.min - ready.bound..=ready.stats.max + ready.bound).contains(&f.to_f64()));
+        let near_fill =
+            ready.fill.is_some_and(|f| (ready.stats.min - bound..=ready.stats.max + bound).contains(&f.to_f64()));
         if config.verify || near_fill {
             tile.keep_off_fill(&decoded, &mut outliers);
-            tile.check(decoded, &outliers, &ready.resolved)?;
+            tile.check(decoded, &outliers, &resolved)?;
         }
         let outliers = Outliers::merged(&outliers, ready.found.as_ref().map(|f| &f.outliers));
         let specials = ready.found.as_ref().map(|f| f.specials.clone()).unwrap_or_default();
@@ -472,12 +595,13 @@ impl<T: Rows> Run for Running<'_, T> {
             step: ready.quantizer.step,
             specials,
             outliers,
-            agreement: ready.agreement,
+            agreement: ready.agreement.clone(),
             has_forecast: ready.has_forecast.clone(),
             digests,
+            digest: digest.finish(),
             sides,
-            plan: coded.plan,
-            codes: &coded.bytes,
+            plan,
+            codes: &codes,
         };
         Ok(parts.write())
     }

@@ -1,19 +1,24 @@
 //! Time series beside a model's forecasts, in a closed loop: each step is forecast from *decoded* steps, which the decoder has too, so
 //! that errors never add up.
 //!
-//! The variables that a model needs and gives ([`Group`]) are cut into intervals of some steps. An interval is decoded for itself: its first
-//! steps have no forecast, each later one has, if the steps that the model looks back on are in the interval. A forecast is rounded so
-//! that both ends agree ([`super::agreement`]) and becomes a side image of the fitted predictor.
+//! The variables that a model needs and gives ([`Group`]) are cut into tiles of as many steps, and tiles make intervals: from one keyframe to
+//! the next. An interval is decoded for itself: its first steps have no forecast, each later one has, if the steps that the model looks
+//! back on are in the interval. A forecast is rounded so that both ends agree ([`super::agreement`]) and becomes a side image of the fitted
+//! predictor.
+//!
+//! In memory are the values of one tile of all these variables with working copies, some twelve times as many bytes as f32 values; at
+//! most [`encode::MAX_VALUES`] values, unless one step has more.
 
+mod bare;
 mod decode;
 mod encode;
 mod tile;
 
 pub use decode::{CodedMember, Decoder};
-pub use encode::compress;
+pub use encode::{advection, compress};
 pub use tile::report;
 
-use super::agreement::Agreement;
+use super::advection::{self, Advection};
 use super::frame::Frame;
 use super::group::Group;
 use super::names::Key;
@@ -22,11 +27,10 @@ use super::weights::{self, Weights};
 use super::{Forecaster, Model, Options};
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
+use candle_core::Device;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
-
-/// Steps of an interval, unless the caller says otherwise.
-pub const DEFAULT_KEYFRAME: u64 = 32;
 
 /// A model at work for a compressor, or for the decoder that repeats it.
 pub struct Forecasts {
@@ -34,8 +38,38 @@ pub struct Forecasts {
     pub model: Box<dyn Forecaster>,
     /// Its name in the registry.
     pub name: String,
-    /// SHA-256 of its weights.
-    pub digest: [u8; 32],
+    /// SHA-256 of its weights; empty for a model without.
+    pub digest: Vec<u8>,
+    /// Program, library and device: what has to be known where forecasts differ.
+    pub made_on: String,
+}
+
+/// Version of the library that runs models; a test compares it with `Cargo.lock`.
+const CANDLE: &str = "0.11.1";
+
+/// What runs models here.
+fn made_on(device: &Device) -> String {
+    let device = match device {
+        Device::Cpu => cpu(),
+        Device::Cuda(_) => "a CUDA GPU".to_string(),
+        Device::Metal(_) => "a Metal GPU".to_string(),
+    };
+    format!("residuum {}, candle {CANDLE}, {device}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The processor, as far as matrix products depend on it.
+fn cpu() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let best = if std::is_x86_feature_detected!("avx512f") {
+        " with AVX-512"
+    } else if std::is_x86_feature_detected!("fma") {
+        " with FMA"
+    } else {
+        ""
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let best = "";
+    format!("CPU {}{best}", std::env::consts::ARCH)
 }
 
 impl Forecasts {
@@ -45,20 +79,37 @@ impl Forecasts {
     /// As [`super::open`]; `Usage` if the model does not forecast.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let opened = Weights::open(path)?;
-        let hex = weights::digest(path)?;
-        let mut digest = [0; 32];
-        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            *byte = std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok()).unwrap_or(0);
-        }
+        let digest = weights::sha256(path)?.to_vec();
+        let (name, made_on) = (opened.about().model.clone(), made_on(&options.device));
         match super::open_weights(&opened, options)? {
-            Model::Forecaster(model) => Ok(Self { model, name: opened.about().model.clone(), digest }),
+            Model::Forecaster(model) => Ok(Self { model, name, digest, made_on }),
             Model::FieldCodec(_) => Err(Error::usage("codes one frame, it does not forecast")),
         }
         .context(|| path.display())
     }
+
+    /// Advection by the winds of a group, which needs no weights.
+    ///
+    /// # Errors
+    /// As [`Advection::new`].
+    pub fn advection(group: &Group) -> Result<Self> {
+        let (model, name) = (Box::new(Advection::new(group)?), advection::NAME.to_string());
+        Ok(Self { model, name, digest: vec![], made_on: made_on(&Device::Cpu) })
+    }
+
+    /// Opens weights that an archive holds.
+    ///
+    /// # Errors
+    /// As [`Forecasts::open`]; `Io` if there is no room for a temporary file.
+    pub fn of_bytes(weights: &[u8], options: &Options) -> Result<Self> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(weights)?;
+        Self::open(file.path(), options).context(|| "weights in the archive")
+    }
 }
 
 /// What a model sees while an interval is coded or decoded.
+#[derive(Clone)]
 struct Past<'a> {
     model: &'a dyn Forecaster,
     group: &'a Group,
@@ -74,10 +125,6 @@ type Forecast = Vec<Vec<Option<Vec<f32>>>>;
 impl<'a> Past<'a> {
     fn new(model: &'a dyn Forecaster, group: &'a Group, first: usize, statics: &'a [(Key, Vec<f32>)]) -> Self {
         Self { model, group, first, statics, frames: BTreeMap::new() }
-    }
-
-    fn history(&self, step: usize) -> Option<Vec<usize>> {
-        self.group.history(self.model.needs(), self.first, step)
     }
 
     /// Takes in the values of all members at a step.
@@ -105,7 +152,7 @@ impl<'a> Past<'a> {
 
     /// The forecast of a step; `None` if the interval lacks what it would look back on.
     fn forecast(&self, step: usize) -> Result<Option<Forecast>> {
-        let Some(steps) = self.history(step) else { return Ok(None) };
+        let Some(steps) = self.group.history(self.model.needs(), self.first, step) else { return Ok(None) };
         let history: Option<Vec<Frame>> = steps.iter().map(|s| self.frames.get(s).cloned()).collect();
         let Some(history) = history else { return Ok(None) };
         let history = self.model.needs().prepare(&history)?;
@@ -183,17 +230,20 @@ fn is_given(needs: &Needs, key: &Option<Key>) -> bool {
     key.as_ref().is_some_and(|k| needs.gives.contains(k))
 }
 
-/// How large the differences of a field from its mean are, of the level where they are largest.
-fn spread(levels: &[&[f32]]) -> f64 {
-    let of_level = |v: &&[f32]| {
-        let n = v.len().max(1) as f64;
-        let mean = v.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-        (v.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt()
-    };
-    levels.iter().map(of_level).filter(|s| s.is_finite()).fold(0.0, f64::max)
+/// How large the differences of a field from its mean are: the root of their mean square.
+fn spread(values: &[f32]) -> f64 {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let spread = (values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
+    if spread.is_finite() { spread } else { 0.0 }
 }
 
-/// How forecasts of a variable are agreed on, within an absolute `bound`.
-fn agreement(model: &dyn Forecaster, bound: f64, levels: &[&[f32]]) -> Option<Agreement> {
-    Agreement::new(bound, model.tolerance() * spread(levels))
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_of_candle_is_that_of_the_lock_file() {
+        let lock = include_str!("../../../Cargo.lock").replace('\r', "");
+        let (_, after) = lock.split_once("name = \"candle-core\"\nversion = \"").unwrap();
+        assert_eq!(after.split('"').next(), Some(super::CANDLE));
+    }
 }

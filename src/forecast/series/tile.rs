@@ -5,9 +5,17 @@ use crate::decompress::{TileBytes, TileReport};
 use crate::encode::bytes::{self, Reader};
 use crate::error::{Error, Result};
 use crate::forecast::agreement::{Agreement, Sides, read_sides, write_sides};
-use crate::predict::fitted::{Layout, Plan, Rows};
+use crate::predict::fitted::{Layout, Plan, Rows, is_worthwhile};
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Specials;
+
+/// Predictors of such tiles.
+mod predictor {
+    /// Fitted, with the forecasts among its side images.
+    pub const FITTED: u8 = 0;
+    /// The forecast itself.
+    pub const BARE: u8 = 1;
+}
 
 /// What a tile consists of.
 pub(super) struct Parts<'a, T> {
@@ -18,11 +26,19 @@ pub(super) struct Parts<'a, T> {
     pub agreement: Agreement,
     /// Whether each image has a forecast.
     pub has_forecast: Vec<bool>,
-    /// Digests of the forecasts of the steps that have any.
-    pub digests: Vec<u32>,
+    /// Digests of the forecasts of the steps that have any; none if forecasts are the same to the last bit.
+    pub digests: Vec<u16>,
+    /// Digest of all forecasts.
+    pub digest: u32,
     pub sides: Sides,
-    pub plan: Plan,
+    /// Decisions of the fitted predictor; `None` if forecasts are predictions.
+    pub plan: Option<Plan>,
     pub codes: &'a [u8],
+}
+
+/// Number of steps that have a forecast.
+fn n_with_forecast(has_forecast: &[bool], levels: usize) -> usize {
+    has_forecast.chunks(levels.max(1)).filter(|l| l.contains(&true)).count()
 }
 
 impl<'a, T: Rows> Parts<'a, T> {
@@ -34,13 +50,20 @@ impl<'a, T: Rows> Parts<'a, T> {
         bytes::put_bytes(&mut out, &self.specials.to_bytes());
         bytes::put_bytes(&mut out, &self.outliers.to_bytes::<T>());
         out.extend_from_slice(&self.agreement.step.to_le_bytes());
-        out.extend_from_slice(&self.agreement.tolerance.to_le_bytes());
+        self.agreement.tolerances.iter().for_each(|t| out.extend_from_slice(&t.to_le_bytes()));
         let mut bits = vec![0u8; self.has_forecast.len().div_ceil(8)];
         self.has_forecast.iter().enumerate().for_each(|(i, &f)| bits[i / 8] |= u8::from(f) << (i % 8));
         bytes::put_packed(&mut out, &bits);
         self.digests.iter().for_each(|d| out.extend_from_slice(&d.to_le_bytes()));
+        out.extend_from_slice(&self.digest.to_le_bytes());
         write_sides(&self.sides, &mut out);
-        self.plan.write(&mut out);
+        match &self.plan {
+            Some(plan) => {
+                out.push(predictor::FITTED);
+                plan.write(&mut out);
+            }
+            None => out.push(predictor::BARE),
+        }
         out.extend_from_slice(self.codes);
         out
     }
@@ -49,6 +72,9 @@ impl<'a, T: Rows> Parts<'a, T> {
     pub fn read(reader: &mut Reader<'a>, shape: [usize; 4]) -> Result<(Self, Layout)> {
         let [steps, levels, ny, nx] = shape;
         let n = steps * levels * ny * nx;
+        if n == 0 {
+            return Err(Error::corrupt("forecasts of no values"));
+        }
         let mut float = || {
             let mut bits = [0; 8];
             bits[..T::BYTES].copy_from_slice(reader.take(T::BYTES)?);
@@ -57,30 +83,41 @@ impl<'a, T: Rows> Parts<'a, T> {
         let (base, step) = (float()?, float()?);
         let specials = Specials::from_bytes(reader.bytes()?, n)?;
         let outliers = Outliers::from_bytes::<T>(reader.bytes()?, n)?;
-        let number = |reader: &mut Reader<'_>| {
-            let mut bits = [0; 8];
-            bits.copy_from_slice(reader.take(8)?);
-            Ok::<f64, Error>(f64::from_le_bytes(bits))
-        };
-        let agreement = Agreement { step: number(reader)?, tolerance: number(reader)? };
+        let mut agreement = Agreement { step: f64::from_le_bytes(array(reader)?), ..Agreement::EXACT };
+        let is_exact = agreement.step == 0.0;
+        for _ in 0..if is_exact { 0 } else { levels } {
+            agreement.tolerances.push(f32::from_le_bytes(array(reader)?));
+        }
         let bits = reader.packed((steps * levels).div_ceil(8))?;
         if bits.len() != (steps * levels).div_ceil(8) {
             return Err(Error::corrupt("list of forecasts is damaged"));
         }
         let has_forecast: Vec<bool> = (0..steps * levels).map(|i| bits[i / 8] >> (i % 8) & 1 == 1).collect();
-        let n_digests = has_forecast.chunks(levels.max(1)).filter(|l| l.contains(&true)).count();
         let mut digests = vec![];
-        for _ in 0..n_digests {
-            let mut digest = [0; 4];
-            digest.copy_from_slice(reader.take(4)?);
-            digests.push(u32::from_le_bytes(digest));
+        for _ in 0..if is_exact { 0 } else { n_with_forecast(&has_forecast, levels) } {
+            digests.push(u16::from_le_bytes(array(reader)?));
         }
+        let digest = u32::from_le_bytes(array(reader)?);
         let sides = read_sides(reader, n)?;
         let layout = Layout::new(shape, &has_forecast);
-        let plan = layout.read_plan(reader)?;
+        let plan = match reader.byte()? {
+            predictor::FITTED if is_worthwhile(&shape) => Some(layout.read_plan(reader)?),
+            predictor::BARE => None,
+            id => {
+                return Err(Error::unsupported(format!("predictor {id} beside forecasts; a newer residuum reads it")));
+            }
+        };
         let codes = reader.rest();
-        Ok((Self { base, step, specials, outliers, agreement, has_forecast, digests, sides, plan, codes }, layout))
+        let parts =
+            Self { base, step, specials, outliers, agreement, has_forecast, digests, digest, sides, plan, codes };
+        Ok((parts, layout))
     }
+}
+
+fn array<const N: usize>(reader: &mut Reader<'_>) -> Result<[u8; N]> {
+    let mut out = [0; N];
+    out.copy_from_slice(reader.take(N)?);
+    Ok(out)
 }
 
 /// `[steps, levels, ny, nx]` of a box of a variable of three or four axes.
@@ -113,9 +150,17 @@ pub fn report<T: Rows>(coded: &[u8], region: &[std::ops::Range<u64>]) -> Result<
         codes: parts.codes.len(),
         ..TileBytes::default()
     };
+    let rounding = match parts.agreement.step {
+        0.0 => String::new(),
+        step => format!(", in steps of {step:.3e}, {} listed", parts.sides.len()),
+    };
+    let predictor = match &parts.plan {
+        Some(plan) => format!("{} beside forecasts of {n_forecasts} images{rounding}", plan.describe()),
+        None => format!("forecasts of {n_forecasts} images{rounding}"),
+    };
     Ok(TileReport {
         method: "direct",
-        predictor: format!("{} beside forecasts of {n_forecasts} images", parts.plan.describe()),
+        predictor,
         base: parts.base.to_f64(),
         step: parts.step.to_f64(),
         n_values: layout.shape.iter().product::<usize>() as u64,

@@ -34,7 +34,7 @@ impl Layout {
         Plan::read_for(reader, &self.schedule, &self.taps)
     }
 
-    /// Images whose forecasts [`Encoding::new`] asks for are those that have one among these, and the level below each.
+    /// Images whose forecasts [`Encoding::new`](super::encode::Encoding::new) asks for are those that have one among these, and the level below each.
     pub fn trial_images(&self, budget: Budget) -> Vec<usize> {
         budget.images(&self.schedule)
     }

@@ -22,6 +22,12 @@ use std::collections::HashSet;
 /// Contexts of a tile at most, with those of the base lattice.
 const MAX_DISTRIBUTIONS: usize = plan::MAX_CONTEXTS + 2;
 
+/// Whether a tile of `shape` has one trial at most besides the run that counts, which is what there are kernels for.
+pub(crate) fn is_single_trial(shape: &[usize], budget: Budget) -> bool {
+    let schedule = Schedule::new(shape);
+    budget.rounds == 1 || schedule.images.len() == schedule.sides_of_kind.len()
+}
+
 /// Encoding of tiles of one shape.
 pub(crate) struct Encoder {
     schedule: Schedule,
