@@ -8,7 +8,7 @@ use super::layout::{self, Args, BLOCK, State, mode, predictor};
 use super::{Coder, Cpu};
 use crate::bound::{Comparison, Resolved, Stats};
 use crate::compress::{Elsewhere, budget, is_small, plan_treatment, saves_enough, smaller_or_exact};
-use crate::config::{Config, Effort, PredictorChoice};
+use crate::config::{Config, PredictorChoice};
 use crate::container::Writer;
 use crate::encode::bytes::Reader;
 use crate::encode::huffman;
@@ -67,7 +67,7 @@ impl Gpu {
     /// that both the fitted and another predictor may suit come back coded both ways, as zstd has a say in which is smaller.
     ///
     /// # Errors
-    /// `Usage` as there; `Unsupported` for [`Effort::Best`], whose second trial has no kernels; `Device` if the device fails.
+    /// `Usage` as there; `Unsupported` for tiles of several images with [`Effort::Best`](crate::Effort::Best), whose second trial has no kernels; `Device` if the device fails.
     pub fn compress<T: Rows, V: DevicePtr<T>>(
         &mut self,
         values: &V,
