@@ -7,6 +7,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use residuum::bound::{Bound, Resolved};
 use residuum::compress::{compress_tile, plan_treatment, statistics};
 use residuum::decompress::decompress_tile;
+use residuum::encode::bytes::Packing;
 use residuum::encode::{exact, huffman};
 use residuum::io::{self, OpenOptions};
 use residuum::predict::{Predictor, choose};
@@ -88,14 +89,16 @@ fn of_input(group: &mut BenchmarkGroup<'_, WallTime>, input: &Input) {
         }
         let predictor: Box<dyn Predictor<f32>> = choose();
         let codes = predictor.encode(values, shape, base, &quantizer).codes;
-        let packed = huffman::cpu::encode(&codes);
+        let packed = huffman::cpu::encode(&codes, Packing::Zstd);
         group.bench_function(format!("{name}/predict + quantize"), |b| {
             b.iter(|| predictor.encode(black_box(values), shape, base, &quantizer))
         });
         group.bench_function(format!("{name}/restore"), |b| {
             b.iter(|| predictor.decode(black_box(&codes), shape, base, &quantizer))
         });
-        group.bench_function(format!("{name}/huffman encode"), |b| b.iter(|| huffman::cpu::encode(black_box(&codes))));
+        group.bench_function(format!("{name}/huffman encode"), |b| {
+            b.iter(|| huffman::cpu::encode(black_box(&codes), Packing::Zstd))
+        });
         group.bench_function(format!("{name}/huffman decode"), |b| {
             b.iter(|| huffman::cpu::decode(black_box(&packed), codes.len()).expect("codes"))
         });

@@ -14,6 +14,8 @@ module residuum
   public :: residuum_bound_set, residuum_effort_set, residuum_predictor_set, residuum_threads_set
   public :: residuum_fill_set, residuum_fill_unset, residuum_tile_bytes_set, residuum_verify_set
   public :: residuum_max_bytes, residuum_pack, residuum_unpack, residuum_shape
+  public :: residuum_max_bytes_of, residuum_pack_device, residuum_unpack_device, residuum_device_reserve, &
+      residuum_device_memory
 
   integer(c_int32_t), parameter, public :: residuum_ok = 0, residuum_bound_violated = 1, residuum_usage = 2, &
       residuum_input = 3, residuum_corrupt = 4, residuum_unsupported = 5, residuum_io = 6, residuum_device = 7, &
@@ -24,7 +26,9 @@ module residuum
   integer(c_int32_t), parameter, public :: residuum_predictor_auto = 0, residuum_predictor_none = 1, &
       residuum_predictor_lorenzo = 2, residuum_predictor_interp = 3, residuum_predictor_fitted = 4
 
-  integer(c_int32_t), parameter :: type_f32 = 0, type_f64 = 1
+  !> Types of the elements, for arrays on a device.
+  integer(c_int32_t), parameter, public :: residuum_f32 = 0, residuum_f64 = 1
+  integer(c_int32_t), parameter :: type_f32 = residuum_f32, type_f64 = residuum_f64
   integer, parameter :: max_dims = 64
 
   !> Settings and threads; one for each thread that compresses.
@@ -150,6 +154,45 @@ module residuum
       integer(c_int32_t), value :: element_type
       type(c_ptr), value :: values
       integer(c_size_t), value :: capacity
+    end function
+    integer(c_int32_t) function c_compress_device(context, element_type, values, n_dims, lens, archive, capacity, n_bytes, &
+        stream) bind(c, name='residuum_compress_device')
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: context
+      integer(c_int32_t), value :: element_type
+      type(c_ptr), value :: values
+      integer(c_size_t), value :: n_dims
+      integer(c_size_t), intent(in) :: lens(*)
+      type(c_ptr), value :: archive
+      integer(c_size_t), value :: capacity
+      integer(c_size_t), intent(out) :: n_bytes
+      type(c_ptr), value :: stream
+    end function
+    integer(c_int32_t) function c_decompress_device(context, archive, n_bytes, variable, element_type, values, capacity, &
+        stream) bind(c, name='residuum_decompress_device')
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: context
+      type(c_ptr), value :: archive
+      integer(c_size_t), value :: n_bytes
+      integer(c_size_t), value :: variable
+      integer(c_int32_t), value :: element_type
+      type(c_ptr), value :: values
+      integer(c_size_t), value :: capacity
+      type(c_ptr), value :: stream
+    end function
+    integer(c_int32_t) function c_reserve_device(context, device, element_type, n_dims, lens) &
+        bind(c, name='residuum_reserve_device')
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: context
+      integer(c_int32_t), value :: device
+      integer(c_int32_t), value :: element_type
+      integer(c_size_t), value :: n_dims
+      integer(c_size_t), intent(in) :: lens(*)
+    end function
+    integer(c_int32_t) function c_device_workspace_bytes(context, n_bytes) bind(c, name='residuum_device_workspace_bytes')
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: context
+      integer(c_size_t), intent(out) :: n_bytes
     end function
     integer(c_int32_t) function c_inspect(context, archive, n_bytes, variable, described) bind(c, name='residuum_inspect')
       import :: c_int32_t, c_ptr, c_size_t, c_int8_t, variable_t
@@ -288,6 +331,71 @@ contains
     real(c_double), intent(inout), target, contiguous :: values(..)
     status = c_decompress(context%handle, archive, n_bytes, 0_c_size_t, type_f64, c_loc(values), &
         size(values, kind=c_size_t))
+  end function
+
+  ! Arrays on a device are addresses with a type and a shape, in Fortran's order. OpenACC: `c_loc` inside `host_data use_device`;
+  ! OpenMP: inside `target data use_device_addr`; CUDA Fortran: `transfer(c_devloc(values), c_null_ptr)`. More in residuum.h.
+
+  !> Most bytes of the archive of an array of this type and shape.
+  integer(c_int32_t) function residuum_max_bytes_of(context, element_type, lens, n_bytes) result(status)
+    type(residuum_context), intent(in) :: context
+    integer(c_int32_t), intent(in) :: element_type
+    integer, intent(in) :: lens(:)
+    integer(c_size_t), intent(out) :: n_bytes
+    status = c_max_archive_bytes(context%handle, element_type, size(lens, kind=c_size_t), reversed(lens), n_bytes)
+  end function
+
+  !> Compresses an array on a device into `archive`, an address of the host or of the device with room for `capacity` bytes,
+  !> behind what was launched on `stream` (the default stream if it is left out).
+  integer(c_int32_t) function residuum_pack_device(context, values, element_type, lens, archive, capacity, n_bytes, stream) &
+      result(status)
+    type(residuum_context), intent(in) :: context
+    type(c_ptr), intent(in) :: values
+    integer(c_int32_t), intent(in) :: element_type
+    integer, intent(in) :: lens(:)
+    type(c_ptr), intent(in) :: archive
+    integer(c_size_t), intent(in) :: capacity
+    integer(c_size_t), intent(out) :: n_bytes
+    type(c_ptr), intent(in), optional :: stream
+    status = c_compress_device(context%handle, element_type, values, size(lens, kind=c_size_t), reversed(lens), archive, &
+        capacity, n_bytes, stream_or_default(stream))
+  end function
+
+  !> Restores an array on a device, which has room for `n_values` values, from an archive of the host or the device.
+  integer(c_int32_t) function residuum_unpack_device(context, archive, n_bytes, values, element_type, n_values, stream) &
+      result(status)
+    type(residuum_context), intent(in) :: context
+    type(c_ptr), intent(in) :: archive
+    integer(c_size_t), intent(in) :: n_bytes
+    type(c_ptr), intent(in) :: values
+    integer(c_int32_t), intent(in) :: element_type
+    integer(c_size_t), intent(in) :: n_values
+    type(c_ptr), intent(in), optional :: stream
+    status = c_decompress_device(context%handle, archive, n_bytes, 0_c_size_t, element_type, values, n_values, &
+        stream_or_default(stream))
+  end function
+
+  !> Loads the kernels and takes working memory on a device for arrays of this type and shape.
+  integer(c_int32_t) function residuum_device_reserve(context, device, element_type, lens) result(status)
+    type(residuum_context), intent(in) :: context
+    integer(c_int32_t), intent(in) :: device
+    integer(c_int32_t), intent(in) :: element_type
+    integer, intent(in) :: lens(:)
+    status = c_reserve_device(context%handle, device, element_type, size(lens, kind=c_size_t), reversed(lens))
+  end function
+
+  !> Bytes of working memory on devices.
+  integer(c_int32_t) function residuum_device_memory(context, n_bytes) result(status)
+    type(residuum_context), intent(in) :: context
+    integer(c_size_t), intent(out) :: n_bytes
+    status = c_device_workspace_bytes(context%handle, n_bytes)
+  end function
+
+  function stream_or_default(stream) result(handle)
+    type(c_ptr), intent(in), optional :: stream
+    type(c_ptr) :: handle
+    handle = c_null_ptr
+    if (present(stream)) handle = stream
   end function
 
   !> Shape of the array in an archive, in Fortran's order, and the largest error that its bound allows.

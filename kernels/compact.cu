@@ -16,11 +16,11 @@ __device__ u32 scan_sums(u32* sums, u32 count) {
   return before;
 }
 
-// Takes `bytes` of the tile's part of the output; gives where. No room: the tile is left.
+// Takes `bytes` of the room for lists; gives where. No room: the tile is left.
 __device__ u64 take_room(const Args& a, u64 bytes) {
   State* s = a.state;
   u64 at = s->used, after = at + (bytes + 7) / 8 * 8;
-  if (after > a.capacity) s->left = NO_ROOM;
+  if (after > a.list_capacity) s->left = NO_ROOM;
   else s->used = after;
   return at;
 }
@@ -65,7 +65,7 @@ template <class T> __device__ void outliers_write(const Args& a) {
   u32 bits = word * 32 < a.n ? a.missed[word] : 0;
   u32 total, at = block_scan((u32)__popc(bits), 0u, Add(), &total);
   at += a.sums[blockIdx.x];
-  u32* positions = (u32*)(a.out + a.state->offset + a.state->outliers_at);
+  u32* positions = (u32*)((u8*)a.lists + a.state->outliers_at);
   u32* exact = positions + a.state->n_outliers;
   const T* values = (const T*)a.values;
   for (; bits != 0; bits &= bits - 1, ++at) {

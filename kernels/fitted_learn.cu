@@ -395,8 +395,8 @@ template <class T> __device__ void guess_samples(const Args& a) {
   }
   if (k == 0) a.fittings[a.step.pass].n_guess = a.step.guess_from + a.step.guess_new;
 }
-extern "C" __global__ void __launch_bounds__(BLOCK) fitted_guess_samples_f32(const Args a) { guess_samples<float>(a); }
-extern "C" __global__ void __launch_bounds__(BLOCK) fitted_guess_samples_f64(const Args a) { guess_samples<double>(a); }
+extern "C" __global__ void __launch_bounds__(BLOCK, 2) fitted_guess_samples_f32(const Args a) { guess_samples<float>(a); }
+extern "C" __global__ void __launch_bounds__(BLOCK, 2) fitted_guess_samples_f64(const Args a) { guess_samples<double>(a); }
 
 #define MOST_UNKNOWNS (MOST_FEATURES + 1)
 

@@ -1,5 +1,6 @@
 // Codes to bits, and all that stands before them in the coded section. Twins: huffman::cpu::encode, huffman::chunk.
 #include "common/block.cuh"
+#include "common/varint.cuh"
 #include "common/walk.cuh"
 
 __device__ __forceinline__ const i32* codes_to_write(const Args& a) { return a.state->n_runs == 0 ? a.codes : a.kept; }
@@ -27,16 +28,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK) huffman_sizes(const Args a) 
   }
 }
 
-__device__ u8* put_varint(u8* out, u32 v) {
-  for (; v >= 0x80; v >>= 7) *out++ = (u8)(v | 0x80);
-  *out++ = (u8)v;
-  return out;
-}
-__device__ __forceinline__ u32 varint_len(u32 v) { return v < 1u << 7 ? 1 : v < 1u << 14 ? 2 : v < 1u << 21 ? 3 : v < 1u << 28 ? 4 : 5; }
-
 // Where everything goes, and everything but the chunks themselves. One block; the section is as `huffman::cpu::encode` writes it, without zstd.
 extern "C" __global__ void __launch_bounds__(WIDE) huffman_layout(const Args a) {
-  if (idle(a)) return;
+  if (idle(a) || a.state->as_it_is) return;
   State* s = a.state;
   __shared__ u32 head, at_books, book_bytes;
   u32 n_books = s->n_books * N_CONTEXTS;
@@ -67,17 +61,20 @@ extern "C" __global__ void __launch_bounds__(WIDE) huffman_layout(const Args a) 
     at_books = n;
     head = n + book_bytes + 1 + directory;
     u64 bytes = (u64)head + total, after = s->used + (bytes + 8 + 7) / 8 * 8;
-    if (after > a.capacity) {
+    if (a.may_be_as_it_is && s->head_bytes + bytes > 2 + (u64)a.n * (a.is_f64 ? 8 : 4)) {
+      store_as_it_is(a);
+    } else if (after > a.capacity) {
       s->left = NO_ROOM;
     } else {
-      s->coded_at = s->used;
-      s->coded_bytes = (u32)bytes;
+      s->huffman_at = s->used;
+      s->huffman_bytes = (u32)bytes;
+      s->tile_bytes = s->head_bytes + (u32)bytes;
       s->used = after;
     }
   }
   __syncthreads();  // there is room or not
-  if (idle(a)) return;
-  u8* out = a.out + s->offset + s->coded_at;
+  if (idle(a) || s->as_it_is) return;
+  u8* out = a.out + s->offset + s->huffman_at;
   u32* words = (u32*)out;
   // Words that several blocks or threads write into are 0 first: those of the books, and those at the ends of parts.
   for (u32 i = at_books / 4 + threadIdx.x; i <= (at_books + book_bytes) / 4; i += WIDE) words[i] = 0;
@@ -166,14 +163,14 @@ struct WriteBits {
 
 // A block a part. Bits of a segment are put together in shared memory and leave as whole words; the last one waits for the next segment.
 extern "C" __global__ void __launch_bounds__(BLOCK) huffman_encode(const Args a) {
-  if (idle(a)) return;
+  if (idle(a) || a.state->as_it_is) return;
   __shared__ u32 stage[STAGE_WORDS];
   Part part = part_of(blockIdx.x, a.state->n_codes);
   if (part.chunk >= a.state->n_chunks) return;
   const Chunk& chunk = a.chunks[part.chunk];
   u64 bit = (u64)chunk.start * 8;
   for (u32 k = 0; k < blockIdx.x % 4; ++k) bit += chunk.four ? (u64)chunk.stream[k] * 8 : chunk.bits[k];
-  u32* words = (u32*)(a.out + a.state->offset + a.state->coded_at);
+  u32* words = (u32*)(a.out + a.state->offset + a.state->huffman_at);
   const i32* codes = codes_to_write(a) + part.start;
   const u32* coder = a.coders + (u64)chunk.book * N_INDICES;
   u32 before = 0, n_words = 0, carried = 0;
@@ -208,9 +205,4 @@ extern "C" __global__ void __launch_bounds__(BLOCK) huffman_encode(const Args a)
     __syncthreads();  // the stage may be used again
   }
   if (threadIdx.x == 0 && carried != 0) atomicOr(&words[word], carried);
-}
-
-// The last kernel of a tile: what was written is taken.
-extern "C" __global__ void __launch_bounds__(32) finish_tile(const Args a) {
-  if (threadIdx.x == 0 && !idle(a)) *a.cursor = a.state->offset + a.state->used;
 }

@@ -52,7 +52,7 @@ template <class T> __device__ void signs(const Args& a, bool write) {
     if (threadIdx.x == 0) a.sums[blockIdx.x] = total;
     return;
   }
-  u32* out = (u32*)(a.out + a.state->offset + a.state->signs_at);
+  u32* out = (u32*)((u8*)a.lists + a.state->signs_at);
   at += a.sums[blockIdx.x];
   for (u32 e = 0; e < ITEMS; ++e)
     if (changes >> e & 1) out[at++] = first + e;

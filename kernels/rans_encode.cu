@@ -6,6 +6,7 @@
 // what bounds it, and the format has a stream for 2^18 values, 64 at most. Streams leave for their place in the output by whole blocks.
 #include "common/block.cuh"
 #include "common/fitted.cuh"
+#include "common/varint.cuh"
 
 #define MOST_CONTEXTS 32
 #define ALL_BUCKETS (N_BUCKETS + 2)
@@ -254,16 +255,9 @@ extern "C" __global__ void __launch_bounds__(32) rans_plan(const Args a) {
   a.fit->plan_bytes = w.n_bytes;
 }
 
-__device__ __forceinline__ u32 varint_bytes(u32 v) { return v < 1u << 7 ? 1 : v < 1u << 14 ? 2 : v < 1u << 21 ? 3 : v < 1u << 28 ? 4 : 5; }
-__device__ u8* write_varint(u8* out, u32 v) {
-  for (; v >= 0x80; v >>= 7) *out++ = (u8)(v | 0x80);
-  *out++ = (u8)v;
-  return out;
-}
-
-// Where plan and streams go, and what stands before each. A thread a stream.
+// Where streams go, behind what `tile_head` wrote, and what stands before each. A thread a stream.
 extern "C" __global__ void __launch_bounds__(64) rans_layout(const Args a) {
-  if (idle(a)) return;
+  if (idle(a) || a.state->as_it_is) return;
   State* s = a.state;
   __shared__ u32 lens[MOST_STREAMS];
   __shared__ bool has_room;
@@ -271,8 +265,8 @@ extern "C" __global__ void __launch_bounds__(64) rans_layout(const Args a) {
   if (k < n) {
     n_plain = (a.fit_streams[k].bit + 7) / 8;
     n_words = a.fit_streams[k].n_words;
-    len = varint_bytes(n_plain) + varint_bytes(n_words) + 128 + 2 * n_words + n_plain;
-    bytes = varint_bytes(len) + len;
+    len = varint_len(n_plain) + varint_len(n_words) + 128 + 2 * n_words + n_plain;
+    bytes = varint_len(len) + len;
   }
   if (k < MOST_STREAMS) lens[k] = bytes;
   __syncthreads();  // lengths are known
@@ -282,27 +276,28 @@ extern "C" __global__ void __launch_bounds__(64) rans_layout(const Args a) {
     total += lens[j];
   }
   if (k == 0) {
-    u32 plan = varint_bytes(a.fit->plan_bytes) + a.fit->plan_bytes;
-    u64 plan_at = s->used, coded_at = plan_at + (plan + 7) / 8 * 8, after = coded_at + (total + 7) / 8 * 8;
-    has_room = after <= a.capacity;
-    if (!has_room) {
+    u64 after = s->used + (total + 8 + 7) / 8 * 8;
+    bool as_it_is = a.may_be_as_it_is && s->head_bytes + (u64)total > 2 + (u64)a.n * (a.is_f64 ? 8 : 4);
+    has_room = !as_it_is && after <= a.capacity;
+    a.fit->code_bytes = total;
+    if (as_it_is) {
+      store_as_it_is(a);
+    } else if (!has_room) {
       s->left = NO_ROOM;
     } else {
-      s->plan_at = plan_at;
-      s->plan_bytes = plan;
-      s->coded_at = coded_at;
-      s->coded_bytes = total;
+      s->huffman_at = s->used;
+      s->huffman_bytes = total;
+      s->tile_bytes = s->head_bytes + total;
       s->used = after;
-      write_varint(a.out + s->offset + plan_at, a.fit->plan_bytes);
     }
   }
   __syncthreads();  // there is room or not
   if (k >= n || !has_room) return;
   FitStream* stream = &a.fit_streams[k];
-  u8* out = a.out + s->offset + s->coded_at;
-  u8* p = write_varint(out + at, len);
-  p = write_varint(p, n_plain);
-  p = write_varint(p, n_words);
+  u8* out = a.out + s->offset + s->huffman_at;
+  u8* p = put_varint(out + at, len);
+  p = put_varint(p, n_plain);
+  p = put_varint(p, n_words);
   for (u32 l = 0; l < 32; ++l)
     for (u32 b = 0; b < 32; b += 8) *p++ = (u8)(stream->states[l] >> b);
   stream->words_at = (u32)(p - out);
@@ -310,20 +305,19 @@ extern "C" __global__ void __launch_bounds__(64) rans_layout(const Args a) {
   stream->plain_at = stream->words_at + 2 * n_words;
 }
 
-// Words and plain bits of each stream (`blockIdx.y`) to their place; the plan is the last.
+// Words and plain bits of each stream (`blockIdx.y`) to their place.
 extern "C" __global__ void __launch_bounds__(BLOCK) rans_copy(const Args a) {
-  if (idle(a)) return;
+  if (idle(a) || a.state->as_it_is) return;
   u32 k = blockIdx.y, from = blockIdx.x * BLOCK + threadIdx.x, step = gridDim.x * BLOCK;
-  u8* out = a.out + a.state->offset;
-  if (k == a.site.n_streams) {
-    out += a.state->plan_at + varint_bytes(a.fit->plan_bytes);
-    for (u32 i = from; i < a.fit->plan_bytes; i += step) out[i] = a.plan[i];
-    return;
-  }
   const FitStream& s = a.fit_streams[k];
   u32 first = a.places[PLACE_OF_STREAM * MOST_STREAMS + k], len = a.places[CODES_OF_IMAGE * MOST_STREAMS + k] * a.site.n_images;
   const u8 *words = (const u8*)(a.words + first + len - s.n_words), *plain = (const u8*)(a.plain + first + k);
-  out += a.state->coded_at;
+  u8* out = a.out + a.state->offset + a.state->huffman_at;
   for (u32 i = from; i < 2 * s.n_words; i += step) out[s.words_at + i] = words[i];
   for (u32 i = from; i < s.n_plain; i += step) out[s.plain_at + i] = plain[i];
+}
+
+// What came of the tile, for whoever tries another way.
+extern "C" __global__ void __launch_bounds__(32) rans_finish(const Args a) {
+  if (threadIdx.x == 0) a.fit->left = a.state->left;
 }

@@ -76,9 +76,9 @@ template <class T> __device__ void setup_tile(const Args& a, u32 tile) {
   s->axes = s->active = s->wrap = 0;
   s->offset = *a.cursor;
   s->used = 0;
-  s->n_chunks = s->n_books = s->coded_bytes = 0;
-  s->runs_at = s->signs_at = s->outliers_at = s->coded_at = s->plan_at = 0;
-  s->plan_bytes = 0;
+  s->n_chunks = s->n_books = s->huffman_bytes = 0;
+  s->head_bytes = s->tile_bytes = s->as_it_is = 0;
+  s->runs_at = s->signs_at = s->outliers_at = s->huffman_at = 0;
   s->max_mse = s->sum_squares = 0.0;
   s->n_squares = 0;
   s->near_fill = s->keep_decoded = 0;
@@ -127,12 +127,13 @@ template <class T> __device__ void judge(const Args& a) {
 extern "C" __global__ void __launch_bounds__(BLOCK) judge_f32(const Args a) { judge<float>(a); }
 extern "C" __global__ void __launch_bounds__(BLOCK) judge_f64(const Args a) { judge<double>(a); }
 
-// A tile that was coded with the fitted predictor is coded in the other way too only where that may be smaller. Twin: compress::Tile::is_small.
+// A tile that was coded with the fitted predictor is coded in the other way too only where that may be smaller. Twin: compress::is_small.
 // `count` images.
 extern "C" __global__ void __launch_bounds__(32) setup_other(const Args a) {
   if (threadIdx.x != 0 || idle(a)) return;
-  const State* fitted = a.other;
-  bool few_bits = (u64)fitted->coded_bytes * 32 < a.n;
-  bool is_small = a.n < 1u << 18 || (few_bits && a.count > 1) || (u64)fitted->plan_bytes * 4 > fitted->coded_bytes;
-  if (fitted->left != NOT_LEFT || !is_small) a.state->left = NOT_WANTED;
+  const u32 LITTLE = 1u << 17;
+  u64 codes = a.fit->code_bytes, plan = a.fit->plan_bytes;
+  plan += plan < 1u << 7 ? 1 : plan < 1u << 14 ? 2 : 3;  // with its length, which is below 2^21
+  bool is_small = a.n < LITTLE || (a.n < 2 * LITTLE && codes * 2 > a.n) || (codes * 32 < a.n && a.count > 1) || plan * 4 > codes;
+  if (a.fit->left != NOT_LEFT || !is_small) a.state->left = NOT_WANTED;
 }

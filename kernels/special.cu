@@ -102,7 +102,7 @@ template <class T> __device__ void runs(const Args& a, bool write) {
     return;
   }
   u32 n_runs = a.state->n_runs;
-  u32* starts = (u32*)(a.out + a.state->offset + a.state->runs_at);
+  u32* starts = (u32*)((u8*)a.lists + a.state->runs_at);
   u32* ends = starts + n_runs;
   u8* kinds = (u8*)(ends + n_runs);
   at += a.sums[blockIdx.x];

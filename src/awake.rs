@@ -1,4 +1,4 @@
-//! Keeps the thread pool awake while a tile is at work.
+//! Keeps the thread pool awake while a tile is at work, and shares out steps too short for what a sleeping thread costs.
 //!
 //! A tile is some dozens of parallel steps of 20 to 500 µs with short serial ones between. A thread that falls asleep in such a gap
 //! needs 10 to 20 µs to wake up, as long as many a step. So each thread of the pool gets a task, a watch, that looks for work until
@@ -12,6 +12,7 @@
 //! its parts, as those are newer and taken last: whatever the tile waits for was taken up after the watch.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Tiles at work in the process.
 static AT_WORK: AtomicUsize = AtomicUsize::new(0);
@@ -33,14 +34,115 @@ pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
         if is_alone {
             for _ in 1..rayon::current_num_threads() {
                 scope.spawn(|_| {
+                    let mut n_looks = 0;
                     while !done.load(Ordering::Relaxed) && AT_WORK.load(Ordering::Relaxed) == 1 {
-                        if rayon::yield_now() != Some(rayon::Yield::Executed) {
-                            std::hint::spin_loop();
-                        }
+                        look_for_work(&mut n_looks);
                     }
                 });
             }
         }
         f()
     })
+}
+
+/// Does `work` on all `items`, on at most `n_threads` threads. Each begins at its own part of the list, the same each time, so that what it
+/// made in the step before is still near, and goes on with what others have not begun.
+///
+/// As rayon's parallel iterators, but for the end: a thread that waits there looks for other work and does not fall asleep soon, as those
+/// do after some 10 µs.
+pub fn for_each<I: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) + Sync) {
+    /// Looks for work until the thread may sleep: some milliseconds.
+    const PATIENCE: usize = 10_000;
+    let n_threads = n_threads.min(rayon::current_num_threads()).min(items.len());
+    if n_threads < 2 {
+        return items.into_iter().for_each(work);
+    }
+    let items: Vec<Mutex<Option<I>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+    let worker = |k: usize| {
+        let (before, after) = items.split_at(k * items.len() / n_threads);
+        for item in after.iter().chain(before) {
+            let item = item.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(item) = item {
+                work(item);
+            }
+        }
+    };
+    let n_others = AtomicUsize::new(n_threads - 1);
+    rayon::in_place_scope(|scope| {
+        for k in 1..n_threads {
+            let (worker, n_others) = (&worker, &n_others);
+            scope.spawn(move |_| {
+                worker(k);
+                n_others.fetch_sub(1, Ordering::Release);
+            });
+        }
+        worker(0);
+        let mut n_looks = 0;
+        while n_others.load(Ordering::Acquire) > 0 && n_looks < PATIENCE {
+            look_for_work(&mut n_looks);
+        }
+    });
+}
+
+/// Does some work of the pool if there is any. Who looks in vain again and again leaves the processor to other programs that want it.
+fn look_for_work(n_looks: &mut usize) {
+    /// Some 5 µs: what short steps last.
+    const AT_ONCE: usize = 50;
+    if rayon::yield_now() == Some(rayon::Yield::Executed) {
+        *n_looks = 0;
+        return;
+    }
+    *n_looks += 1;
+    if *n_looks < AT_ONCE {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+}
+
+/// As [`for_each`], for results, in the order of the items.
+pub fn map<I: Send, R: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) -> R + Sync) -> Vec<R> {
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    let pairs = items.into_iter().zip(&mut results).collect();
+    for_each(pairs, n_threads, |(item, result)| *result = Some(work(item)));
+    results.into_iter().flatten().collect()
+}
+
+/// Does two things at once, as [`for_each`] does.
+pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+    let (mut done_a, mut done_b) = (None, None);
+    let a: Box<dyn FnOnce() + Send> = Box::new(|| done_a = Some(a()));
+    let b: Box<dyn FnOnce() + Send> = Box::new(|| done_b = Some(b()));
+    for_each(vec![a, b], 2, |work| work());
+    match (done_a, done_b) {
+        (Some(a), Some(b)) => (a, b),
+        _ => unreachable!("for_each does all work"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_item_is_done_once() {
+        for n_threads in [1, 2, 3, 8] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            pool.install(|| {
+                scope(|| {
+                    for n in [0, 1, 2, 7, 100] {
+                        let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+                        // Nested as well.
+                        for_each(counts.iter().collect(), 5, |c| {
+                            for_each(vec![(); 3], 2, |()| {
+                                c.fetch_add(1, Ordering::Relaxed);
+                            });
+                        });
+                        assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 3));
+                    }
+                    assert_eq!(join(|| 1, || "b"), (1, "b"));
+                });
+            });
+        }
+    }
 }

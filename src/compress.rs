@@ -3,10 +3,14 @@
 //! [`compress`] takes a field in memory, [`compress_source`] a file of many variables. Both cut variables into tiles and call
 //! [`compress_tile`] for each, which is the pipeline itself: special values, quantizer, predictor, codes, check, bytes.
 
+use crate::awake;
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::Writer;
-use crate::device::{Coder, Cpu};
+use crate::device::{Coder, Cpu, Uncoded};
+use crate::encode::bytes::Packing;
+#[cfg(feature = "cuda")]
+use crate::encode::bytes::Reader;
 use crate::encode::{bytes, exact, huffman};
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{Field, Float, Values};
@@ -22,11 +26,16 @@ use crate::quantize::special::{Found, Specials};
 use crate::quantize::square;
 use crate::similarity;
 use crate::spool::Spool;
+use crate::stages::{Stage, time};
 use crate::tile::{self, Tiling};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
+
+mod flight;
+
+use flight::Flight;
 
 /// First byte of a tile: how the rest is to be read.
 pub(crate) mod method {
@@ -74,17 +83,23 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
     let plan = Plan {
         variable: 0,
         treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
-        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE)),
+        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape)),
         forecast: None,
     };
     let mut writer = Writer::new(out, &schema)?;
     writer.begin(&plan)?;
     let mut rest = field.values();
-    for i in 0..plan.tiling.count() {
+    let tiles = (0..plan.tiling.count()).map(|i| {
         let region = plan.tiling.region(i);
         let (values, later) = rest.split_at(tile::region_len(&region) as usize);
-        writer.tile(&compress_tile(values, &region, &plan.treatment, config)?)?;
         rest = later;
+        (values, region)
+    });
+    let tiles: Vec<_> = tiles.collect();
+    for batch in tile::batches(tiles.iter().map(|t| size_of_val(t.0) as u64), config.tile_bytes) {
+        let compress = |(values, region): &(&[T], Vec<_>)| compress_tile(values, region, &plan.treatment, config);
+        let coded: Vec<_> = tiles[batch].par_iter().with_max_len(1).map(compress).collect();
+        coded.into_iter().try_for_each(|coded| writer.tile(&coded?))?;
     }
     writer.finish()
 }
@@ -161,14 +176,13 @@ pub fn compress_rest<W: Write>(
         return Err(Error::unsupported(variable.reason.clone())).context(|| format!("variable {:?}", variable.name));
     }
     let Before { mut done, weights } = before;
-    let mut writer = Writer::with_weights(out, &schema, weights.as_deref())?;
+    let mut flight = Flight::new(Writer::with_weights(out, &schema, weights.as_deref())?, coder, config, progress);
     drop(weights);
     let coordinates = schema.coordinates();
     for (i, variable) in schema.variables.iter().enumerate() {
         let place = || format!("variable {:?}", variable.name());
-        if let Some(mut done) = done.remove(&i) {
-            writer.begin(&done.plan)?;
-            (0..done.tiles.len()).try_for_each(|t| writer.tile(&done.tiles.get(t)?))?;
+        if let Some(done) = done.remove(&i) {
+            flight.done(done)?;
             continue;
         }
         // 1. Resolve the bound: some need the range of all values, that is a first reading.
@@ -178,29 +192,19 @@ pub fn compress_rest<W: Write>(
         };
         // The values, where a first reading has them all.
         let (plan, mut only) = plan_variable(source, i, coordinates[i], tiling, config).context(place)?;
-        writer.begin(&plan)?;
+        flight.begin(plan.clone());
         for t in 0..plan.tiling.count() {
-            // 2. One tile after the other; within a tile all threads work.
+            // 2. Tiles in order. Small ones are coded side by side; within a large one all threads work.
             let region = plan.tiling.region(t);
-            let values = only.take().map_or_else(|| source.read(i, &region), Ok).context(place)?;
+            let read = || time(Stage::Read, || source.read(i, &region));
+            let values = only.take().map_or_else(read, Ok).context(place)?;
             if values.len() as u64 != tile::region_len(&region) {
                 return Err(Error::input("the file holds fewer values than it says")).context(place);
             }
-            let coded = match &values {
-                Values::F32(_) | Values::F64(_) => {
-                    coder.compress(&values, &region, &plan.treatment, config).context(place)?
-                }
-                other => {
-                    exact::check_text(other).context(place)?;
-                    [&[method::EXACT][..], &exact::encode(other)].concat()
-                }
-            };
-            writer.tile(&coded)?;
-            let bytes = tile::region_len(&region) * variable.dtype.size() as u64;
-            progress(Progress { variable: variable.name(), bytes });
+            flight.tile(variable.name(), Uncoded { values, region, treatment: plan.treatment.clone() })?;
         }
     }
-    writer.finish()
+    flight.finish()
 }
 
 /// Plans a variable. Gives its values too, if it read them for that and they are one tile.
@@ -226,7 +230,7 @@ fn plan_variable(
         if bound.needs_statistics() || unwritten.is_some() {
             let mut all = Stats::default();
             for t in 0..tiling.count() {
-                let values = source.read(i, &tiling.region(t))?;
+                let values = time(Stage::Read, || source.read(i, &tiling.region(t)))?;
                 all = all.merged(statistics_of(&values, fill));
                 has_unwritten |= unwritten.is_some_and(|u| has_bits(&values, u));
                 only = (tiling.count() == 1).then_some(values);
@@ -250,7 +254,7 @@ pub(crate) fn plan_of(source: &mut dyn Source, variable: usize, tiling: Tiling, 
 /// Runs of a variable, or boxes of several steps where steps are more alike than levels.
 pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> Result<Tiling> {
     let v = &source.schema().variables[i];
-    let most = config.max_tile_values(v.dtype);
+    let most = config.max_tile_values(v.dtype, &v.shape);
     let runs = Tiling::new(&v.shape, most);
     let Some(boxes) = Tiling::in_steps(&v.shape, most).filter(|_| v.dtype.is_float()) else { return Ok(runs) };
     // Chunks of the file that reach across many boxes would be read as many times.
@@ -267,7 +271,7 @@ pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> R
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
 fn text_tiling(source: &mut dyn Source, variable: usize, config: &Config) -> Result<Tiling> {
     let shape = source.schema().variables[variable].shape.clone();
-    let mut most = config.max_tile_values(crate::DType::Text).min(exact::MAX_TILE_TEXTS);
+    let mut most = config.max_tile_values(crate::DType::Text, &shape).min(exact::MAX_TILE_TEXTS);
     loop {
         let tiling = Tiling::new(&shape, most);
         let mut cut = None;
@@ -352,7 +356,7 @@ pub fn compress_tile<T: Rows>(
         return Ok(store_exactly(values));
     };
     // Inside the pool, so that each parallel step starts at once.
-    crate::awake::scope(|| {
+    awake::scope(|| {
         if matches!(resolved, Resolved::Exact) {
             return Ok(store_exactly(values));
         }
@@ -365,6 +369,8 @@ pub fn compress_tile<T: Rows>(
         })?;
         Ok(match coded {
             Some(coded) if saves_enough(coded.len(), std::mem::size_of_val(values)) => coded,
+            // With this effort nobody looks whether another way of storing them exactly were smaller yet.
+            Some(coded) if config.packing() == Packing::Plain => smaller_or_as_they_are(coded, values),
             coded => smaller_or_exact(coded, values),
         })
     })
@@ -381,7 +387,23 @@ pub(crate) fn smaller_or_exact<T: Rows>(coded: Option<Vec<u8>>, values: &[T]) ->
     coded.filter(|c| c.len() <= exact.len()).unwrap_or(exact)
 }
 
-fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
+/// A tile of values that no bound is for.
+pub(crate) fn store_as_it_is(values: &Values) -> Result<Vec<u8>> {
+    exact::check_text(values)?;
+    Ok([&[method::EXACT][..], &exact::encode(values)].concat())
+}
+
+/// No tile is larger than its values as they are.
+fn smaller_or_as_they_are<T: Rows>(coded: Vec<u8>, values: &[T]) -> Vec<u8> {
+    if coded.len() <= 2 + std::mem::size_of_val(values) {
+        return coded;
+    }
+    let mut out = exact::as_they_are(&T::values(values.to_vec()));
+    out.insert(0, method::EXACT);
+    out
+}
+
+pub(crate) fn store_exactly<T: Rows>(values: &[T]) -> Vec<u8> {
     let mut out = exact::encode(&T::values(values.to_vec()));
     out.insert(0, method::EXACT);
     out
@@ -393,6 +415,9 @@ pub(crate) fn bins<T: Rows>(stats: &Stats, bound: f64) -> Option<(T, Quantizer<T
     let quantizer = Quantizer::new(bound, stats.max_magnitude());
     quantizer.is_usable().then(|| (T::from_f64(middle), quantizer))
 }
+
+/// Tiles of fewer values may not be worth the fits.
+const LITTLE: usize = 1 << 17;
 
 /// How a tile is coded.
 #[derive(Clone, Copy)]
@@ -426,7 +451,10 @@ pub(crate) fn budget(config: &Config, shape: &[usize]) -> Option<Budget> {
 /// fits. Where next to nothing is left, they may be most of it, or interpolation between images, which sees both sides, better.
 pub(crate) fn is_small(n: usize, shape: &[usize], codes: usize, plan: usize) -> bool {
     let n_images = n / shape.iter().rev().take(2).product::<usize>().max(1);
-    n < 1 << 18 || codes * 32 < n && n_images > 1 || plan * 4 > codes
+    let few_bits = codes * 32 < n;
+    // Of what is mostly noise fits leave as much as interpolation.
+    let many_bits = codes * 2 > n;
+    n < LITTLE || n < 2 * LITTLE && many_bits || few_bits && n_images > 1 || plan * 4 > codes
 }
 
 /// A tile on its way to bytes.
@@ -450,15 +478,22 @@ struct Encoded<T> {
 
 impl<T: Rows> Tile<'_, T> {
     /// Whether the fitted predictor or the others, where it may be the others.
-    fn in_the_cheaper_way(&self, code: impl Fn(Way) -> Result<Option<Outcome>>) -> Result<Option<Vec<u8>>> {
+    fn in_the_cheaper_way(&self, code: impl Fn(Way) -> Result<Option<Outcome>> + Sync) -> Result<Option<Vec<u8>>> {
         let bytes = |outcome: Option<Outcome>| outcome.map(|o| o.bytes);
         let Some(budget) = budget(self.config, &self.shape) else { return code(Way::Huffman).map(bytes) };
-        let fitted = code(Way::Contexts(budget))?;
+        let only_fitted = self.config.predictor == PredictorChoice::Fitted;
+        let (fitted, other) = if !only_fitted && self.values.len() < LITTLE {
+            // Both are tried anyway, side by side.
+            awake::join(|| code(Way::Contexts(budget)), || Some(code(Way::Huffman)))
+        } else {
+            (code(Way::Contexts(budget)), None)
+        };
+        let fitted = fitted?;
         let is_small = |o: &Outcome| is_small(self.values.len(), &self.shape, o.codes, o.plan);
-        if self.config.predictor == PredictorChoice::Fitted || !fitted.as_ref().is_some_and(is_small) {
+        if only_fitted || !fitted.as_ref().is_some_and(is_small) {
             return Ok(bytes(fitted));
         }
-        let (fitted, other) = (bytes(fitted), bytes(code(Way::Huffman)?));
+        let (fitted, other) = (bytes(fitted), bytes(other.unwrap_or_else(|| code(Way::Huffman))?));
         let is_smaller = |other: &Vec<u8>| fitted.as_ref().is_some_and(|f| other.len() < f.len());
         Ok(other.filter(is_smaller).or(fitted))
     }
@@ -476,9 +511,11 @@ impl<T: Rows> Tile<'_, T> {
         // 5. Check. Always where a decoded value might pass for the fill value.
         let near_fill = self.fill.is_some_and(|f| (stats.min - bound..=stats.max + bound).contains(&f.to_f64()));
         if self.config.verify || near_fill {
-            let decoded = self.decode(&encoded, found.as_ref())?;
-            self.keep_off_fill(&decoded, &mut encoded.outliers);
-            self.check(decoded, &encoded.outliers, resolved)?;
+            time(Stage::Check, || {
+                let decoded = self.decode(&encoded, found.as_ref())?;
+                self.keep_off_fill(&decoded, &mut encoded.outliers);
+                self.check(decoded, &encoded.outliers, resolved)
+            })?;
         }
         // 6. Bytes.
         Ok(Some(encoded.outcome(self.to_bytes(method::DIRECT, &encoded, found.as_ref()))))
@@ -519,7 +556,8 @@ impl<T: Rows> Tile<'_, T> {
         let Some(mut encoded) = tile.encode(way, &logs, found.as_ref(), &stats, bound) else { return Ok(None) };
         encoded.outliers = Outliers::default();
         let decoded_logs = tile.decode_codes(&encoded, found.as_ref())?;
-        let signs = log::signs_to_bytes(self.values);
+        let packing = self.config.packing();
+        let signs = log::signs_to_bytes(self.values, packing);
         let mut decoded: Vec<T> = decoded_logs.iter().map(|&y| log::inverse(y)).collect();
         log::apply_signs(&signs, &mut decoded)?;
         if let Some(found) = &found {
@@ -535,11 +573,11 @@ impl<T: Rows> Tile<'_, T> {
         let outliers = Outliers::from_unsorted(misses.map(|(i, (x, _))| (i as u32, x.to_bits())).collect());
         // 5. Check.
         if self.config.verify {
-            self.check(decoded, &outliers, resolved)?;
+            time(Stage::Check, || self.check(decoded, &outliers, resolved))?;
         }
         // 6. Bytes.
-        let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
-        let bytes = encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes::<T>());
+        let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
+        let bytes = encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes_in::<T>(packing));
         Ok(Some(encoded.outcome(bytes)))
     }
 
@@ -571,17 +609,21 @@ impl<T: Rows> Tile<'_, T> {
 
     /// Codes of the cheapest of the other predictors.
     fn with_huffman(&self, work: &[T], marks: Option<&[bool]>, base: T, quantizer: &Quantizer<T>) -> Encoded<T> {
-        let predictor = predict::choose::choose(work, &self.shape, base, quantizer, self.config.predictor);
-        let Coded { codes, outliers } = predictor.encode(work, &self.shape, base, quantizer);
+        let (predictor, coded) = time(Stage::Predict, || {
+            let predictor = predict::choose::choose(work, &self.shape, base, quantizer, self.config.predictor);
+            let coded = predictor.encode(work, &self.shape, base, quantizer);
+            (predictor, coded)
+        });
+        let Coded { codes, outliers } = coded;
         // Codes of values stored in runs say nothing: the decoder puts zeros there.
-        let bytes = match marks {
-            None => huffman::cpu::encode(&codes),
+        let bytes = time(Stage::Encode, || match marks {
+            None => huffman::cpu::encode(&codes, self.config.packing()),
             Some(marks) => {
                 let marks = predictor.in_coding_order(marks, &self.shape);
                 let kept: Vec<i32> = codes.iter().zip(marks).filter(|(_, m)| !m).map(|(&c, _)| c).collect();
-                huffman::cpu::encode(&kept)
+                huffman::cpu::encode(&kept, self.config.packing())
             }
-        };
+        });
         Encoded { base, quantizer: *quantizer, method: Method::Huffman(predictor), bytes, outliers }
     }
 
@@ -640,8 +682,9 @@ impl<T: Rows> Tile<'_, T> {
         if let Some(found) = found {
             outliers = Outliers::merged(&outliers, Some(&found.outliers));
         }
-        let specials = found.map(|f| f.specials.to_bytes()).unwrap_or_default();
-        encoded.to_bytes(method, &specials, &[], &outliers.to_bytes::<T>())
+        let packing = self.config.packing();
+        let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
+        encoded.to_bytes(method, &specials, &[], &outliers.to_bytes_in::<T>(packing))
     }
 }
 
@@ -677,30 +720,27 @@ impl<T: Rows> Encoded<T> {
     }
 }
 
-/// A tile coded elsewhere, as bytes: `codes` as [`huffman::cpu::encode`] or [`fitted::encode`] gives them, of values, or with `signs` of
-/// logarithms.
+/// A tile of codes of type `C` for values of type `T` in which nothing is behind zstd, packed as [`compress_tile`] would have.
+///
+/// # Errors
+/// `Corrupt` if it is no such tile.
 #[cfg(feature = "cuda")]
-pub(crate) struct Elsewhere<C> {
-    pub base: C,
-    pub step: C,
-    pub method: Method<C>,
-    pub codes: Vec<u8>,
-    pub specials: Specials,
-    pub signs: Option<Vec<u8>>,
-    pub outliers: Outliers,
-}
-
-#[cfg(feature = "cuda")]
-impl<C: Rows> Elsewhere<C> {
-    /// Of values of type `T`.
-    pub fn into_bytes<T: Rows>(self) -> Vec<u8> {
-        let Self { base, step, method, codes, specials, signs, outliers } = self;
-        let quantizer = Quantizer::with_step(0.0, step);
-        let listed = outliers.to_bytes::<T>();
-        let encoded = Encoded { base, quantizer, method, bytes: codes, outliers: Outliers::default() };
-        let method = if signs.is_some() { method::LOG } else { method::DIRECT };
-        encoded.to_bytes(method, &specials.to_bytes(), &signs.unwrap_or_default(), &listed)
+pub(crate) fn pack_tile<C: Rows, T: Rows>(plain: &[u8], shape: &[usize], n: usize) -> Result<Vec<u8>> {
+    let mut reader = Reader::new(plain);
+    let method = reader.byte()?;
+    let parts = crate::decompress::Parts::<C, T>::read(reader, method == method::LOG, shape, n)?;
+    let mut signs = Vec::new();
+    if !parts.signs.is_empty() {
+        bytes::put_packed(&mut signs, &Reader::new(parts.signs).packed(2 * n + 16)?);
     }
+    let crate::decompress::Head { base, quantizer, method: by, specials } = parts.head;
+    // Streams in contexts are never packed.
+    let codes = match &by {
+        Method::Huffman(_) => huffman::cpu::pack_section(parts.codes, n - specials.len())?,
+        Method::Contexts(_) => parts.codes.to_vec(),
+    };
+    let encoded = Encoded { base, quantizer, method: by, bytes: codes, outliers: Outliers::default() };
+    Ok(encoded.to_bytes(method, &specials.to_bytes(), &signs, &parts.outliers.to_bytes::<T>()))
 }
 
 /// A working copy with NaN in marked places.

@@ -2,9 +2,11 @@
 
 use crate::bound::Bound;
 use crate::container::limits;
+use crate::encode::bytes::Packing;
 use crate::error::{Context, Error, Result};
 use crate::field::DType;
 use crate::io::{Schema, Variable};
+use crate::tile;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -196,8 +198,19 @@ impl Config {
         v.shape.is_empty() || v.has_several_fill_values() || (!has_own_bound && is_coordinate)
     }
 
-    /// Values in a tile at most.
-    pub(crate) fn max_tile_values(&self, dtype: DType) -> u64 {
-        (self.tile_bytes / dtype.size().max(1) as u64).clamp(1 << 12, limits::MAX_TILE_VALUES / 4)
+    /// What goes behind zstd: with effort fast nothing does, so that a GPU's bytes are final before they leave it.
+    pub(crate) fn packing(&self) -> Packing {
+        if self.effort == Effort::Fast { Packing::Plain } else { Packing::Zstd }
+    }
+
+    /// Values in a tile of a variable of `shape` at most.
+    pub(crate) fn max_tile_values(&self, dtype: DType, shape: &[u64]) -> u64 {
+        let most = (self.tile_bytes / dtype.size().max(1) as u64).clamp(1 << 12, limits::MAX_TILE_VALUES / 4);
+        let is_fitted = match self.predictor {
+            PredictorChoice::Fitted => true,
+            PredictorChoice::Auto => self.effort != Effort::Fast,
+            _ => false,
+        };
+        if is_fitted && dtype.is_float() { most.min(tile::most_of_series(shape)) } else { most }
     }
 }

@@ -1,6 +1,7 @@
 //! From an archive to values: [`mod@crate::compress`] told backwards.
 
-use crate::container::Archive;
+use crate::config::DEFAULT_TILE_BYTES;
+use crate::container::{self, Archive};
 use crate::encode::bytes::Reader;
 use crate::encode::{exact, huffman};
 use crate::error::{Context, Error, Result};
@@ -14,6 +15,7 @@ use crate::quantize::log;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Specials;
 use crate::scratch::Buffer;
+use crate::stages::{Stage, time};
 use crate::{compress::Progress, compress::method, tile};
 use rayon::prelude::*;
 use std::io::{Cursor, Read, Seek};
@@ -42,22 +44,29 @@ pub fn decompress_to<R: Read + Seek>(
     sink: &mut dyn Sink,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
-    for (out, (variable, wanted)) in variables.iter().enumerate() {
-        let name = archive.schema().variables[*variable].name().to_string();
-        let place = || format!("variable {name:?}");
-        let stored = archive.variable(*variable).context(place)?;
-        let tiling = stored.plan.tiling.clone();
-        for t in tiling.touching(stored.n_tiles(), wanted).collect::<Vec<_>>() {
-            let have = tiling.region(t);
-            let part = tile::overlap(&have, wanted);
-            let values = if part == have {
-                archive.tile(*variable, t).context(place)?.1
-            } else {
-                archive.read(*variable, &part).context(place)?
-            };
+    // All tiles in order, and of which variable of the sink they are.
+    let mut wanted = vec![];
+    let mut sizes = vec![];
+    for (out, (variable, region)) in variables.iter().enumerate() {
+        let v = &archive.schema().variables[*variable];
+        let stored = archive.variable(*variable).context(|| format!("variable {:?}", v.name()))?;
+        let tiling = &stored.plan.tiling;
+        let tiles = tiling.touching(stored.n_tiles(), region).map(|t| (out, t));
+        wanted.extend(tiles.inspect(|&(_, t)| sizes.push(tile::region_len(&tiling.region(t)) * v.dtype.size() as u64)));
+    }
+    for batch in tile::batches(sizes, DEFAULT_TILE_BYTES) {
+        let wanted = &wanted[batch];
+        let tiles: Vec<(usize, u64)> = wanted.iter().map(|&(out, t)| (variables[out].0, t)).collect();
+        for (&(out, _), tile) in wanted.iter().zip(archive.tiles(&tiles)) {
+            let (variable, region) = &variables[out];
+            let name = archive.schema().variables[*variable].name().to_string();
+            let place = || format!("variable {name:?}");
+            let (have, values) = tile.context(place)?;
+            let part = tile::overlap(&have, region);
+            let values = if part == have { values } else { container::cut(&values, &have, &part).context(place)? };
             let place_in_sink: Vec<Range<u64>> =
-                part.iter().zip(wanted).map(|(p, w)| p.start - w.start..p.end - w.start).collect();
-            sink.write(out, &place_in_sink, &values).context(place)?;
+                part.iter().zip(region).map(|(p, w)| p.start - w.start..p.end - w.start).collect();
+            time(Stage::Write, || sink.write(out, &place_in_sink, &values)).context(place)?;
             let bytes = tile::region_len(&part) * values.dtype().size() as u64;
             progress(Progress { variable: &name, bytes });
         }
@@ -198,11 +207,14 @@ pub(crate) fn decode_codes<T: Rows>(
 ) -> Result<Vec<T>> {
     let marks = (!specials.is_empty()).then(|| specials.marks(n));
     let predictor = match method {
-        Method::Contexts(plan) => return fitted::decode::decode(plan, coded, marks.as_deref(), shape, base, quantizer),
+        Method::Contexts(plan) => {
+            let decode = || fitted::decode::decode(plan, coded, marks.as_deref(), shape, base, quantizer);
+            return time(Stage::Restore, decode);
+        }
         Method::Huffman(predictor) => predictor,
     };
-    let codes = match marks {
-        None => huffman::cpu::decode(coded, n)?,
+    let codes = time(Stage::Decode, || match marks {
+        None => huffman::cpu::decode(coded, n),
         Some(marks) => {
             let kept = huffman::cpu::decode(coded, n - specials.len())?;
             let marks = predictor.in_coding_order(&marks, shape);
@@ -211,10 +223,10 @@ pub(crate) fn decode_codes<T: Rows>(
             for (code, special) in codes.iter_mut().zip(marks) {
                 *code = if special { 0 } else { kept.next().copied().unwrap_or(0) };
             }
-            codes
+            Ok(codes)
         }
-    };
-    Ok(predictor.decode(&codes, shape, base, quantizer))
+    })?;
+    Ok(time(Stage::Restore, || predictor.decode(&codes, shape, base, quantizer)))
 }
 
 /// What a coded tile consists of, for `inspect`.
@@ -308,7 +320,7 @@ fn inspect_beside_forecasts(_: &[u8], _: DType, _: &[Range<u64>]) -> Result<Tile
     Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
 }
 
-fn unknown_method(method: u8, dtype: DType) -> Error {
+pub(crate) fn unknown_method(method: u8, dtype: DType) -> Error {
     Error::unsupported(format!("tile method {method} of {dtype}; a newer residuum may read it"))
 }
 

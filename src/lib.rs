@@ -10,6 +10,7 @@ pub mod bound;
 pub mod capi;
 #[doc(hidden)]
 pub mod cli;
+pub mod codes;
 pub mod compress;
 pub mod config;
 pub mod container;
@@ -29,6 +30,7 @@ pub mod quantize;
 pub mod scratch;
 mod similarity;
 pub mod spool;
+pub mod stages;
 pub mod tile;
 
 pub use bound::Bound;

@@ -146,6 +146,43 @@ impl Tiling {
     }
 }
 
+/// Values in a tile of a long series of small images at most, for the fitted predictor; `u64::MAX` for variables of other shapes. Threads have
+/// nothing to share within such images, so that they need tiles to share, and whoever wants one step should not have to decode a year.
+pub(crate) fn most_of_series(shape: &[u64]) -> u64 {
+    /// Pixels of images that the predictor takes and threads can not share.
+    const SMALL: Range<u64> = 1 << 9..1 << 12;
+    /// Steps of a tile at least: its first images have none beside them, and its weights are worth one more.
+    const STEPS: u64 = 64;
+    /// Values of a tile, at least and about.
+    const LEAST: u64 = 1 << 17;
+    const ENOUGH: u64 = 1 << 20;
+    let axes: Vec<u64> = shape.iter().copied().filter(|&n| n != 1).collect();
+    let [steps, .., ny, nx] = axes[..] else { return u64::MAX };
+    let a_step = axes[1..].iter().fold(1, |n: u64, &d| n.saturating_mul(d)).max(1);
+    let is_small = SMALL.contains(&ny.saturating_mul(nx));
+    if !is_small || steps < 2 * STEPS || steps.saturating_mul(a_step) < 2 * LEAST {
+        return u64::MAX;
+    }
+    (ENOUGH / a_step).clamp(STEPS, steps.div_ceil(2)).saturating_mul(a_step)
+}
+
+/// Cuts a list of tiles of so many `bytes` into runs to be coded side by side, each of `most` bytes at most, or of a single tile.
+pub(crate) fn batches(bytes: impl IntoIterator<Item = u64>, most: u64) -> Vec<Range<usize>> {
+    let mut batches: Vec<Range<usize>> = vec![];
+    let mut room = 0;
+    for (i, n) in bytes.into_iter().enumerate() {
+        match batches.last_mut().filter(|_| n <= room) {
+            Some(batch) => batch.end = i + 1,
+            None => {
+                batches.push(i..i + 1);
+                room = most;
+            }
+        }
+        room = room.saturating_sub(n);
+    }
+    batches
+}
+
 /// Length of the parts of `n`, of at most `most` each, that are as equal as can be.
 fn balanced(n: u64, most: u64) -> u64 {
     n.div_ceil(n.div_ceil(most.max(1)).max(1)).max(1)
@@ -159,6 +196,13 @@ pub fn coding_shape(region: &[Range<u64>]) -> Vec<usize> {
         shape[0] *= slowest;
     }
     if shape.is_empty() { vec![1] } else { shape }
+}
+
+/// Values of a variable that come before tile `index`, in C order.
+#[cfg(feature = "cuda")]
+pub(crate) fn start(tiling: &Tiling, index: u64) -> u64 {
+    let strides = tiling.shape.iter().rev().scan(1, |stride, &n| Some(std::mem::replace(stride, *stride * n)));
+    tiling.region(index).iter().rev().zip(strides).map(|(r, stride)| r.start * stride).sum()
 }
 
 /// Number of values in a box.
@@ -211,6 +255,32 @@ pub fn copy_overlap<T: Clone>(from: &[T], from_region: &[Range<u64>], to: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_series_of_small_images_are_cut() {
+        for (shape, tiles) in [
+            (&[240, 33, 49][..], 2),
+            (&[240, 1, 33, 49], 2),
+            (&[8760, 33, 49], 14),
+            (&[8760, 5, 33, 49], 68),
+            (&[120, 33, 49], 1),
+            (&[24000, 3, 49], 1),
+            (&[240, 180, 360], 1),
+            (&[240, 1617], 1),
+            (&[6, 10, 50, 50], 1),
+            (&[u64::MAX, u64::MAX, 2, 2], 1),
+        ] {
+            let total = shape.iter().fold(1u64, |n, &d| n.saturating_mul(d));
+            let tiling = Tiling::new(shape, most_of_series(shape));
+            assert!(total == u64::MAX || tiling.count() == tiles, "{shape:?}: {}", tiling.count());
+        }
+    }
+
+    #[test]
+    fn batches_keep_order_and_limit() {
+        assert_eq!(batches([3, 3, 3, 9, 20, 1, 0, 1], 10), [0..3, 3..4, 4..5, 5..8]);
+        assert_eq!(batches([], 10), []);
+    }
 
     #[test]
     fn tiles_cover_a_variable_in_order() {

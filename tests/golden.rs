@@ -24,8 +24,6 @@ fn folder() -> PathBuf {
 
 fn all_bits(archive: &[u8]) -> Vec<u8> {
     let mut archive = Archive::open(Cursor::new(archive)).unwrap();
-    #[cfg(feature = "forecast")]
-    archive.find_forecasts(&residuum::forecast::Options::default()).unwrap();
     let mut bits = Vec::new();
     for i in 0..archive.schema().variables.len() {
         match archive.read_all(i).unwrap() {

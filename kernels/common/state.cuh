@@ -24,6 +24,10 @@
 #define SAMPLE_MAX 32768
 // Lattices of up to this many values are done by one block in one launch.
 #define COARSE 8192
+// A section of the archive that holds a tile: src/container/section.rs.
+#define TILE_SECTION 3
+// Where a tile whose values are stored as they are starts in its part of the output.
+#define AS_IT_IS_AT 8
 
 enum Predictor { NONE = 0, LORENZO = 1, INTERP = 2, FITTED = 3, AUTO = 255 };
 enum Mode { ABSOLUTE = 0, RELATIVE = 1, POINT_WISE = 2, MEAN_SQUARE = 3 };
@@ -64,8 +68,8 @@ struct State {
   double sum_squares;
   u64 n_squares;
   double base, step, inverse, within;
-  u64 offset;              // of the tile's sections in the output
-  u64 used;                // bytes of them so far
+  u64 offset;              // of the tile in the output
+  u64 used;                // bytes of the lists so far; then of the output
   u64 patterns[MAX_PATTERNS];
   u32 left;                // Left
   u32 done;                // an attempt at a mean square error has come out well: what is there stays
@@ -75,12 +79,24 @@ struct State {
   u32 active, wrap, n_levels, n_passes, n_coarse_passes, n_anchors;
   u32 thresholds[2];
   u32 n_chunks, n_books;
-  u32 coded_bytes;
+  u32 huffman_bytes;
   u32 error;               // decoding: not 0 if the codes are damaged
-  u32 plan_bytes;          // with its length
-  u32 spare;
-  u64 runs_at, signs_at, outliers_at, coded_at, plan_at;  // offsets of the sections from `offset`
+  u32 head_bytes;          // what stands before the codes in the tile
+  u32 tile_bytes;          // all of it
+  u32 as_it_is;            // the values are stored as they are
+  u32 padding;
+  u64 runs_at, signs_at, outliers_at;  // offsets of the lists
+  u64 huffman_at;          // of the codes from `offset`
   u8 levels[32];           // order | permutation << 2, the coarsest first
+};
+
+// What the host is told of a tile in the end.
+struct Outcome {
+  u64 at;                  // of the tile in the output
+  u64 checksum;            // of its section
+  u32 bytes;
+  u32 left;
+  Range field;             // statistics of the field
 };
 
 // Bands of rows with weights of their own; taps of a pass, rounded up: src/predict/fitted.
@@ -148,6 +164,7 @@ struct Fit {
   u8 thresholds[32];       // first buckets of contexts 1, 2, ...
   u32 n_thresholds;
   u32 plan_bytes;          // of the plan as the archive has it, without its length
+  u32 code_bytes, left;    // what came of the tile: bytes of its streams, and Left
 };
 
 // A stream of codes in contexts.
@@ -184,7 +201,7 @@ struct Args {
   const void* values;      // of the tile; of the whole field for `scan`
   const void* work;        // what is predicted: the values, or their logarithms
   State* state;
-  State* states;           // of all tiles
+  Outcome* outcome;        // of the tile
   Range* ranges;           // [tiles][scan_blocks]
   u64* cursor;             // bytes of the output that are taken
   u8* out;
@@ -204,10 +221,12 @@ struct Args {
   u32* set_counts;         // [sets][N_INDICES]
   u32* coders;             // [sets][N_INDICES]
   u32* books;              // [sets * 4][1 + BOOK_WORDS]
-  const u32* lists;        // decoding: runs, signs, outliers, as the kernel says
+  u32* lists;              // runs, signs, outliers: encoding, behind each other; decoding, as the kernel says
   const u8* coded;         // decoding: the coded section
+  u64* hash_sums;          // [blocks of 1024 bytes][8]
   u64 fill;                // bits
   u64 capacity;            // bytes of the output for this tile
+  u64 list_capacity;       // bytes of `lists`
   double bound;            // absolute; relative to the range; of logarithms; 10^(dB / 20)
   double relative;         // POINT_WISE; MEAN_SQUARE: largest mean square, where `bound` is the absolute one already
   u64 tile_values;         // `scan`: values of a whole tile, of a run of tiles
@@ -223,7 +242,7 @@ struct Args {
   u32 level_or_pass;       // which of several launches of the same kernel
   u32 count;               // entries of `lists`, elements of a scan, as the kernel says
   u32 n_sets;              // decoding
-  u32 padding;
+  u32 may_be_as_it_is;     // values may be stored as they are, where codes have more bytes
   Fit* fit;
   FitPass* fit_passes;
   FitWeights* fit_weights;
@@ -242,17 +261,24 @@ struct Args {
   u32* plain;              // bits of streams
   u8* plan;
   u32* row_ends;           // [rows][2]: first value of a row that is a number, and one behind the last
-  const State* other;      // what came of the tile with the fitted predictor
   Site site;
   Step step;
 };
 
 // The host has the same numbers: src/device/layout.rs.
-static_assert(sizeof(Args) == 576 && sizeof(State) == 440 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24, "as in src/device/layout.rs");
-static_assert(sizeof(FitPass) == 1584 && sizeof(FitWeights) == 4712 && sizeof(Fit) == 284 && sizeof(FitStream) == 160 && sizeof(Site) == 40 && sizeof(Step) == 56, "as there");
+static_assert(sizeof(Args) == 584 && sizeof(State) == 440 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
+
+static_assert(sizeof(FitPass) == 1584 && sizeof(FitWeights) == 4712 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 40 && sizeof(Step) == 56, "as there");
 static_assert(sizeof(Fitting) == 114840, "as there");
 
 // Nothing more is done for this tile.
 __device__ __forceinline__ bool idle(const Args& a) { return a.state->left != NOT_LEFT; }
+// Values are stored as they are: no codes are written.
+__device__ __forceinline__ void store_as_it_is(const Args& a) {
+  u64 bytes = 2 + (u64)a.n * (a.is_f64 ? 8 : 4);
+  a.state->as_it_is = 1;
+  a.state->tile_bytes = (u32)bytes;
+  a.state->used = (AS_IT_IS_AT + bytes + 8 + 7) / 8 * 8;
+}
 // No further attempt is made.
 __device__ __forceinline__ bool settled(const Args& a) { return a.state->left != NOT_LEFT || a.state->done != 0; }

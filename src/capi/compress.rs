@@ -186,7 +186,7 @@ unsafe fn compress<W: Write + Send>(
     }
 }
 
-fn float_type(element_type: i32) -> Result<DType, Failure> {
+pub(super) fn float_type(element_type: i32) -> Result<DType, Failure> {
     match element_type {
         t if t == super::ElementType::F32 as i32 => Ok(f32::DTYPE),
         t if t == super::ElementType::F64 as i32 => Ok(f64::DTYPE),
@@ -194,7 +194,7 @@ fn float_type(element_type: i32) -> Result<DType, Failure> {
     }
 }
 
-fn n_values(shape: &[usize]) -> Result<usize, Error> {
+pub(super) fn n_values(shape: &[usize]) -> Result<usize, Error> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(|| too_many(shape))
 }
 

@@ -1,5 +1,6 @@
 //! Contexts: settings, threads, and what went wrong last.
 
+use super::device::Devices;
 use super::{Failure, Status, call};
 use crate::bound::{Bound, Mode};
 use crate::config::{Config, DEFAULT_TILE_BYTES, Effort, PredictorChoice};
@@ -21,6 +22,8 @@ pub struct State {
     pub tile_bytes: u64,
     pub verify: bool,
     pub fill: Option<f64>,
+    /// Kernels and working memory on devices.
+    pub devices: Devices,
     /// `None` for the threads that all contexts share.
     pub threads: Option<ThreadPool>,
     /// Of the last call; empty if it succeeded.
@@ -61,6 +64,7 @@ pub unsafe extern "C" fn residuum_context_new(context: *mut *mut Context) -> Sta
         tile_bytes: DEFAULT_TILE_BYTES,
         verify: false,
         fill: None,
+        devices: Devices::default(),
         threads: None,
         message: CString::default(),
     };

@@ -6,6 +6,7 @@ use crate::container::Archive;
 use crate::error::Error;
 use crate::field::DType;
 use crate::io::raw::Runs;
+use crate::tile::Tiling;
 use std::ffi::c_void;
 use std::io::Cursor;
 
@@ -34,19 +35,12 @@ pub unsafe extern "C" fn residuum_decompress(
     call(context, |state| {
         // SAFETY: `archive_bytes` bytes, by the header.
         let archive = unsafe { memory::slice(archive.cast::<u8>(), archive_bytes, "archive")? };
-        let mut archive = Archive::open(Cursor::new(archive))?;
-        let tiling = archive.variable(variable)?.plan.tiling.clone();
-        let dtype = archive.schema().variables[variable].dtype;
-        if ElementType::from(dtype) as i32 != element_type {
-            return Err(Failure::usage(format!("the variable is of type {dtype}, not residuum_type {element_type}")));
-        }
+        let (tiling, dtype) = check_variable(archive, variable, element_type, capacity)?;
         if dtype == DType::Text {
             return Err(Error::unsupported("text of any length is not restored by the C interface").into());
         }
+        let mut archive = Archive::open(Cursor::new(archive))?;
         let n = tiling.shape.iter().product::<u64>();
-        if n > capacity as u64 {
-            return Err(Failure::BufferTooSmall { has: capacity, needs: n, of: "values" });
-        }
         // Not more than `capacity`, which is a `usize`.
         let n_bytes = (n as usize).checked_mul(dtype.size()).ok_or_else(|| Failure::usage("values: too many"))?;
         // SAFETY: room for `capacity` values of the variable's type for our use alone, by the header; `n_bytes` is at most that.
@@ -65,4 +59,25 @@ pub unsafe extern "C" fn residuum_decompress(
             Ok(())
         })
     })
+}
+
+/// How a variable is stored, if it is of this type and the caller has room for its values.
+pub(super) fn check_variable(
+    archive: &[u8],
+    variable: usize,
+    element_type: i32,
+    capacity: usize,
+) -> Result<(Tiling, DType), Failure> {
+    let archive = Archive::open(Cursor::new(archive))?;
+    let tiling = archive.variable(variable)?.plan.tiling.clone();
+    let dtype = archive.schema().variables[variable].dtype;
+    if ElementType::from(dtype) as i32 != element_type {
+        return Err(Failure::usage(format!("the variable is of type {dtype}, not residuum_type {element_type}")));
+    }
+    match tiling.shape.iter().product::<u64>() {
+        n if dtype != DType::Text && n > capacity as u64 => {
+            Err(Failure::BufferTooSmall { has: capacity, needs: n, of: "values" })
+        }
+        _ => Ok((tiling, dtype)),
+    }
 }

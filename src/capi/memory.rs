@@ -40,7 +40,7 @@ pub unsafe fn place<'a, T>(pointer: *mut T, what: &str) -> Result<&'a mut MaybeU
     Ok(unsafe { &mut *pointer.cast() })
 }
 
-fn check<T>(pointer: *const T, len: usize, what: &str) -> Result<(), Failure> {
+pub fn check<T>(pointer: *const T, len: usize, what: &str) -> Result<(), Failure> {
     if len == 0 {
         return Ok(());
     }

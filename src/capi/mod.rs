@@ -5,7 +5,7 @@
 //! [`Error`] into a status and a message. Doc comments are written for readers of the header.
 //!
 //! Room to grow without breaking programs: the context is opaque, `residuum_variable` says its own size, constants are only added.
-//! Fields in device memory will be functions of their own beside these, on the same context.
+//! Fields in device memory have functions of their own (`device`), on the same context.
 #![allow(unsafe_code)] // Pointers from C. What is asked of them stands in the header; what is done with them is argued at each use.
 #![allow(rustdoc::broken_intra_doc_links)] // `@param[out]` is Doxygen's.
 #![allow(clippy::missing_safety_doc)] // The header's general part states it once for all functions.
@@ -13,6 +13,7 @@
 mod compress;
 mod context;
 mod decompress;
+mod device;
 mod inspect;
 mod memory;
 
@@ -25,6 +26,10 @@ pub use context::{
     residuum_unset_fill,
 };
 pub use decompress::residuum_decompress;
+pub use device::{
+    residuum_compress_device, residuum_compress_device_batch, residuum_decompress_device,
+    residuum_device_workspace_bytes, residuum_reserve_device,
+};
 pub use inspect::{
     MAX_DIMS, Variable, residuum_count_variables, residuum_find_variable, residuum_inspect, residuum_variable_name,
 };

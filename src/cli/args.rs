@@ -6,6 +6,7 @@ use crate::config::{Effort, PredictorChoice};
 use crate::device::Choice;
 use crate::field::DType;
 use crate::io::Format;
+use crate::io::select::NamedRange;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub enum Command {
     Verify(VerifyArgs),
     Suggest(SuggestArgs),
     Evaluate(EvaluateArgs),
+    #[command(hide = true)]
+    EvaluateStep(StepArgs),
     #[cfg(feature = "forecast")]
     Weights(WeightsArgs),
     Doctor(DoctorArgs),
@@ -306,7 +309,7 @@ pub struct SuggestArgs {
 /// Measure compressors on data as a suite file says, and write a report.
 ///
 /// Each cell (file, variable, bound, method, repetition) is compressed, restored and compared; results.jsonl gets a line for it. Cells that
-/// have a line are not run again, failed ones neither: take their lines away for that. report.html and report.md are written anew.
+/// have a line are not run again, failed ones neither: take their lines away for that. report.html, report.md and its figures are written anew.
 #[derive(Debug, Args)]
 #[command(after_help = super::help::EVALUATE_EXAMPLES)]
 pub struct EvaluateArgs {
@@ -320,6 +323,16 @@ pub struct EvaluateArgs {
     pub threads: Option<usize>,
 }
 
+/// One direction of a method of `evaluate`, run by it.
+#[derive(Debug, Args)]
+pub struct StepArgs {
+    /// File for what it took.
+    pub report: PathBuf,
+    /// `residuum compress …`, or `peer …`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub struct Common {
     /// Number of threads [default: all cores].
@@ -328,17 +341,6 @@ pub struct Common {
     /// Print nothing but errors and warnings.
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-/// `--range DIM=START:END`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedRange {
-    /// Name of the dimension, or number of the axis.
-    pub dimension: String,
-    /// First index.
-    pub start: u64,
-    /// Index after the last; the dimension's length if left out.
-    pub end: Option<u64>,
 }
 
 fn named_range(text: &str) -> Result<NamedRange, String> {

@@ -82,14 +82,18 @@ Suite file (TOML), paths relative to it:
   unpack = true
   [[method]]
   name = \"balanced\"
-  residuum = { effort = \"balanced\", predictor = \"auto\", tile_mib = 32 }
+  residuum = [\"--effort\", \"balanced\"]   any options of compress but bounds
+  [[method]]
+  name = \"Aurora\"
+  residuum = [\"--forecast\", \"aurora.safetensors\"]
   [[method]]
   name = \"SZ3\"
-  peer = \"sz3\"                       builds with feature `peers`
+  peer = \"sz3\"                       or zfp; builds with feature `peers`
   [[method]]
   name = \"zstd\"
   command.compress = [\"zstd\", \"-q\", \"{input}\", \"-o\", \"{archive}\"]
   command.decompress = [\"zstd\", \"-dq\", \"{archive}\", \"-o\", \"{output}\"]
 
 In commands {abs}, {dtype}, {n}, {seed} and the arguments {dims}, {dims_fastest_first} are filled in
-too. Variables are copied to the temporary folder as raw values first.";
+too. What is measured of a file is copied to the temporary folder first; with --forecast all of its
+variables are compressed together. Maps are drawn of the middle one of the bounds.";

@@ -1,8 +1,8 @@
 //! Inputs: a path or standard input, whole or some variables only, packed or unpacked.
 
-use super::select::Selection;
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
+use crate::io::select::Selection;
 use crate::io::unpack::UnpackedSource;
 use crate::io::{self, OpenOptions, Schema, Source};
 use std::fs::File;

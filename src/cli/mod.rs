@@ -14,7 +14,6 @@ mod inspect;
 mod output;
 mod progress;
 mod report;
-mod select;
 mod suggest;
 mod table;
 mod verify;
@@ -29,7 +28,15 @@ use std::process::ExitCode;
 
 /// Runs the command that the process' arguments name.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(e) => print_error(&e),
+    }
+}
+
+/// Runs a command.
+fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
         Command::Compress(args) => compress::run(&args),
         Command::Decompress(args) => decompress::run(&args),
         Command::Inspect(args) => inspect::run(&args),
@@ -38,11 +45,8 @@ pub fn main() -> ExitCode {
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::EvaluateStep(args) => evaluate::step(&args),
         Command::Suggest(args) => suggest::run(&args),
-    };
-    match result {
-        Ok(code) => code,
-        Err(e) => print_error(&e),
     }
 }
 
@@ -85,7 +89,8 @@ fn set_forecasts<R: std::io::Read + std::io::Seek>(
 ) -> Result<()> {
     use crate::forecast::{Options, series::Forecasts};
     match weights {
-        None => archive.find_forecasts(&Options::default()),
+        // What is at hand is found when it is needed.
+        None => Ok(()),
         Some(_) if archive.forecasts_needed().is_none() => {
             note("note: the archive was made without forecasts: --forecast is not needed");
             Ok(())

@@ -1,6 +1,7 @@
 //! Tiles that were coded beside a model's forecasts.
 
 use super::Archive;
+use crate::codes::TileCodes;
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::Values;
 use crate::forecast::group::{Group, Role};
@@ -27,7 +28,8 @@ impl<R: Read + Seek> Archive<R> {
         self.repeat(|_| Ok(forecasts))
     }
 
-    /// Opens the model that the archive needs, if it is at hand: it needs no weights, or they are in the archive.
+    /// Opens the model that the archive needs, if it is at hand: it needs no weights, or they are in the archive. Reading a variable does so too, with
+    /// default options.
     ///
     /// # Errors
     /// As [`Forecasts::of_bytes`] and [`Archive::set_forecasts`].
@@ -81,6 +83,10 @@ impl<R: Read + Seek> Archive<R> {
 
     /// The values of such a tile, and how many of its steps are whole.
     pub(super) fn beside_forecasts(&mut self, variable: usize, tile: u64) -> Result<(Values, u64)> {
+        // Once: looking for it reads coordinates, which an archive made to deceive may have beside forecasts.
+        if self.forecasts.is_none() && !std::mem::replace(&mut self.has_looked, true) {
+            self.find_forecasts(&Options::default())?;
+        }
         let Some(mut decoder) = self.forecasts.take() else {
             let beside = self.forecasts_needed();
             let (model, digest) = beside.map_or_else(Default::default, |b| (b.model.clone(), hex(&b.digest)));
@@ -93,23 +99,41 @@ impl<R: Read + Seek> Archive<R> {
         values
     }
 
+    /// The codes of such a tile.
+    pub(super) fn codes_beside_forecasts(&mut self, variable: usize, tile: u64) -> Result<Option<TileCodes>> {
+        // What comes before it in its interval has to be there.
+        self.beside_forecasts(variable, tile)?;
+        let members = match &self.forecasts {
+            Some(decoder) => decoder.members(),
+            None => return Ok(None),
+        };
+        let coded = members.iter().map(|&m| self.coded_member(m, tile)).collect::<Result<Vec<_>>>()?;
+        let member = members.iter().position(|&m| m == variable);
+        match (&mut self.forecasts, member) {
+            (Some(decoder), Some(member)) => decoder.codes(tile, &coded, member),
+            _ => Ok(None),
+        }
+    }
+
+    /// What the archive has of a tile of a member.
+    fn coded_member(&mut self, member: usize, tile: u64) -> Result<CodedMember> {
+        let name = self.schema.variables[member].name().to_string();
+        let coded = match self.coded_tile(member, tile) {
+            Err(e) if self.recovers && e.kind() == Kind::Corrupt => None,
+            coded => Some(coded.context(|| format!("which variable {name:?} goes into"))?),
+        };
+        let plan = &self.variable(member)?.plan;
+        let (treatment, tiling) = (plan.treatment.clone(), plan.tiling.clone());
+        let filler = self.recovers.then(|| self.fillers(member, 1));
+        let dtype = self.schema.variables[member].dtype;
+        Ok(CodedMember { coded, dtype, treatment, tiling, filler })
+    }
+
     fn by(&mut self, decoder: &mut Decoder, variable: usize, tile: u64) -> Result<(Values, u64)> {
         let dtype = self.schema.variables[variable].dtype;
         let len = self.variable(variable)?.plan.tiling.len;
         for t in decoder.missing(tile, len) {
-            let mut members = vec![];
-            for member in decoder.members() {
-                let name = self.schema.variables[member].name().to_string();
-                let coded = match self.coded_tile(member, t) {
-                    Err(e) if self.recovers && e.kind() == Kind::Corrupt => None,
-                    coded => Some(coded.context(|| format!("which variable {name:?} goes into"))?),
-                };
-                let plan = &self.variable(member)?.plan;
-                let (treatment, tiling) = (plan.treatment.clone(), plan.tiling.clone());
-                let filler = self.recovers.then(|| self.fillers(member, 1));
-                let dtype = self.schema.variables[member].dtype;
-                members.push(CodedMember { coded, dtype, treatment, tiling, filler });
-            }
+            let members = decoder.members().into_iter().map(|m| self.coded_member(m, t)).collect::<Result<Vec<_>>>()?;
             decoder.decode(t, &members)?;
         }
         let kept = decoder.kept(variable, tile, dtype)?;

@@ -14,13 +14,16 @@ mod section;
 pub use room::max_archive_bytes;
 pub use section::VERSION;
 
+use crate::codes::{TileCodes, tile_codes};
 use crate::compress::method;
-use crate::device::{Coder, Cpu};
+use crate::config::DEFAULT_TILE_BYTES;
+use crate::device::{Coder, Cpu, Undecoded};
 use crate::encode::bytes;
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{DType, Values};
 use crate::io::Schema;
 use crate::plan::Plan;
+use crate::stages::{Stage, time};
 use crate::tile::{self, Tiling};
 use index::{Index, VariableEntry};
 use section::{FOOTER_BYTES, HEADER_BYTES, kind};
@@ -92,17 +95,33 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// `Usage` if the variable has all its tiles, `Io` if the output refuses.
     pub fn tile(&mut self, coded: &[u8]) -> Result<()> {
-        if coded.len() as u64 > limits::MAX_TILE_BYTES {
-            return Err(Error::usage(format!("a tile of {} bytes: no reader would take it", coded.len())));
+        self.tile_elsewhere(coded.len() as u64, checksum::of_section(kind::TILE, coded))?;
+        self.out.write_all(coded)?;
+        Ok(())
+    }
+
+    /// The same for a tile of `len` bytes that the output has from elsewhere: only what stands before them is written.
+    ///
+    /// # Errors
+    /// As [`Writer::tile`].
+    pub(crate) fn tile_elsewhere(&mut self, len: u64, checksum: u64) -> Result<()> {
+        if len > limits::MAX_TILE_BYTES {
+            return Err(Error::usage(format!("a tile of {len} bytes: no reader would take it")));
         }
         let Some((_, entry)) = self.index.variables.last_mut().filter(|_| self.tiles_left > 0) else {
             return Err(Error::usage("a tile too many"));
         };
-        let len = section::write(&mut self.out, kind::TILE, coded)?;
+        let len = section::write_head(&mut self.out, kind::TILE, len, checksum)?;
         entry.tiles.push((self.at, len));
         self.at += len;
         self.tiles_left -= 1;
         Ok(())
+    }
+
+    /// What has been written to, which may be emptied.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn output(&mut self) -> &mut W {
+        &mut self.out
     }
 
     fn end_variable(&self) -> Result<()> {
@@ -180,6 +199,9 @@ pub struct Archive<R> {
     /// Repeats the forecasts that tiles were coded beside.
     #[cfg(feature = "forecast")]
     forecasts: Option<crate::forecast::series::Decoder>,
+    /// Whether a model was looked for that is at hand.
+    #[cfg(feature = "forecast")]
+    has_looked: bool,
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -290,6 +312,8 @@ impl<R: Read + Seek> Archive<R> {
             coder: Box::new(Cpu),
             #[cfg(feature = "forecast")]
             forecasts: None,
+            #[cfg(feature = "forecast")]
+            has_looked: false,
         }
     }
 
@@ -354,7 +378,7 @@ impl<R: Read + Seek> Archive<R> {
             .and_then(|t| stored.tiles.get(t))
             .ok_or_else(|| Error::corrupt(format!("the archive ends before tile {tile}")))?;
         self.input.seek(SeekFrom::Start(offset))?;
-        match section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES)) {
+        match time(Stage::Read, || section::read(&mut self.input, len.min(limits::MAX_TILE_BYTES))) {
             Ok((kind::TILE, payload, read)) if read == len => Ok(payload),
             Ok(_) => Err(Error::corrupt("index does not match the sections")),
             Err(e) if e.kind() == Kind::Corrupt => Err(advised(&e)),
@@ -414,18 +438,62 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// `Corrupt` if it is damaged, `Unsupported` if it needs a later version.
     pub fn tile(&mut self, variable: usize, tile: u64) -> Result<(Vec<Range<u64>>, Values)> {
-        self.variable(variable)?;
-        let coded = self.coded_tile(variable, tile);
-        let dtype = self.schema.variables[variable].dtype;
-        let stored = self.variable(variable)?;
-        let region = stored.plan.tiling.region(tile);
-        let (treatment, n_tiles) = (stored.plan.treatment.clone(), stored.n_tiles());
-        let n_steps = region.first().map_or(1, |r| r.end - r.start);
-        let mut decode = |coded: Vec<u8>| match coded.first() {
-            Some(&method::BESIDE_FORECASTS) => self.beside_forecasts(variable, tile),
-            _ => Ok((self.coder.decompress(&coded, dtype, &treatment, &region)?, n_steps)),
+        self.tiles(&[(variable, tile)]).pop().unwrap_or_else(|| Err(Error::usage("no such tile")))
+    }
+
+    /// Boxes and values of several tiles, by variable and number, decoded side by side. All are in memory together.
+    ///
+    /// # Errors
+    /// Each as [`Archive::tile`].
+    pub fn tiles(&mut self, wanted: &[(usize, u64)]) -> Vec<Result<(Vec<Range<u64>>, Values)>> {
+        enum Ready {
+            ForCoder,
+            BesideForecasts,
+            Failed(Error),
+        }
+        let mut undecoded = vec![];
+        let mut ready = |read: Result<Undecoded>| match read {
+            Ok(tile) if tile.coded.first() == Some(&method::BESIDE_FORECASTS) => Ready::BesideForecasts,
+            Ok(tile) => {
+                undecoded.push(tile);
+                Ready::ForCoder
+            }
+            Err(e) => Ready::Failed(e),
         };
-        match coded.and_then(|coded| decode(coded).context(|| format!("tile {tile}"))) {
+        let ready: Vec<Ready> = wanted.iter().map(|&(v, tile)| ready(self.undecoded(v, tile))).collect();
+        let mut decoded = self.coder.decompress_all(&undecoded).into_iter();
+        let mut result = |(&(variable, tile), ready): (&(usize, u64), Ready)| {
+            let values = match ready {
+                Ready::ForCoder => {
+                    let values = decoded.next().unwrap_or_else(|| Err(Error::corrupt("tile is missing")));
+                    values.map(|values| (values, u64::MAX))
+                }
+                Ready::BesideForecasts => self.beside_forecasts(variable, tile),
+                Ready::Failed(e) => Err(e),
+            };
+            self.or_fillers(variable, tile, values)
+        };
+        wanted.iter().zip(ready).map(&mut result).collect()
+    }
+
+    fn undecoded(&mut self, variable: usize, tile: u64) -> Result<Undecoded> {
+        let coded = self.coded_tile(variable, tile)?;
+        let dtype = self.schema.variables[variable].dtype;
+        let plan = &self.variable(variable)?.plan;
+        Ok(Undecoded { coded, dtype, region: plan.tiling.region(tile), treatment: plan.treatment.clone() })
+    }
+
+    /// With the tile's box. `values` come with the number of steps that are whole; in a recovered archive fill values stand for what is damaged.
+    fn or_fillers(
+        &mut self,
+        variable: usize,
+        tile: u64,
+        values: Result<(Values, u64)>,
+    ) -> Result<(Vec<Range<u64>>, Values)> {
+        let stored = self.variable(variable)?;
+        let (region, n_tiles) = (stored.plan.tiling.region(tile), stored.n_tiles());
+        let n_steps = region.first().map_or(1, |r| r.end - r.start);
+        match values.context(|| format!("tile {tile}")) {
             Err(e) if self.recovers && e.kind() == Kind::Corrupt && tile < n_tiles => {
                 self.damaged.insert((variable, tile), 0);
                 let values = self.fillers(variable, tile::region_len(&region) as usize);
@@ -444,6 +512,26 @@ impl<R: Read + Seek> Archive<R> {
     /// The model that variables were coded beside, if any were.
     pub fn forecasts_needed(&self) -> Option<&crate::plan::Beside> {
         self.variables.iter().flatten().find_map(|s| s.plan.forecast.as_ref())
+    }
+
+    /// The codes of a tile, for whoever studies them; `None` if it is stored exactly.
+    ///
+    /// # Errors
+    /// As [`Archive::tile`].
+    pub fn codes(&mut self, variable: usize, tile: u64) -> Result<Option<TileCodes>> {
+        let coded = self.coded_tile(variable, tile)?;
+        let dtype = self.schema.variables[variable].dtype;
+        let region = self.variable(variable)?.plan.tiling.region(tile);
+        match coded.first() {
+            Some(&method::BESIDE_FORECASTS) => self.codes_beside_forecasts(variable, tile),
+            _ => tile_codes(&coded, dtype, &region),
+        }
+        .context(|| format!("tile {tile}"))
+    }
+
+    #[cfg(not(feature = "forecast"))]
+    fn codes_beside_forecasts(&mut self, _: usize, _: u64) -> Result<Option<TileCodes>> {
+        Err(Error::unsupported("made beside a model's forecasts, which this build can not run"))
     }
 
     #[cfg(not(feature = "forecast"))]
@@ -480,9 +568,13 @@ impl<R: Read + Seek> Archive<R> {
             return Ok(self.tile(variable, tile)?.1);
         }
         let mut out = Values::zeros(dtype, n);
-        for t in touched {
-            let (from, values) = self.tile(variable, t)?;
-            copy_values(&values, &from, &mut out, region)?;
+        let bytes = |&t: &u64| tile::region_len(&tiling.region(t)) * dtype.size() as u64;
+        for batch in tile::batches(touched.iter().map(bytes), DEFAULT_TILE_BYTES) {
+            let wanted: Vec<_> = touched[batch].iter().map(|&t| (variable, t)).collect();
+            for tile in self.tiles(&wanted) {
+                let (from, values) = tile?;
+                copy_values(&values, &from, &mut out, region)?;
+            }
         }
         Ok(out)
     }
@@ -497,7 +589,19 @@ impl<R: Read + Seek> Archive<R> {
     }
 }
 
-fn copy_values(from: &Values, from_region: &[Range<u64>], to: &mut Values, to_region: &[Range<u64>]) -> Result<()> {
+/// The values of a box within another.
+pub(crate) fn cut(from: &Values, from_region: &[Range<u64>], region: &[Range<u64>]) -> Result<Values> {
+    let mut out = Values::zeros(from.dtype(), tile::region_len(region) as usize);
+    copy_values(from, from_region, &mut out, region)?;
+    Ok(out)
+}
+
+pub(crate) fn copy_values(
+    from: &Values,
+    from_region: &[Range<u64>],
+    to: &mut Values,
+    to_region: &[Range<u64>],
+) -> Result<()> {
     macro_rules! copy {
         ($($variant:ident),*) => {
             match (from, to) {

@@ -18,7 +18,7 @@ const INDEX_ENTRY_BYTES: u64 = 10;
 /// values themselves, as no tile is larger than its exact storage. `None` if that is more than can be counted.
 pub fn max_archive_bytes(dtype: DType, shape: &[u64], config: &Config) -> Option<u64> {
     let n_values = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d))?;
-    let n_tiles = Tiling::new(shape, config.max_tile_values(dtype)).count();
+    let n_tiles = Tiling::new(shape, config.max_tile_values(dtype, shape)).count();
     let values = n_values.checked_mul(dtype.size() as u64)?;
     let tiles = n_tiles.checked_mul(SECTION_BYTES + EXACT_HEAD_BYTES + INDEX_ENTRY_BYTES)?;
     // Schema, plan, index: the lengths of the first two stand in the index too.

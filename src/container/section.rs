@@ -69,12 +69,18 @@ fn at_end(e: std::io::Error, cut: Error) -> Error {
 
 /// Writes a section and returns its length in the file.
 pub fn write(out: &mut impl Write, kind: u8, payload: &[u8]) -> Result<u64> {
-    let mut head = vec![kind];
-    bytes::put_varint(&mut head, payload.len() as u64);
-    head.extend(checksum::of_section(kind, payload).to_le_bytes());
-    out.write_all(&head)?;
+    let len = write_head(out, kind, payload.len() as u64, checksum::of_section(kind, payload))?;
     out.write_all(payload)?;
-    Ok((head.len() + payload.len()) as u64)
+    Ok(len)
+}
+
+/// Writes what stands before a payload of `len` bytes, and returns the length of both.
+pub fn write_head(out: &mut impl Write, kind: u8, len: u64, checksum: u64) -> Result<u64> {
+    let mut head = vec![kind];
+    bytes::put_varint(&mut head, len);
+    head.extend(checksum.to_le_bytes());
+    out.write_all(&head)?;
+    Ok(head.len() as u64 + len)
 }
 
 /// Reads the next section of at most `max_payload` bytes: its kind, payload and length in the file.

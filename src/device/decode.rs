@@ -12,14 +12,43 @@ use crate::encode::bytes::Reader;
 use crate::encode::{exact, huffman};
 use crate::error::{Context, Error, Result};
 use crate::field::{DType, Values};
-use crate::plan::Treatment;
+use crate::io::raw::Runs;
+use crate::plan::{Plan, Treatment};
 use crate::predict::fitted::{self, Rows};
 use crate::predict::{self, Method, interp, none};
 use crate::quantize::log;
 use crate::tile;
-use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr};
+use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr};
 use std::io::Cursor;
+use std::marker::PhantomData;
 use std::ops::Range;
+
+/// A variable of an archive, of type `T`.
+pub(crate) struct Stored<'a, T> {
+    archive: Archive<Cursor<&'a [u8]>>,
+    variable: usize,
+    plan: Plan,
+    n_tiles: u64,
+    pub shape: Vec<usize>,
+    pub n_values: usize,
+    values: PhantomData<T>,
+}
+
+impl<'a, T: Rows> Stored<'a, T> {
+    pub fn open(archive: &'a [u8], variable: usize) -> Result<Self> {
+        let archive = Archive::open(Cursor::new(archive))?;
+        let dtype = archive.schema().variables.get(variable).map_or(T::DTYPE, |v| v.dtype);
+        if dtype != T::DTYPE {
+            return Err(Error::usage(format!("the archive holds {dtype}, not {}", T::DTYPE)));
+        }
+        let stored = archive.variable(variable)?;
+        let (plan, n_tiles) = (stored.plan.clone(), stored.n_tiles());
+        let shape: Vec<usize> = plan.tiling.shape.iter().map(|&n| n as usize).collect();
+        let n_values = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let n_values = n_values.ok_or_else(|| Error::usage("more values than there can be"))?;
+        Ok(Self { archive, variable, plan, n_tiles, shape, n_values, values: PhantomData })
+    }
+}
 
 impl Gpu {
     /// Restores the first variable of an archive into device memory, with its shape: the values that
@@ -29,28 +58,75 @@ impl Gpu {
     /// As there; `Device` if the device fails.
     #[allow(unsafe_code)]
     pub fn decompress<T: Rows + DeviceRepr>(&mut self, archive: &[u8]) -> Result<(CudaSlice<T>, Vec<usize>)> {
-        let mut archive = Archive::open(Cursor::new(archive))?;
-        let dtype = archive.schema().variables.first().map_or(T::DTYPE, |v| v.dtype);
-        if dtype != T::DTYPE {
-            return Err(Error::usage(format!("the archive holds {dtype}, not {}", T::DTYPE)));
-        }
-        let stored = archive.variable(0)?;
-        let shape: Vec<usize> = stored.plan.tiling.shape.iter().map(|&n| n as usize).collect();
-        let n = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        let n = n.ok_or_else(|| Error::usage("more values than there can be"))?;
+        let mut stored = Stored::<T>::open(archive, 0)?;
         // A tile is at least a section, so that an archive can not promise more values than it could hold.
         let what = "taking memory of the GPU for the values";
         // SAFETY: every value is written below: tiles cover the variable, in order.
-        let out = unsafe { self.stream.alloc::<T>(n.max(1)) }.during(what)?;
-        let mut at = out.device_ptr(&self.stream.clone()).0;
-        let (plan, n_tiles) = (stored.plan.clone(), stored.n_tiles());
-        for t in 0..n_tiles {
-            let coded = archive.coded_tile(0, t).context(|| format!("tile {t}"))?;
-            let region = plan.tiling.region(t);
-            self.decompress_tile::<T>(&coded, &plan.treatment, &region, at).context(|| format!("tile {t}"))?;
-            at += tile::region_len(&region) * size_of::<T>() as u64;
+        let mut out = unsafe { self.stream.alloc::<T>(stored.n_values.max(1)) }.during(what)?;
+        let at = out.device_ptr_mut(&self.stream.clone()).0;
+        self.restore_all(&mut stored, at)?;
+        Ok((out, stored.shape))
+    }
+
+    /// The same into memory that the caller has; gives the shape. There may be more room than values.
+    ///
+    /// # Errors
+    /// As [`Gpu::decompress`]; `Usage` if there is too little room, and then nothing is written.
+    pub fn decompress_into<T: Rows, V: DevicePtrMut<T>>(
+        &mut self,
+        archive: &[u8],
+        values: &mut V,
+    ) -> Result<Vec<usize>> {
+        let mut stored = Stored::<T>::open(archive, 0)?;
+        if stored.n_values > values.len() {
+            let (needs, has) = (stored.n_values, values.len());
+            return Err(Error::usage(format!("the archive has {needs} values; there is room for {has}")));
         }
-        Ok((out, shape))
+        let stream = self.stream.clone();
+        let (at, _guard) = values.device_ptr_mut(&stream);
+        self.restore_all(&mut stored, at)?;
+        Ok(stored.shape)
+    }
+
+    /// The same from an archive in device memory. It is copied to the host, which reads what stands before the streams.
+    ///
+    /// # Errors
+    /// As [`Gpu::decompress_into`].
+    pub fn decompress_from<T: Rows, A: DevicePtr<u8>, V: DevicePtrMut<T>>(
+        &mut self,
+        archive: &A,
+        values: &mut V,
+    ) -> Result<Vec<usize>> {
+        let mut bytes = vec![0; archive.len()];
+        let stream = self.stream.clone();
+        let (at, _guard) = archive.device_ptr(&stream);
+        self.copy_out(at, &mut bytes)?;
+        self.decompress_into(&bytes, values)
+    }
+
+    /// Restores all tiles to `at`, which has room for them.
+    pub(crate) fn restore_all<T: Rows>(&mut self, stored: &mut Stored<'_, T>, at: u64) -> Result<()> {
+        let tiling = &stored.plan.tiling;
+        for t in 0..stored.n_tiles {
+            let tile = || format!("tile {t}");
+            let coded = stored.archive.coded_tile(stored.variable, t).context(tile)?;
+            let region = tiling.region(t);
+            let mut runs = Runs::new(&tiling.shape, &region)?;
+            // A tile is one run of the variable, or a box of several, which is restored elsewhere first.
+            let is_box = tiling.steps.is_some();
+            let bytes = |n: u64| n * size_of::<T>() as u64;
+            let place = match is_box {
+                true => self.room("values of a box", bytes(tile::region_len(&region)) as usize)?,
+                false => at + runs.next().map_or(0, |(start, _)| bytes(start)),
+            };
+            self.decompress_tile::<T>(&coded, &stored.plan.treatment, &region, place).context(tile)?;
+            let mut from = place;
+            for (start, n) in runs.filter(|_| is_box) {
+                self.copy_within(at + bytes(start), from, bytes(n))?;
+                from += bytes(n);
+            }
+        }
+        Ok(())
     }
 
     /// Restores a tile into memory of the host.

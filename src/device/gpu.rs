@@ -10,7 +10,62 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
+
+/// The number of the device that an address is on; `None` for memory of the host.
+///
+/// # Errors
+/// `Device` if there is no driver or it does not answer.
+pub(crate) fn memory_device(at: u64) -> Result<Option<usize>> {
+    use sys::CUpointer_attribute as A;
+    let what = "asking the driver where memory is";
+    check_driver()?;
+    cudarc::driver::result::init().during(what)?;
+    let ask = |attribute| {
+        let mut answer = 0i32;
+        // SAFETY: both attributes are integers of 32 bits; the address is looked up, not followed.
+        let result = unsafe { sys::cuPointerGetAttribute((&raw mut answer).cast(), attribute, at) };
+        match result {
+            // Memory that the driver does not know is the host's.
+            sys::CUresult::CUDA_ERROR_INVALID_VALUE => Ok(None),
+            result => result.result().during(what).map(|()| Some(answer)),
+        }
+    };
+    match ask(A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE)? {
+        Some(kind) if kind == sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE as i32 => {
+            Ok(ask(A::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL)?.and_then(|n| usize::try_from(n).ok()))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn check_driver() -> Result<()> {
+    // SAFETY: only looks whether the library can be loaded; without it the driver's functions would panic.
+    if unsafe { sys::is_culib_present() } { Ok(()) } else { Err(Error::device("there is no CUDA driver (libcuda)")) }
+}
+
+/// The thread's context as the caller had it, which it gets back in the end.
+pub(crate) struct Caller(sys::CUcontext);
+
+impl Caller {
+    pub fn enter() -> Result<Self> {
+        check_driver()?;
+        let what = "asking the driver for the context";
+        cudarc::driver::result::init().during(what)?;
+        let mut context = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        unsafe { sys::cuCtxGetCurrent(&mut context) }.result().during(what)?;
+        Ok(Self(context))
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        // SAFETY: what was current before, or nothing. That it fails after the loss of a device was said elsewhere.
+        let _ = unsafe { sys::cuCtxSetCurrent(self.0) };
+    }
+}
 
 /// What a driver's error was about, as an error of ours.
 pub(crate) trait During<T> {
@@ -38,7 +93,9 @@ fn describe(e: &DriverError) -> String {
 
 /// A GPU, a stream of it, our kernels and their working memory, which is kept from call to call.
 ///
-/// One call at a time; make another for another thread or stream. Dropping it frees the memory.
+/// One call at a time, on one stream. For another stream or thread [`Gpu::another`] makes one that shares the kernels but has a working
+/// memory of its own: calls on the two run beside each other. It may be sent to another thread. Working memory is taken when a call first needs
+/// it (or by [`Gpu::reserve`]), grows with larger fields, and is freed when the `Gpu` is dropped.
 pub struct Gpu {
     pub(super) stream: Arc<CudaStream>,
     module: Arc<CudaModule>,
@@ -64,10 +121,7 @@ impl Gpu {
     /// # Errors
     /// `Device` if there is no driver, no such GPU, or the kernels can not be compiled or loaded.
     pub fn open(ordinal: usize) -> Result<Self> {
-        // SAFETY: only looks whether the library can be loaded; without it the calls below would panic.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(Error::device("there is no CUDA driver (libcuda)"));
-        }
+        check_driver()?;
         let context = CudaContext::new(ordinal).during(&format!("opening GPU {ordinal}"))?;
         // SAFETY: this context's buffers are used on one stream, by one call at a time, so that events need not order them.
         unsafe { context.disable_event_tracking() };
@@ -99,6 +153,51 @@ impl Gpu {
             lasting: HashMap::new(),
             timed: None,
         })
+    }
+
+    /// The same kernels on another stream of the same context, with a working memory of its own.
+    ///
+    /// # Errors
+    /// `Usage` if the stream is of another context.
+    pub fn another(&self, stream: Arc<CudaStream>) -> Result<Self> {
+        if stream.context() != self.stream.context() {
+            return Err(Error::usage("a stream of another context"));
+        }
+        Ok(Self {
+            stream,
+            module: self.module.clone(),
+            functions: self.functions.clone(),
+            rooms: HashMap::new(),
+            lasting: HashMap::new(),
+            multiprocessors: self.multiprocessors,
+            name: self.name.clone(),
+            timed: None,
+        })
+    }
+
+    /// A stream of the caller's.
+    ///
+    /// # Safety
+    /// It is one of this device's primary context, or null, and lives as long as what this gives.
+    pub(crate) unsafe fn borrow_stream(&self, stream: sys::CUstream) -> Arc<CudaStream> {
+        // SAFETY: passed on.
+        unsafe { self.stream.context().wrap_borrowed_stream(stream) }
+    }
+
+    /// Work from now on follows what was launched on `other` so far.
+    ///
+    /// # Errors
+    /// `Device` if the device fails.
+    pub fn follow(&self, other: &CudaStream) -> Result<()> {
+        self.stream.join(other).during("waiting for a stream")
+    }
+
+    /// Work launched on `other` from now on follows what this has launched so far.
+    ///
+    /// # Errors
+    /// `Device` if the device fails.
+    pub fn precede(&self, other: &CudaStream) -> Result<()> {
+        other.join(&self.stream).during("having a stream wait")
     }
 
     /// The device's name.
@@ -251,13 +350,37 @@ impl Gpu {
 
     /// Copies bytes from the device and waits for them: one synchronization.
     pub(super) fn copy_out(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        self.start_copy_out(from, uninit(bytes))?;
+        self.wait()
+    }
+
+    /// Copies bytes from the device: they are there after the next wait.
+    pub(crate) fn start_copy_out(&self, from: u64, bytes: &mut [MaybeUninit<u8>]) -> Result<()> {
         let what = "copying from the GPU";
-        self.stream.context().bind_to_thread().during(what)?;
-        if !bytes.is_empty() {
-            // SAFETY: `from` holds as many bytes, as its callers see to; they are not looked at before the wait.
-            unsafe { cudarc::driver::result::memcpy_dtoh_async(bytes, from, self.stream.cu_stream()) }.during(what)?;
+        if bytes.is_empty() {
+            return Ok(());
         }
-        self.stream.synchronize().during(what)
+        self.stream.context().bind_to_thread().during(what)?;
+        let (to, len) = (bytes.as_mut_ptr().cast(), bytes.len());
+        // SAFETY: `from` holds as many bytes, as its callers see to; they do not look at them before they have waited.
+        unsafe { sys::cuMemcpyDtoHAsync_v2(to, from, len, self.stream.cu_stream()) }.result().during(what)
+    }
+
+    /// Copies bytes of the device to another place there.
+    pub(super) fn copy_within(&self, to: u64, from: u64, len: u64) -> Result<()> {
+        let what = "copying on the GPU";
+        if len == 0 {
+            return Ok(());
+        }
+        self.stream.context().bind_to_thread().during(what)?;
+        // SAFETY: both places have as many bytes, as the callers see to.
+        unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, len as usize, self.stream.cu_stream()) }
+            .during(what)
+    }
+
+    /// Waits for all work launched.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.stream.synchronize().during("waiting for the GPU")
     }
 
     pub(crate) fn zero(&self, at: u64, bytes: usize) -> Result<()> {
@@ -275,6 +398,12 @@ fn load(context: &Arc<CudaContext>, program: &Program) -> Result<Arc<CudaModule>
         return Ok(module);
     }
     load(program.compile()?)
+}
+
+/// Bytes as a place to write to.
+pub(super) fn uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: the same layout; those who get it write only what a device copies, which are bytes.
+    unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
 }
 
 fn address(slice: &CudaSlice<u8>, stream: &CudaStream) -> u64 {

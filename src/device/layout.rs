@@ -17,6 +17,9 @@ pub const BOOK_WORDS: usize = 64;
 pub const SAMPLE_MAX: usize = 32768;
 /// Lattices of up to this many values are done by one block.
 pub const COARSE: usize = 8192;
+/// Bytes in a block of the checksum, and of its sums.
+pub const HASH_BLOCK: usize = 1024;
+pub const HASH_SUM_BYTES: usize = 64;
 /// Values in a block of the mean square error.
 pub const SQUARE_BLOCK: u32 = 1024;
 
@@ -100,16 +103,28 @@ pub struct State {
     pub thresholds: [u32; 2],
     pub n_chunks: u32,
     pub n_books: u32,
-    pub coded_bytes: u32,
+    pub huffman_bytes: u32,
     pub error: u32,
-    pub plan_bytes: u32,
-    pub spare: u32,
+    pub head_bytes: u32,
+    pub tile_bytes: u32,
+    pub as_it_is: u32,
+    pub padding: u32,
     pub runs_at: u64,
     pub signs_at: u64,
     pub outliers_at: u64,
-    pub coded_at: u64,
-    pub plan_at: u64,
+    pub huffman_at: u64,
     pub levels: [u8; 32],
+}
+
+/// What the host is told of a tile in the end.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Outcome {
+    pub at: u64,
+    pub checksum: u64,
+    pub bytes: u32,
+    pub left: u32,
+    pub field: Range,
 }
 
 /// Bands of rows with weights of their own; taps of a pass, rounded up.
@@ -157,6 +172,8 @@ pub struct Fit {
     pub thresholds: [u8; 32],
     pub n_thresholds: u32,
     pub plan_bytes: u32,
+    pub code_bytes: u32,
+    pub left: u32,
 }
 
 /// A stream of codes in contexts.
@@ -216,7 +233,7 @@ pub struct Args {
     pub values: u64,
     pub work: u64,
     pub state: u64,
-    pub states: u64,
+    pub outcome: u64,
     pub ranges: u64,
     pub cursor: u64,
     pub out: u64,
@@ -238,8 +255,10 @@ pub struct Args {
     pub books: u64,
     pub lists: u64,
     pub coded: u64,
+    pub hash_sums: u64,
     pub fill: u64,
     pub capacity: u64,
+    pub list_capacity: u64,
     pub bound: f64,
     pub relative: f64,
     pub tile_values: u64,
@@ -259,7 +278,7 @@ pub struct Args {
     pub level_or_pass: u32,
     pub count: u32,
     pub n_sets: u32,
-    pub padding: u32,
+    pub may_be_as_it_is: u32,
     pub fit: u64,
     pub fit_passes: u64,
     pub fit_weights: u64,
@@ -278,7 +297,6 @@ pub struct Args {
     pub plain: u64,
     pub plan: u64,
     pub row_ends: u64,
-    pub other: u64,
     pub site: Site,
     pub step: Step,
 }
@@ -287,8 +305,8 @@ pub struct Args {
 unsafe impl cudarc::driver::DeviceRepr for Args {}
 
 // The kernels have the same numbers.
-const _: () = assert!(size_of::<Args>() == 576 && size_of::<State>() == 440);
-const _: () = assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24);
-const _: () = assert!(
-    size_of::<FitPass>() == 1584 && size_of::<Fit>() == 284 && size_of::<Step>() == 56 && size_of::<FitStream>() == 160
-);
+const _: () = assert!(size_of::<FitPass>() == 1584 && size_of::<Fit>() == 292 && size_of::<FitStream>() == 160);
+const _: () = assert!(size_of::<Step>() == 56 && size_of::<Site>() == 40);
+const _: () = assert!(size_of::<Args>() == 584 && size_of::<State>() == 440);
+const _: () =
+    assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24 && size_of::<Outcome>() == 48);

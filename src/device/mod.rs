@@ -4,23 +4,36 @@
 //! [`Coder`] only. Fields that are in device memory already go through [`Gpu`] itself.
 //!
 //! Host code of the GPU is in the `cuda.rs` beside each `cpu.rs`, kernels are in `kernels/`, what they share is here: the device and its
-//! kernels ([`Gpu`]), the layout of what both sides know (`layout`), and the order of launches (`encode`, `decode`).
+//! kernels ([`Gpu`]), the layout of what both sides know (`layout`), the order of launches (`encode`, `decode`), fields in device memory
+//! to archives (`fields`), and tiles of the host (`host`).
 
+#[cfg(all(feature = "cuda", feature = "candle-cuda"))]
+mod candle;
 #[cfg(feature = "cuda")]
 mod decode;
 #[cfg(feature = "cuda")]
 mod encode;
 #[cfg(feature = "cuda")]
+mod fields;
+#[cfg(feature = "cuda")]
 mod gpu;
+#[cfg(feature = "cuda")]
+mod host;
 #[cfg(feature = "cuda")]
 pub(crate) mod layout;
 #[cfg(feature = "cuda")]
 mod program;
 
 #[cfg(feature = "cuda")]
+pub(crate) use decode::Stored;
+#[cfg(feature = "cuda")]
+pub use fields::DeviceField;
+#[cfg(feature = "cuda")]
+pub(crate) use fields::{At, Target};
+#[cfg(feature = "cuda")]
 pub use gpu::Gpu;
 #[cfg(feature = "cuda")]
-pub(crate) use gpu::{During, Run};
+pub(crate) use gpu::{Caller, During, Run, memory_device};
 #[cfg(feature = "cuda")]
 pub use program::source;
 
@@ -32,6 +45,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::field::{DType, Values};
 use crate::plan::Treatment;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Which device the user wants.
@@ -61,6 +75,37 @@ impl std::str::FromStr for Choice {
     }
 }
 
+/// A tile that is to be coded.
+#[derive(Clone, Debug)]
+pub struct Uncoded {
+    /// Values in C order.
+    pub values: Values,
+    /// The box of the variable that they fill.
+    pub region: Vec<Range<u64>>,
+    /// What the bound means for the variable.
+    pub treatment: Treatment,
+}
+
+impl Uncoded {
+    /// Bytes of values; text has none.
+    pub fn bytes(&self) -> u64 {
+        self.values.len() as u64 * self.values.dtype().size() as u64
+    }
+}
+
+/// A tile that is to be decoded.
+#[derive(Clone, Debug)]
+pub struct Undecoded {
+    /// What [`Coder::compress`] made.
+    pub coded: Vec<u8>,
+    /// Type of the values.
+    pub dtype: DType,
+    /// The box of the variable that they fill.
+    pub region: Vec<Range<u64>>,
+    /// What the bound means for the variable.
+    pub treatment: Treatment,
+}
+
 /// Codes tiles. Whatever the device, the bytes are the same.
 pub trait Coder: Send {
     /// A tile of floats to bytes, as [`crate::compress::compress_tile`].
@@ -74,6 +119,20 @@ pub trait Coder: Send {
         treatment: &Treatment,
         config: &Config,
     ) -> Result<Vec<u8>>;
+
+    /// Several tiles, with values of any type: those that are no floats are stored exactly. The results are in the order of the tiles.
+    fn compress_all(&mut self, tiles: &[Uncoded], config: &Config) -> Vec<Result<Vec<u8>>> {
+        let code = |tile: &Uncoded| match &tile.values {
+            values @ (Values::F32(_) | Values::F64(_)) => self.compress(values, &tile.region, &tile.treatment, config),
+            values => crate::compress::store_as_it_is(values),
+        };
+        tiles.iter().map(code).collect()
+    }
+
+    /// Bytes to several tiles, in their order.
+    fn decompress_all(&mut self, tiles: &[Undecoded]) -> Vec<Result<Values>> {
+        tiles.iter().map(|t| self.decompress(&t.coded, t.dtype, &t.treatment, &t.region)).collect()
+    }
 
     /// Bytes to a tile, as [`crate::decompress::decompress_tile`].
     ///
@@ -121,6 +180,18 @@ impl Coder for Cpu {
     ) -> Result<Values> {
         crate::decompress::decompress_tile(coded, dtype, treatment, region)
     }
+
+    fn compress_all(&mut self, tiles: &[Uncoded], config: &Config) -> Vec<Result<Vec<u8>>> {
+        let code = |tile: &Uncoded| match &tile.values {
+            values @ (Values::F32(_) | Values::F64(_)) => Self.compress(values, &tile.region, &tile.treatment, config),
+            values => crate::compress::store_as_it_is(values),
+        };
+        tiles.par_iter().with_max_len(1).map(code).collect()
+    }
+
+    fn decompress_all(&mut self, tiles: &[Undecoded]) -> Vec<Result<Values>> {
+        tiles.par_iter().with_max_len(1).map(|t| Self.decompress(&t.coded, t.dtype, &t.treatment, &t.region)).collect()
+    }
 }
 
 /// The coder for a choice. With [`Choice::Auto`] also why it is the CPU, where it is.
@@ -132,11 +203,11 @@ pub fn open(choice: Choice) -> Result<(Box<dyn Coder>, Option<String>)> {
         Choice::Cpu => Ok((Box::new(Cpu), None)),
         #[cfg(feature = "cuda")]
         Choice::Auto => Ok(match Gpu::open(0) {
-            Ok(gpu) => (Box::new(encode::HostTiles::new(gpu, false)), None),
+            Ok(gpu) => (Box::new(host::HostTiles::new(gpu, false)), None),
             Err(e) => (Box::new(Cpu), Some(format!("no GPU is used: {e}"))),
         }),
         #[cfg(feature = "cuda")]
-        Choice::Cuda(n) => Ok((Box::new(encode::HostTiles::new(Gpu::open(n)?, true)), None)),
+        Choice::Cuda(n) => Ok((Box::new(host::HostTiles::new(Gpu::open(n)?, true)), None)),
         #[cfg(not(feature = "cuda"))]
         Choice::Auto => {
             Ok((Box::new(Cpu), Some("no GPU is used: this residuum was built without the feature cuda".into())))

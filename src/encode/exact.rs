@@ -56,6 +56,11 @@ pub fn encode(values: &Values) -> Vec<u8> {
     with_method(packed, le, pco(values))
 }
 
+/// Values to bytes, as they are.
+pub fn as_they_are(values: &Values) -> Vec<u8> {
+    [&[STORED][..], &little_endian(values)].concat()
+}
+
 fn with_method(zstd: Vec<u8>, plain: Vec<u8>, pco: Option<Vec<u8>>) -> Vec<u8> {
     let mut best = (STORED, plain);
     if !zstd.is_empty() && zstd.len() < best.1.len() {

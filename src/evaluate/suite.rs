@@ -1,7 +1,6 @@
 //! A suite: which data, which bounds, which methods, how often. Read from TOML; what is not understood is refused.
 
 use crate::bound::Bound;
-use crate::config::{Config, Effort, PredictorChoice};
 use crate::error::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -56,24 +55,13 @@ pub struct Dataset {
 pub struct Method {
     /// Name in tables.
     pub name: String,
-    /// Residuum, with these options.
-    pub residuum: Option<Options>,
-    /// A compressor that is built in: `sz3`, with feature `peers`.
+    /// Residuum: options of `residuum compress`, which runs in the suite's folder. With `--forecast` all variables of a file are compressed
+    /// together, as their model needs them.
+    pub residuum: Option<Vec<String>>,
+    /// A compressor that is built in: `sz3` or `zfp`, with feature `peers`.
     pub peer: Option<String>,
     /// Any other, as commands.
     pub command: Option<CommandTemplate>,
-}
-
-/// Options of residuum, as on its command line.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    /// `fast`, `balanced` or `best`.
-    pub effort: Option<String>,
-    /// `auto`, `none`, `lorenzo`, `interp` or `fitted`.
-    pub predictor: Option<String>,
-    /// Size of tiles, 1 to 64.
-    pub tile_mib: Option<u64>,
 }
 
 /// Commands, each a program and its arguments; there is no shell. In them stand for what they say: `{input}` (raw values, little-endian,
@@ -97,8 +85,8 @@ fn hour() -> u64 {
 
 /// What a method is.
 pub enum Kind<'a> {
-    /// This library.
-    Residuum(&'a Options),
+    /// This program, with these options.
+    Residuum(&'a [String]),
     /// Built in.
     Peer(&'a str),
     /// Commands.
@@ -124,10 +112,7 @@ impl Suite {
         let suite: Self = toml::from_str(text).map_err(|e| Error::usage(e.to_string()))?;
         suite.bounds()?;
         for m in &suite.method {
-            let kind = m.kind().context(|| format!("method {:?}", m.name))?;
-            if let Kind::Residuum(options) = kind {
-                options.config(Bound::LOSSLESS).context(|| format!("method {:?}", m.name))?;
-            }
+            m.kind().context(|| format!("method {:?}", m.name))?;
         }
         for d in &suite.dataset {
             for (name, range) in &d.ranges {
@@ -144,6 +129,11 @@ impl Suite {
             return Err(Error::usage("a suite needs datasets, bounds, methods and at least one repetition"));
         }
         Ok(suite)
+    }
+
+    /// The bound of which maps are drawn: the middle one.
+    pub fn mapped_bound(&self) -> &str {
+        &self.bounds[(self.bounds.len() - 1) / 2]
     }
 
     /// The bounds.
@@ -171,60 +161,53 @@ impl Method {
     pub fn kind(&self) -> Result<Kind<'_>> {
         match (&self.residuum, self.peer.as_deref(), &self.command) {
             (Some(options), None, None) => Ok(Kind::Residuum(options)),
-            (None, Some("sz3"), None) => Ok(Kind::Peer("sz3")),
-            (None, Some(other), None) => Err(Error::usage(format!("no peer is called {other:?}; there is sz3"))),
+            (None, Some(peer), None) if PEERS.contains(&peer) => Ok(Kind::Peer(peer)),
+            (None, Some(other), None) => {
+                Err(Error::usage(format!("no peer is called {other:?}; there are {}", PEERS.join(", "))))
+            }
             (None, None, Some(command)) if !command.compress.is_empty() && !command.decompress.is_empty() => {
                 Ok(Kind::Command(command))
             }
             (None, None, Some(_)) => Err(Error::usage("a command needs a program")),
-            _ => Err(Error::usage("a method has one of: residuum = {}, peer = \"sz3\", [method.command]")),
+            _ => Err(Error::usage("a method has one of: residuum = [], peer = \"sz3\", [method.command]")),
         }
+    }
+
+    /// Weights of the model whose forecasts it uses, as its options name them.
+    pub fn forecast(&self) -> Option<&str> {
+        let options = self.residuum.as_deref().unwrap_or_default();
+        let after = options.iter().position(|o| o == "--forecast").and_then(|i| options.get(i + 1));
+        after.map(String::as_str).or_else(|| options.iter().find_map(|o| o.strip_prefix("--forecast=")))
     }
 }
 
-impl Options {
-    /// What they mean.
-    ///
-    /// # Errors
-    /// `Usage` for names that there are not.
-    pub fn config(&self, bound: Bound) -> Result<Config> {
-        let mut config = Config::new(bound);
-        if let Some(effort) = &self.effort {
-            config = config.with_effort(effort.parse::<Effort>()?);
-        }
-        if let Some(predictor) = &self.predictor {
-            config = config.with_predictor(predictor.parse::<PredictorChoice>()?);
-        }
-        if let Some(mib) = self.tile_mib {
-            if !(1..=64).contains(&mib) {
-                return Err(Error::usage("tile_mib is a number from 1 to 64"));
-            }
-            config = config.with_tile_bytes(mib << 20);
-        }
-        Ok(config)
-    }
-}
+/// Compressors that are built in.
+const PEERS: [&str; 2] = ["sz3", "zfp"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOOD: &str = "name = \"a\"\nbounds = [\"rel:1e-3\"]\n[[dataset]]\nname = \"d\"\npaths = [\"x.nc\"]\n[[method]]\nname = \"m\"\nresiduum = { effort = \"fast\" }\n";
+    const GOOD: &str = "name = \"a\"\nbounds = [\"rel:1e-3\"]\n[[dataset]]\nname = \"d\"\npaths = [\"x.nc\"]\n[[method]]\nname = \"m\"\nresiduum = [\"--effort\", \"fast\"]\n";
 
     #[test]
     fn suites_are_read_and_misspelt_ones_refused() {
         let suite = Suite::parse(GOOD).unwrap();
         assert_eq!((suite.repetitions, suite.bounds().unwrap()[0]), (1, Bound::rel(1e-3)));
         for (from, to) in [
-            ("effort", "efort"),
-            ("\"fast\"", "\"quick\""),
+            ("[\"--effort\", \"fast\"]", "{ effort = \"fast\" }"),
             ("rel:1e-3", "rel:2"),
             ("bounds", "bound"),
-            ("residuum = { effort = \"fast\" }", "peer = \"zip\""),
-            ("residuum = { effort = \"fast\" }", ""),
+            ("residuum = [\"--effort\", \"fast\"]", "peer = \"zip\""),
+            ("residuum = [\"--effort\", \"fast\"]", ""),
             ("paths =", "ranges = { time = \"3:3\" }\npaths ="),
         ] {
+            assert_ne!(GOOD, GOOD.replace(from, to), "{from}");
             assert!(Suite::parse(&GOOD.replace(from, to)).is_err(), "{to}");
         }
+        let with = |options: &str| Suite::parse(&GOOD.replace("[\"--effort\", \"fast\"]", options)).unwrap();
+        assert_eq!(with("[\"--forecast\", \"w.safetensors\"]").method[0].forecast(), Some("w.safetensors"));
+        assert_eq!(with("[\"--forecast=w\"]").method[0].forecast(), Some("w"));
+        assert_eq!(with("[]").method[0].forecast(), None);
     }
 }

@@ -137,6 +137,10 @@ impl Group {
         let grid =
             Grid::new(floats(schema, coordinate(schema, lat), read)?, floats(schema, coordinate(schema, lon), read)?)?;
         let (times, has_dates) = times(schema, time, read)?;
+        let (rows, columns) = grid.shape();
+        if roles.iter().any(|(i, _)| !schema.variables[*i].shape.ends_with(&[rows as u64, columns as u64])) {
+            return Err(Error::input("coordinates do not match the variables"));
+        }
         let variables = members.iter().map(|m| &schema.variables[m.variable]);
         if variables.into_iter().any(|v| v.shape.first() != Some(&(times.len() as u64))) {
             return Err(Error::input("times do not match the variables"));

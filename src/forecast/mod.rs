@@ -20,6 +20,7 @@ mod needs;
 mod ops;
 mod rollout;
 pub mod series;
+pub mod unet;
 pub mod vaeformer;
 pub mod weights;
 
@@ -148,7 +149,7 @@ pub struct Entry {
 }
 
 /// All models.
-pub const MODELS: &[Entry] = &[aurora::ENTRY, graphcast::ENTRY, vaeformer::ENTRY];
+pub const MODELS: &[Entry] = &[aurora::ENTRY, graphcast::ENTRY, unet::ENTRY, vaeformer::ENTRY];
 
 /// Opens the model that a safetensors file holds.
 ///

@@ -8,6 +8,7 @@ pub mod netcdf;
 pub mod npy;
 pub(crate) mod part;
 pub mod raw;
+pub(crate) mod select;
 pub mod unpack;
 pub mod zarr;
 

@@ -4,13 +4,13 @@ use super::Predictor;
 use super::interp::{self, Interp};
 use super::lorenzo::{self, Lorenzo};
 use super::none::None;
+use crate::awake;
 use crate::config::PredictorChoice;
 use crate::encode::huffman::cpu::entropy;
 use crate::encode::huffman::token::{self, Meaning};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
 use multiversion::multiversion;
-use rayon::prelude::*;
 
 /// Samples are this part of a tile, within [`SAMPLE_MIN`] and [`SAMPLE_MAX`] values each.
 const SAMPLE_SHARE: usize = 32;
@@ -109,7 +109,7 @@ pub fn choose<T: Kernels>(
             (plan, cost)
         })
     };
-    let (interp, lorenzo) = rayon::join(interp, lorenzo);
+    let (interp, lorenzo) = awake::join(interp, lorenzo);
     match (lorenzo, interp) {
         (Some((lorenzo, a)), Some((_, b))) if a < b => Box::new(lorenzo),
         (_, Some((interp, _))) => boxed(interp),
@@ -123,7 +123,7 @@ fn boxed<T: Kernels>(plan: Interp) -> Box<dyn Predictor<T>> {
 }
 
 fn choose_lorenzo<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q: &Quantizer<T>) -> (Lorenzo, u64) {
-    let costs = (1..=shape.len().min(lorenzo::MAX_AXES)).into_par_iter().map(|axes| {
+    let costs = awake::map((1..=shape.len().min(lorenzo::MAX_AXES)).collect(), usize::MAX, |axes| {
         let mut cost = CodeCost::default();
         for s in samples {
             let coded = lorenzo::cpu::encode(axes, &s.values, &s.shape, base, q);
@@ -132,7 +132,6 @@ fn choose_lorenzo<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q
         (Lorenzo { axes: axes as u8 }, cost.total())
     });
     // Of equal ones the first.
-    let costs: Vec<_> = costs.collect();
     costs.into_iter().min_by_key(|c| c.1).unwrap_or((Lorenzo { axes: 1 }, u64::MAX))
 }
 

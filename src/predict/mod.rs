@@ -52,8 +52,17 @@ pub trait Predictor<T: Kernels>: Send + Sync {
     /// Codes (as many as values) to values.
     fn decode(&self, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T>;
 
+    /// Calls `f(raster start, raster stride, length)` for runs of values in coding order; where that is raster order, for one.
+    fn for_each_run(&self, shape: &[usize], f: &mut dyn FnMut(usize, usize, usize)) {
+        f(0, 1, shape.iter().product());
+    }
+
     /// Marks of values, in raster order, brought into coding order.
-    fn in_coding_order(&self, marks: &[bool], shape: &[usize]) -> Vec<bool>;
+    fn in_coding_order(&self, marks: &[bool], shape: &[usize]) -> Vec<bool> {
+        let mut out = Vec::with_capacity(marks.len());
+        self.for_each_run(shape, &mut |start, stride, len| out.extend((0..len).map(|i| marks[start + i * stride])));
+        out
+    }
 
     /// One line for `inspect`.
     fn describe(&self) -> String;

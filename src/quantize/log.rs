@@ -3,7 +3,7 @@
 //! The encoder may take any logarithm, since it checks what the decoder makes of it. The decoder raises 2 to a power with a
 //! polynomial: f64 additions and multiplications in a fixed order, the same bits everywhere. Signs are stored as runs.
 
-use crate::encode::bytes::{self, Reader};
+use crate::encode::bytes::{self, Packing, Reader};
 use crate::error::{Error, Result};
 use crate::field::Float;
 
@@ -101,7 +101,7 @@ fn power_of_two(k: i64) -> f64 {
 }
 
 /// Lengths of alternating runs of positive and negative values, the first positive (may be 0); empty if all are positive.
-pub fn signs_to_bytes<T: Float>(values: &[T]) -> Vec<u8> {
+pub fn signs_to_bytes<T: Float>(values: &[T], packing: Packing) -> Vec<u8> {
     let sign_bit = 1u64 << (8 * T::BYTES - 1);
     let mut runs = Vec::new();
     let (mut negative, mut len) = (false, 0u64);
@@ -116,23 +116,7 @@ pub fn signs_to_bytes<T: Float>(values: &[T]) -> Vec<u8> {
     let mut out = Vec::new();
     if !runs.is_empty() {
         bytes::put_varint(&mut runs, len);
-        bytes::put_packed(&mut out, &runs);
-    }
-    out
-}
-
-/// The same from the places where the sign changes, ascending; before the first of `n` values it is positive.
-pub fn signs_from_changes(changes: &[u32], n: usize) -> Vec<u8> {
-    let mut runs = Vec::new();
-    let mut start = 0;
-    for &at in changes {
-        bytes::put_varint(&mut runs, u64::from(at) - start);
-        start = u64::from(at);
-    }
-    let mut out = Vec::new();
-    if !runs.is_empty() {
-        bytes::put_varint(&mut runs, n as u64 - start);
-        bytes::put_packed(&mut out, &runs);
+        bytes::put_list(&mut out, &runs, packing);
     }
     out
 }
@@ -189,19 +173,6 @@ mod tests {
             x *= 1.7;
         }
         assert_eq!(log2(1.0).to_bits(), 0);
-    }
-
-    #[test]
-    fn signs_from_changes_are_signs() {
-        for values in [vec![1.0, 2.0], vec![-1.0, -1.0, 3.0, -0.0], vec![1.0, -1.0], vec![-2.0f32; 5]] {
-            let mut negative = false;
-            let changes = (0..values.len() as u32).filter(|&i| {
-                let changed = values[i as usize].is_sign_negative() != negative;
-                negative ^= changed;
-                changed
-            });
-            assert_eq!(signs_from_changes(&changes.collect::<Vec<_>>(), values.len()), signs_to_bytes(&values));
-        }
     }
 
     #[test]

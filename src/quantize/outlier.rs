@@ -1,9 +1,9 @@
 //! Values that no code can bring back within the bound: stored bit for bit, with their positions.
 //!
 //! Positions are raster indices within the tile, ascending. The decoder puts the values in place last, so that no
-//! prediction depends on them. Serialized as varint gaps, then the values (little-endian, byte planes), both behind zstd.
+//! prediction depends on them. Serialized as varint gaps, then the values (little-endian, byte planes), both behind zstd where that is wanted.
 
-use crate::encode::bytes::{self, Reader};
+use crate::encode::bytes::{self, Packing, Reader};
 use crate::error::{Error, Result};
 use crate::field::Float;
 
@@ -43,6 +43,11 @@ impl Outliers {
 
     /// Serialized form; empty if there are none.
     pub fn to_bytes<T: Float>(&self) -> Vec<u8> {
+        self.to_bytes_in::<T>(Packing::Zstd)
+    }
+
+    /// The same, packed or not.
+    pub fn to_bytes_in<T: Float>(&self, packing: Packing) -> Vec<u8> {
         if self.is_empty() {
             return Vec::new();
         }
@@ -58,8 +63,8 @@ impl Outliers {
         }
         let mut out = Vec::new();
         bytes::put_varint(&mut out, self.positions.len() as u64);
-        bytes::put_packed(&mut out, &gaps);
-        bytes::put_packed(&mut out, &planes);
+        bytes::put_list(&mut out, &gaps, packing);
+        bytes::put_list(&mut out, &planes, packing);
         out
     }
 

@@ -6,7 +6,7 @@
 
 use super::outlier::Outliers;
 use crate::bound;
-use crate::encode::bytes::{self, Reader};
+use crate::encode::bytes::{self, Packing, Reader};
 use crate::error::{Error, Result};
 use crate::field::Float;
 
@@ -72,18 +72,6 @@ impl Specials {
         Some(found)
     }
 
-    /// From patterns and runs of raster positions with their pattern's index, ascending.
-    pub fn from_runs(patterns: Vec<u64>, ranges: impl Iterator<Item = (std::ops::Range<u32>, u8)>) -> Self {
-        let mut end = 0;
-        let runs = ranges.map(|(range, pattern)| {
-            let run = (range.start - end, range.end - range.start, pattern);
-            end = range.end;
-            run
-        });
-        let runs: Vec<_> = runs.collect();
-        Self { patterns, runs }
-    }
-
     /// The bit patterns.
     pub fn patterns(&self) -> &[u64] {
         &self.patterns
@@ -133,6 +121,11 @@ impl Specials {
 
     /// Serialized form; empty if there are none.
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.to_bytes_in(Packing::Zstd)
+    }
+
+    /// The same, packed or not.
+    pub fn to_bytes_in(&self, packing: Packing) -> Vec<u8> {
         let mut out = Vec::new();
         if self.is_empty() {
             return out;
@@ -148,7 +141,7 @@ impl Specials {
                 runs.push(pattern);
             }
         }
-        bytes::put_packed(&mut out, &runs);
+        bytes::put_list(&mut out, &runs, packing);
         out
     }
 

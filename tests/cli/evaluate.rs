@@ -1,4 +1,4 @@
-//! `residuum evaluate`: every cell once, failures recorded, a report without anything from elsewhere.
+//! `residuum evaluate`: every cell once, failures recorded, runs that are cut off resumed, a report without anything from elsewhere.
 
 use crate::support::*;
 use serde_json::Value;
@@ -13,7 +13,7 @@ ranges = { time = "1:5" }
 variables = ["t"]
 [[method]]
 name = "fast"
-residuum = { effort = "fast" }
+residuum = ["--effort", "fast"]
 [[method]]
 name = "copy"
 command.compress = ["cp", "{input}", "{archive}"]
@@ -24,9 +24,20 @@ command.compress = ["false"]
 command.decompress = ["false"]
 "#;
 
-fn lines(folder: &Folder) -> Vec<Value> {
-    let text = String::from_utf8(folder.bytes("out/results.jsonl")).unwrap();
+fn lines(folder: &Folder, out: &str) -> Vec<Value> {
+    let text = String::from_utf8(folder.bytes(&format!("{out}/results.jsonl"))).unwrap();
     text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+/// All that must not differ between two runs.
+fn without_timings(mut lines: Vec<Value>) -> Vec<Value> {
+    for l in &mut lines {
+        if let Some(result) = l.get_mut("result") {
+            assert!(result["timings"]["compress"]["seconds"].as_f64().unwrap() > 0.0);
+            result["timings"] = Value::Null;
+        }
+    }
+    lines
 }
 
 #[cfg(unix)]
@@ -37,7 +48,7 @@ fn a_suite_is_run_recorded_and_resumed() {
     folder.put("suite.toml", SUITE);
     let said = folder.works("evaluate suite.toml -o out");
     assert!(said.contains("4 cells done, 2 failed, 0 known"), "{said}");
-    let first = lines(&folder);
+    let first = lines(&folder, "out");
     assert_eq!(first.len(), 6);
     let of = |method: &str| first.iter().find(|l| l["method"] == method && l["bound"] == "abs:0.1").unwrap();
     let fast = &of("fast")["result"];
@@ -46,16 +57,23 @@ fn a_suite_is_run_recorded_and_resumed() {
     // Images of 10 rows have no room for a window of 11.
     assert!(fast["ssim"].is_null());
     assert!(fast["max_error_over_bound"].as_f64().unwrap() <= 1.0 && fast["ratio"].as_f64().unwrap() > 1.0);
+    // Codes of our own archives, their bits, and what the process took.
+    assert_eq!((&fast["structure"]["of"], &fast["structure"]["n"]), (&"codes".into(), &(4 * 200).into()));
+    assert_eq!(fast["bits"]["by_band"].as_array().unwrap().len(), 10);
+    let timing = &fast["timings"]["compress"];
+    assert!(timing["peak_bytes"].as_u64().unwrap() > 1 << 20 && timing["stages"]["predict"].as_f64().unwrap() > 0.0);
     let copy = &of("copy")["result"];
     assert_eq!((copy["ratio"].as_f64(), copy["max_error"].as_f64()), (Some(1.0), Some(0.0)));
-    assert!(of("broken")["error"].as_str().unwrap().contains("false"));
+    assert!(copy["structure"].is_null() && copy["error_structure"]["entropy"] == 0.0);
+    assert!(of("broken")["error"].as_str().unwrap().contains("exit status: 1"));
     assert!(t[200..1000].iter().any(|v| v.is_nan()), "a special value is among those measured");
 
-    // The same archive as the command line makes of the same values has the same size.
     let html = String::from_utf8(folder.bytes("out/report.html")).unwrap();
     assert!(html.contains("<svg") && html.contains("failed"));
+    let inside = html.replace("<img src=\"data:image/png;base64,", "");
+    assert_ne!(html, inside, "maps are in the page");
     for outside in ["http-equiv", "<script", "<link", "<img", "src=", "@import", "url("] {
-        assert!(!html.contains(outside), "{outside}");
+        assert!(!inside.contains(outside), "{outside}");
     }
     let addresses = html.matches("http://").count() + html.matches("https://").count();
     assert_eq!(addresses, html.matches("http://www.w3.org/2000/svg").count(), "only the name of SVG");
@@ -66,22 +84,57 @@ fn a_suite_is_run_recorded_and_resumed() {
     folder.put("out/results.jsonl", &text[..cut]);
     let said = folder.works("evaluate suite.toml -o out");
     assert!(said.contains("3 known before"), "{said}");
-    let without_times = |mut lines: Vec<Value>| {
-        for l in &mut lines {
-            if let Some(result) = l.get_mut("result") {
-                result["compress_mb_per_s"] = Value::Null;
-                result["decompress_mb_per_s"] = Value::Null;
-            }
-        }
-        lines
+    assert_eq!(without_timings(lines(&folder, "out")), without_timings(first));
+}
+
+/// Killed again and again, as soon as there is another line: in the end all is as if nothing had happened.
+#[cfg(unix)]
+#[test]
+fn a_killed_run_goes_on_where_it_was() {
+    let folder = Folder::new();
+    netcdf(&folder.path("a.nc"));
+    folder.put(
+        "suite.toml",
+        SUITE.replace("abs:0.1", "abs:0.1\", \"abs:0.5").replace("fast\"]", "fast\", \"--threads\", \"1\"]"),
+    );
+    folder.works("evaluate suite.toml -o whole");
+    let n_lines = |folder: &Folder| match std::fs::read_to_string(folder.path("cut/results.jsonl")) {
+        Ok(text) => text.matches('\n').count(),
+        Err(_) => 0,
     };
-    assert_eq!(without_times(lines(&folder)), without_times(first));
+    let mut n_kills = 0;
+    for wanted in [1, 4, 6] {
+        let mut command = folder.residuum();
+        command.args(["evaluate", "suite.toml", "-o", "cut"]).stdout(std::process::Stdio::null());
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        while n_lines(&folder) < wanted && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        n_kills += usize::from(!child.wait().unwrap().success());
+    }
+    assert!(n_kills > 0 && n_lines(&folder) < 9, "{n_kills} kills, {} lines", n_lines(&folder));
+    let said = folder.works("evaluate suite.toml -o cut");
+    assert!(!said.contains(" 0 known"), "{said}");
+    assert_eq!(without_timings(lines(&folder, "cut")), without_timings(lines(&folder, "whole")));
+    // Maps of the mapped bound, the same ones.
+    let maps = |out: &str| {
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path(format!("{out}/maps"))).unwrap().map(|e| e.unwrap()).collect();
+        names.sort_by_key(|e| e.file_name());
+        names.iter().map(|e| (e.file_name(), std::fs::read(e.path()).unwrap())).collect::<Vec<_>>()
+    };
+    assert!(!maps("whole").is_empty() && maps("whole") == maps("cut"));
 }
 
 #[test]
 fn suites_that_are_not_understood_are_refused() {
     let folder = Folder::new();
-    folder.put("a.toml", SUITE.replace("effort", "efort"));
+    folder.put("a.toml", SUITE.replace("--effort", "--efort"));
+    folder.fails("evaluate a.toml -o out", 2, "--efort");
+    folder.put("a.toml", SUITE.replace("\"--effort\"", "\"other.nc\", \"--effort\""));
+    folder.fails("evaluate a.toml -o out", 2, "options only");
+    folder.put("a.toml", SUITE.replace("residuum = ", "residium = "));
     folder.fails("evaluate a.toml -o out", 2, "unknown field");
     folder.fails("evaluate b.toml -o out", 6, "b.toml");
     // Data that are not there fail cell by cell.

@@ -183,6 +183,7 @@ static inline double __dsqrt_rn(double a) { return __builtin_sqrt(a); }
 static inline float __double2float_rn(double a) { return (float)a; }
 static inline unsigned long long __double_as_longlong(double d) { unsigned long long u; memcpy(&u, &d, 8); return u; }
 static inline double __longlong_as_double(long long u) { double d; memcpy(&d, &u, 8); return d; }
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned long long)((unsigned __int128)a * b >> 64); }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned long long)a * b >> 32); }
 static inline int __float2int_rn(float f) { if (f != f) return 0; float r = __builtin_rintf(f); return r >= 2147483648.f ? 2147483647 : r < -2147483648.f ? (int)0x80000000 : (int)r; }  // cvt.rni.s32.f32 saturates
 static inline int __float2int_rz(float f) { if (f != f) return 0; return f >= 2147483648.f ? 2147483647 : f < -2147483648.f ? (int)0x80000000 : (int)f; }

@@ -465,6 +465,12 @@ API cuMemFree_v2(Ptr p) { return mem_free(p); }
 API cuMemFreeAsync(Ptr p, void*) { return mem_free(p); }
 API cuMemHostAlloc(void** p, size_t n, unsigned) { *p = malloc(n ? n : 1); return *p ? OK : OOM; }
 API cuMemFreeHost(void* p) { free(p); return OK; }
+// Of attributes of addresses those that say which memory it is: 2 the kind (2: of the device), 9 the number of the device.
+API cuPointerGetAttribute(void* out, int attribute, Ptr p) {
+  std::lock_guard<std::mutex> l(g_mu); auto it = g_mem.upper_bound(p); if (it == g_mem.begin()) return INVALID_VALUE; --it;
+  if (p >= it->first + it->second) return INVALID_VALUE;
+  if (attribute == 2) *(unsigned*)out = 2; else if (attribute == 9) *(int*)out = 0; else return NOT_SUPPORTED;
+  return OK; }
 API cuMemGetInfo_v2(size_t* f, size_t* t) { *t = TOTAL; *f = TOTAL - g_used; return OK; }
 static R htod(Ptr d, const void* s, size_t n) { FAULT("copy", copies, LAUNCH_FAILED); counters().htod += n; if (!in_range(d, n)) return INVALID_VALUE; memcpy((void*)d, s, n); return OK; }
 static R dtoh(void* d, Ptr s, size_t n) { FAULT("copy", copies, LAUNCH_FAILED); counters().dtoh += n; if (!in_range(s, n)) return INVALID_VALUE; memcpy(d, (void*)s, n); return OK; }

@@ -4,4 +4,5 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cuda=${CUDA_FOLDER:-$here/../../target/cuda-13.0}
 bash "$here/get-cuda.sh" 13.0 "$cuda"
+cc -std=c99 -Wall -Wextra -Werror -fsyntax-only -I"$here/../../include" -I"$cuda/include" "$here/../../examples/c/simulation_on_gpu.c"
 python3 "$here/toolkit.py" "$cuda" "$@"

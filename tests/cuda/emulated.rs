@@ -1,5 +1,8 @@
 //! What runs on the software driver, each in a process of its own that `main.rs` starts.
 
+#[path = "emulated_c.rs"]
+mod c;
+
 use crate::registry::{BOUNDS, CONTENTS, ENTRIES, FILL, Random, SHAPES, content};
 use residuum::device::Gpu;
 use residuum::device::cudarc::driver::safe::{profiler_start, profiler_stop};
@@ -20,23 +23,36 @@ fn same<T: TestFloat>(gpu: &mut Gpu, values: &[f64], shape: &[usize], fill: Opti
     let expected = compress(&field, config).unwrap();
     let what = format!("{what} {shape:?} {}", T::DTYPE);
 
-    let stream = gpu.stream().clone();
-    let (restored, got) = gpu.decompress::<T>(&expected).unwrap_or_else(|e| panic!("{what}: {e}"));
-    assert_eq!(got, shape);
-    let mut restored = stream.clone_dtoh(&restored).unwrap();
-    // No memory of no bytes can be had.
-    restored.truncate(values.len());
-    let (wanted, _) = decompress::<T>(&expected).unwrap();
-    let differs = restored.iter().zip(&wanted).position(|(a, b)| a.to_bits() != b.to_bits());
-    assert!(differs.is_none() && restored.len() == wanted.len(), "{what}: value {differs:?} differs");
-    let padded = [&values[..], &[T::default()]].concat();
-    let on_device = stream.clone_htod(&padded).unwrap();
-    let archive = gpu.compress(&on_device.slice(..values.len()), shape, fill, config);
-    let archive = archive.unwrap_or_else(|e| panic!("{what}: {e}"));
+    let (archive, restored) = through(gpu, &values, shape, fill, config, &expected, &what);
     if archive != expected {
         let at = archive.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(archive.len().min(expected.len()));
         panic!("{what}: archive of {} bytes instead of {}, different from byte {at} on", archive.len(), expected.len());
     }
+    let (wanted, _) = decompress::<T>(&expected).unwrap();
+    let differs = restored.iter().zip(&wanted).position(|(a, b)| a.to_bits() != b.to_bits());
+    assert!(differs.is_none() && restored.len() == wanted.len(), "{what}: value {differs:?} differs");
+}
+
+fn through<T: TestFloat>(
+    gpu: &mut Gpu,
+    values: &[T],
+    shape: &[usize],
+    fill: Option<T>,
+    config: &Config,
+    archive: &[u8],
+    what: &str,
+) -> (Vec<u8>, Vec<T>) {
+    let stream = gpu.stream().clone();
+    // One more, as no memory of no bytes can be had.
+    let padded = [values, &[T::default()]].concat();
+    let on_device = stream.clone_htod(&padded).unwrap();
+    let compressed = gpu.compress(&on_device.slice(..values.len()), shape, fill, config);
+    let compressed = compressed.unwrap_or_else(|e| panic!("{what}: {e}"));
+    let (restored, got) = gpu.decompress::<T>(archive).unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert_eq!(got, shape);
+    let mut restored = stream.clone_dtoh(&restored).unwrap();
+    restored.truncate(values.len());
+    (compressed, restored)
 }
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -69,9 +85,10 @@ fn parity() {
                     let shape = SHAPES[(case as usize * 7 + b + 3 * k + slice as usize) % SHAPES.len()];
                     let values = content(kind, shape, &mut random);
                     let fill = kind.contains("fill").then_some(FILL);
+                    // Other efforts pack on the host; without a predictor of their own they try the fitted one too.
                     let effort = if case % 3 == 0 { Effort::Fast } else { Effort::Balanced };
                     let config = Config::new(*bound).with_predictor(predictor).with_effort(effort);
-                    let what = format!("{name} {kind} {bound_name}");
+                    let what = format!("{name} {kind} {bound_name} {effort:?}");
                     if turn == 0 {
                         same::<f32>(&mut gpu, &values, shape, fill, &config, &what);
                     } else {
@@ -113,7 +130,8 @@ fn larger_fields() {
             });
             let bounds = [Bound::rel(1e-3), Bound::abs(0.5), Bound::pw_rel(1e-2), Bound::psnr(60.0), Bound::rel(1e-5)];
             let (_, predictor) = entries().nth((i + k) % entries().count()).unwrap();
-            let config = Config::new(bounds[(i + 2 * k) % 5]).with_predictor(predictor);
+            let effort = if k % 2 == 0 { Effort::Balanced } else { Effort::Fast };
+            let config = Config::new(bounds[(i + 2 * k) % 5]).with_predictor(predictor).with_effort(effort);
             let config = if k == 2 { config.with_tile_bytes(1 << 16) } else { config };
             let fill = (kind == "fill").then_some(FILL);
             let what = format!("{predictor:?} {kind} {}", config.bound);
@@ -164,40 +182,78 @@ fn counters() -> std::collections::BTreeMap<String, u64> {
     line.split(' ').filter_map(|w| w.split_once('=')).map(|(k, v)| (k.to_string(), v.parse().unwrap())).collect()
 }
 
+/// Counters of what `work` did.
+fn counted<R>(work: impl FnOnce() -> R) -> (R, std::collections::BTreeMap<String, u64>) {
+    profiler_start().unwrap();
+    let result = work();
+    (result, counters())
+}
+
+/// Launches of a tile at most, and with a mean square error.
+const LAUNCHES: [u64; 2] = [64, 204];
+/// The same with the fitted predictor, where a tile has up to nine images.
+const LAUNCHES_OF_FITS: [u64; 2] = [1000, 6000];
+
 #[test]
 #[ignore = "needs the software driver: main.rs runs it"]
 fn residency() {
     let _ = std::fs::remove_file(std::env::var("CUEMU_REPORT").unwrap());
     let mut gpu = Gpu::open(0).unwrap();
+    let stream = gpu.stream().clone();
     let mut random = Random(8);
     let shape = [24, 90, 121];
-    let values: Vec<f32> = content("smooth", &shape, &mut random).iter().map(|&v| v as f32).collect();
-    let on_device = gpu.stream().clone_htod(&values).unwrap();
-    for bound in [Bound::rel(1e-3), Bound::abs(0.01), Bound::psnr(60.0), Bound::pw_rel(1e-3)] {
-        for (name, predictor) in entries() {
-            // Three tiles. (Tiles of this size come back both ways where the fitted predictor is tried beside others.)
-            let config =
-                Config::new(bound).with_predictor(predictor).with_effort(Effort::Fast).with_tile_bytes(400 << 10);
-            let launches = if predictor == PredictorChoice::Fitted { 1000 } else { 60 };
-            for round in 0..2 {
-                profiler_start().unwrap();
-                let archive = gpu.compress(&on_device, &shape, None, &config).unwrap();
-                let c = counters();
-                let what = format!("{name} {bound}: {c:?}, archive of {} bytes", archive.len());
-                println!("{what}");
-                assert_eq!(c["htod"], 0, "{what}");
-                // zstd packs chunks and lists on the host, after they were copied: some archives shrink by that.
-                let before_zstd = archive.len() as u64 * 4 / 3;
-                assert!(c["dtoh"] <= before_zstd + 4096, "{what}");
-                assert!(c["syncs"] <= 2, "{what}");
-                let attempts = if bound.mode == residuum::bound::Mode::Psnr { 6 } else { 1 };
-                assert!(c["launches"] <= 3 * launches * attempts + 3, "{what}");
-                // Working memory is taken once.
-                assert!(round == 0 || c["allocs"] == 0, "{what}");
+    let n: usize = shape.iter().product();
+    let of = |kind: &str, random: &mut Random| -> Vec<f32> {
+        content(kind, &shape, random).iter().map(|&v| v as f32).collect()
+    };
+    // The last has codes larger than the values, which are then stored as they are.
+    let noise: Vec<f32> = (0..n).map(|_| f32::from_bits(random.below(1 << 32) as u32)).collect();
+    let usual = [Bound::rel(1e-3), Bound::abs(0.01), Bound::psnr(60.0), Bound::pw_rel(1e-3)];
+    let tight = [Bound::abs(1e-30), Bound::pw_rel(1e-6), Bound::rel(1e-12), Bound::abs(1.0)];
+    let fields = [
+        (of("smooth", &mut random), usual),
+        (of("fill", &mut random), usual),
+        (of("spikes", &mut random), usual),
+        (vec![7.5; n], usual),
+        (noise, tight),
+    ];
+    for (i, (values, bounds)) in fields.iter().enumerate() {
+        let on_device = stream.clone_htod(values).unwrap();
+        let fill = (i == 1).then_some(FILL as f32);
+        for (b, &bound) in bounds.iter().enumerate() {
+            for (p, (name, predictor)) in entries().enumerate() {
+                // All predictors on the first field, one in turn on the others.
+                if i > 0 && (i + b + p) % 4 != 0 {
+                    continue;
+                }
+                // Three tiles.
+                let config =
+                    Config::new(bound).with_predictor(predictor).with_effort(Effort::Fast).with_tile_bytes(400 << 10);
+                let field = Field::new(values, &shape).unwrap();
+                let expected = compress(&fill.map_or(field, |f| field.with_fill(f)), &config).unwrap();
+                let mut room = unsafe { stream.alloc::<u8>(n * 4 + 4096) }.unwrap();
+                let is_fitted = predictor == PredictorChoice::Fitted;
+                let of_tile = if is_fitted { LAUNCHES_OF_FITS } else { LAUNCHES };
+                let launches = 3 * of_tile[usize::from(bound.mode == residuum::bound::Mode::Psnr)] + 3;
+                for round in 0..2 {
+                    let (archive, c) = counted(|| gpu.compress(&on_device, &shape, fill, &config).unwrap());
+                    let what = format!("{i} {name} {bound}: {c:?}, archive of {} bytes", archive.len());
+                    println!("{what}");
+                    assert!(archive == expected, "{what}");
+                    assert_eq!(c["htod"], 0, "{what}");
+                    assert!(c["dtoh"] <= archive.len() as u64 + 4096, "{what}");
+                    assert!(c["syncs"] <= 2, "{what}");
+                    assert!(c["launches"] <= launches, "{what}");
+                    // Working memory is taken once.
+                    assert!(round == 0 || c["allocs"] == 0, "{what}");
+                }
+                // The archive stays there: next to nothing moves.
+                let (len, c) = counted(|| gpu.compress_into(&on_device, &shape, fill, &config, &mut room).unwrap());
+                let what = format!("{i} {name} {bound} to the device: {c:?}, archive of {len} bytes");
+                assert!(c["dtoh"] <= 1024 && c["htod"] <= 4096 && c["syncs"] <= 1 && c["allocs"] == 0, "{what}");
+                assert!(stream.clone_dtoh(&room.slice(..len)).unwrap() == expected, "{what}");
                 // Decompression copies the archive in, and nothing but a tile's state out.
-                profiler_start().unwrap();
-                let restored = gpu.decompress::<f32>(&archive).unwrap();
-                let c = counters();
+                let (restored, c) = counted(|| gpu.decompress::<f32>(&expected).unwrap());
                 assert!(c["dtoh"] <= 3 * 1024, "{name} {bound}: {c:?}");
                 drop(restored);
             }
@@ -205,28 +261,152 @@ fn residency() {
     }
 }
 
+/// An archive whose tiles are boxes of several steps: no runs of the variable.
+fn boxes(gpu: &mut Gpu) {
+    use residuum::io::{Format, Schema};
+    use residuum::tile::{Tiling, copy_overlap, region_len};
+    let shape = [6u64, 4, 10, 12];
+    let tiling = Tiling::in_steps(&shape, 720).unwrap();
+    let (dtype, config) = (residuum::DType::F32, Config::new(Bound::abs(0.01)).with_effort(Effort::Fast));
+    let values: Vec<f32> = content("smooth", &[6, 4, 10, 12], &mut Random(6)).iter().map(|&v| v as f32).collect();
+    let treatment = residuum::compress::plan_treatment(config.bound, None, dtype, None).unwrap();
+    let plan = residuum::Plan { variable: 0, treatment, tiling, forecast: None };
+    let mut writer = residuum::Writer::new(Vec::new(), &Schema::single(Format::Raw, "data", dtype, &shape)).unwrap();
+    writer.begin(&plan).unwrap();
+    let whole: Vec<_> = shape.iter().map(|&n| 0..n).collect();
+    for i in 0..plan.tiling.count() {
+        let region = plan.tiling.region(i);
+        let mut part = vec![0f32; region_len(&region) as usize];
+        copy_overlap(&values, &whole, &mut part, &region);
+        let tile = residuum::compress::compress_tile(&part, &region, &plan.treatment, &config).unwrap();
+        writer.tile(&tile).unwrap();
+    }
+    let archive = writer.finish().unwrap();
+    assert!(plan.tiling.steps.is_some() && plan.tiling.count() > 2);
+    let (restored, _) = gpu.decompress::<f32>(&archive).unwrap();
+    assert!(gpu.stream().clone_dtoh(&restored).unwrap() == decompress::<f32>(&archive).unwrap().0);
+}
+
+/// Batches, streams, places of the caller's.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn fields_of_many() {
+    use residuum::device::DeviceField;
+    let mut gpu = Gpu::open(0).unwrap();
+    let stream = gpu.stream().clone();
+    let shapes: [&[usize]; 5] = [&[7, 90, 121], &[0, 4], &[33, 65], &[1], &[3, 4, 5, 6, 7]];
+    for bound in [Bound::rel(1e-3), Bound::LOSSLESS, Bound::psnr(50.0), Bound::pw_rel(1e-2)] {
+        let config = Config::new(bound).with_effort(Effort::Fast).with_tile_bytes(1 << 16);
+        let mut random = Random(12);
+        let of = |shape: &&[usize]| {
+            let values = content("fill", shape, &mut random);
+            values.iter().map(|&v| v as f32).chain([0.0]).collect::<Vec<f32>>()
+        };
+        let values: Vec<Vec<f32>> = shapes.iter().map(of).collect();
+        let n = |i: usize| values[i].len() - 1;
+        let expected: Vec<Vec<u8>> = (0..shapes.len())
+            .map(|i| {
+                let field = Field::new(&values[i][..n(i)], shapes[i]).unwrap().with_fill(FILL as f32);
+                compress(&field, &config).unwrap()
+            })
+            .collect();
+        let on_device: Vec<_> = values.iter().map(|v| stream.clone_htod(v).unwrap()).collect();
+        let views: Vec<_> = on_device.iter().enumerate().map(|(i, v)| v.slice(..n(i))).collect();
+        let fields: Vec<_> = (0..shapes.len())
+            .map(|i| DeviceField { values: &views[i], shape: shapes[i], fill: Some(FILL as f32) })
+            .collect();
+        let (archives, c) = counted(|| gpu.compress_batch(&fields, &config).unwrap());
+        assert!(archives == expected, "{bound}");
+        // All of them wait as often as one; what is kept exactly comes to the host by itself.
+        assert!(bound.is_lossless() || c["syncs"] <= 2, "{bound}: {c:?}");
+
+        // Into places on the device, and from there.
+        let mut rooms: Vec<_> = expected.iter().map(|e| stream.alloc_zeros::<u8>(e.len()).unwrap()).collect();
+        let mut places: Vec<_> = rooms.iter_mut().collect();
+        let sizes = gpu.compress_batch_into(&fields, &config, &mut places).unwrap();
+        for (i, room) in rooms.iter().enumerate() {
+            assert_eq!(sizes[i], expected[i].len());
+            assert!(stream.clone_dtoh(room).unwrap() == expected[i], "{bound}");
+            let mut restored = stream.alloc_zeros::<f32>(n(i) + 3).unwrap();
+            assert_eq!(gpu.decompress_from::<f32, _, _>(room, &mut restored).unwrap(), shapes[i]);
+            let restored = stream.clone_dtoh(&restored).unwrap();
+            let wanted = decompress::<f32>(&expected[i]).unwrap().0;
+            assert!(restored.iter().zip(&wanted).all(|(a, b)| a.to_bits() == b.to_bits()));
+            assert_eq!(restored[n(i)..], [0.0; 3], "written beyond the values");
+        }
+        // Too little room: said, and not a byte written.
+        let mut small = stream.alloc_zeros::<u8>(expected[0].len() - 1).unwrap();
+        let e = gpu.compress_into(&views[0], shapes[0], Some(FILL as f32), &config, &mut small).unwrap_err();
+        assert!(e.kind() == Kind::Usage && e.to_string().contains(&expected[0].len().to_string()), "{e}");
+        assert!(stream.clone_dtoh(&small).unwrap().iter().all(|&b| b == 0));
+        let mut few = stream.alloc_zeros::<f32>(n(0) - 1).unwrap();
+        let e = gpu.decompress_into::<f32, _>(&expected[0], &mut few).unwrap_err();
+        assert!(e.kind() == Kind::Usage && e.to_string().contains(&n(0).to_string()), "{e}");
+        assert_eq!(gpu.compress(&views[0], &[5, 5], None, &config).unwrap_err().kind(), Kind::Usage);
+
+        // Reserved memory is enough.
+        if !bound.is_lossless() {
+            let mut reserved = gpu.another(stream.context().new_stream().unwrap()).unwrap();
+            reserved.reserve::<f32>(shapes[0], &config).unwrap();
+            let (_, c) = counted(|| reserved.compress(&views[0], shapes[0], None, &config).unwrap());
+            assert_eq!(c["allocs"], 0, "{bound}");
+        }
+    }
+    boxes(&mut gpu);
+    // Several streams at once, each in a thread of its own, behind the stream that made the values.
+    let config = Config::new(Bound::rel(1e-4)).with_effort(Effort::Fast);
+    let values: Vec<f32> = content("smooth", shapes[0], &mut Random(4)).iter().map(|&v| v as f32).collect();
+    let expected = compress(&Field::new(&values, shapes[0]).unwrap(), &config).unwrap();
+    let on_device = stream.clone_htod(&values).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let mut beside = gpu.another(stream.context().new_stream().unwrap()).unwrap();
+            beside.follow(&stream).unwrap();
+            let (on_device, config, expected) = (&on_device, &config, &expected);
+            scope.spawn(move || {
+                for _ in 0..2 {
+                    assert!(beside.compress(on_device, &[7, 90, 121], None, config).unwrap() == *expected);
+                }
+                let (restored, _) = beside.decompress::<f32>(expected).unwrap();
+                let wanted = decompress::<f32>(expected).unwrap().0;
+                assert!(beside.stream().clone_dtoh(&restored).unwrap() == wanted);
+            });
+        }
+    });
+}
+
 #[test]
 #[ignore = "needs the software driver: main.rs runs it"]
 fn faults() {
     let _ = std::fs::remove_file(std::env::var("CUEMU_REPORT").unwrap());
-    // Every call of a short life fails in turn; of the many of the fitted predictor each so-manieth.
-    lives(&[9, 33], PredictorChoice::Auto, 1);
-    lives(&[23, 24], PredictorChoice::Fitted, 9);
+    lives([9, 33], PredictorChoice::Auto, 1);
+    // Of the many calls with the fitted predictor each so-manieth.
+    lives([23, 24], PredictorChoice::Fitted, 9);
 }
 
-fn lives(shape: &[usize], predictor: PredictorChoice, step: usize) {
-    let values: Vec<f32> = content("fill", shape, &mut Random(8)).iter().map(|&v| v as f32).collect();
+/// Every `step`th call of a kind fails in turn.
+fn lives(shape: [usize; 2], predictor: PredictorChoice, step: usize) {
+    let values: Vec<f32> = content("fill", &shape, &mut Random(8)).iter().map(|&v| v as f32).collect();
     let config = Config::new(Bound::rel(1e-3)).with_effort(Effort::Fast).with_predictor(predictor);
-    let field = Field::new(&values, shape).unwrap().with_fill(FILL as f32);
+    let field = Field::new(&values, &shape).unwrap().with_fill(FILL as f32);
     let expected = compress(&field, &config).unwrap();
     // A whole life: open, compress, restore, drop.
     let life = || -> residuum::Result<Vec<u8>> {
         let mut gpu = Gpu::open(0)?;
         let refused = |_| residuum::Error::new(Kind::Device, "the test's own copy failed");
         let on_device = gpu.stream().clone_htod(&values).map_err(refused)?;
-        let archive = gpu.compress(&on_device, shape, Some(FILL as f32), &config)?;
-        let (restored, _) = gpu.decompress::<f32>(&expected)?;
+        let archive = gpu.compress(&on_device, &shape, Some(FILL as f32), &config)?;
+        let (mut restored, _) = gpu.decompress::<f32>(&expected)?;
         assert_eq!(restored.len(), values.len());
+        // The same on another stream, to a place on the device and back.
+        let other = gpu.stream().context().new_stream().map_err(refused)?;
+        let mut beside = gpu.another(other)?;
+        beside.follow(gpu.stream())?;
+        let mut room = gpu.stream().alloc_zeros::<u8>(2 * expected.len()).map_err(refused)?;
+        let len = beside.compress_into(&on_device, &shape, Some(FILL as f32), &config, &mut room)?;
+        beside.precede(gpu.stream())?;
+        gpu.decompress_from::<f32, _, _>(&room.slice(..len), &mut restored)?;
+        assert!(gpu.stream().clone_dtoh(&restored).map_err(refused)?.len() == values.len());
         Ok(archive)
     };
     let set = |fault: &str| {
@@ -260,7 +440,7 @@ fn lives(shape: &[usize], predictor: PredictorChoice, step: usize) {
     // The coder of the command: the CPU takes over where it may, and says so.
     for n in [1, 5, 40] {
         let treatment = residuum::compress::plan_treatment(Bound::abs(0.1), None, residuum::DType::F32, None).unwrap();
-        let region: Vec<_> = shape.iter().map(|&n| 0..n as u64).collect();
+        let region = shape.map(|n| 0..n as u64);
         let host = residuum::Values::F32(values.clone());
         set("none:1");
         let (mut coder, note) = residuum::device::open(residuum::device::Choice::Auto).unwrap();

@@ -123,6 +123,16 @@ fn values_stay_on_the_device() {
 }
 
 #[test]
+fn many_fields_streams_and_places() {
+    let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("many.txt");
+    let report = ("CUEMU_REPORT", report.display().to_string());
+    Build::Plain.run("fields_of_many", &[report.clone(), ("CUEMU_GUARD", "4".into())]);
+    for test in ["c::calls", "c::wrong_calls", "c::faults"] {
+        Build::Plain.run(test, std::slice::from_ref(&report));
+    }
+}
+
+#[test]
 fn every_fault_is_an_error_and_leaks_nothing() {
     let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.txt");
     Build::Plain.run("faults", &[("CUEMU_REPORT", report.display().to_string())]);
@@ -180,6 +190,56 @@ fn the_command_uses_the_gpu() {
     let output = residuum(&["doctor"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("125 of 125 fields"), "{output:?}");
+}
+
+/// Runs a command that must succeed; gives what it printed.
+fn printed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}\n{stdout}{stderr}");
+    stdout.into_owned()
+}
+
+/// Compiles an example, links it with the library and the driver, and runs it.
+fn example(mut compiler: Command, driver: &Path) {
+    if Command::new(compiler.get_program()).arg("--version").output().is_err() {
+        println!("skipped: no {:?} here", compiler.get_program());
+        return;
+    }
+    let library = std::env::current_exe().unwrap().parent().unwrap().join("libresiduum.so");
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("program");
+    compiler.arg(&library).arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()));
+    compiler.arg(driver.join("libcuda.so")).args(["-lm", "-o"]).arg(&program).current_dir(folder.path());
+    printed(&mut compiler);
+    let report = folder.path().join("report.txt");
+    let mut command = Command::new(&program);
+    command.env("LD_LIBRARY_PATH", driver).env("RESIDUUM_CACHE_DIR", driver.join("cache")).env("CUEMU_REPORT", report);
+    let text = printed(&mut command);
+    assert!(text.contains("8 steps") && text.contains("step 5: largest error"), "{text}");
+}
+
+/// The examples in C, C++ and Fortran whose field is on a GPU.
+#[test]
+fn the_examples_run_on_the_gpu() {
+    let Some(driver) = Build::Plain.folder() else { return };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (program, flags) in
+        [("cc", &["-std=c99", "-Wconversion", "-pedantic"][..]), ("c++", &["-x", "c++", "-std=c++11", "-pedantic"])]
+    {
+        let mut compiler = Command::new(program);
+        compiler.args(flags).args(["-O1", "-Wall", "-Wextra", "-Werror", "-I"]).arg(root.join("include"));
+        compiler.arg("-I").arg(root.join("tests/cuda-emulator/include"));
+        compiler.arg(root.join("examples/c/simulation_on_gpu.c"));
+        if program == "c++" {
+            compiler.args(["-x", "none"]);
+        }
+        example(compiler, &driver);
+    }
+    let mut fortran = Command::new("gfortran");
+    fortran.args(["-std=f2018", "-O1", "-fcheck=all", "-Wall", "-Wextra", "-Werror"]);
+    fortran.args([root.join("fortran/residuum.f90"), root.join("examples/fortran/simulation_on_gpu.f90")]);
+    example(fortran, &driver);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use residuum::compress::{Before, Done, compress_rest};
 use residuum::container::Archive;
 use residuum::device::Cpu;
 use residuum::forecast::series::{self, Forecasts};
-use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Needs, Options};
+use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Needs};
 use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable};
 use residuum::{Config, DType, Result, Values};
 use std::collections::BTreeMap;
@@ -275,9 +275,7 @@ pub fn finish(source: &mut Memory, config: &Config, done: BTreeMap<usize, Done>)
 
 /// The variables of f32 of an archive whose model is at hand.
 pub fn restored(archive: &[u8]) -> BTreeMap<String, Vec<f32>> {
-    let mut archive = Archive::open(Cursor::new(archive)).unwrap();
-    archive.find_forecasts(&Options::default()).unwrap();
-    all(&mut archive).unwrap()
+    all(&mut Archive::open(Cursor::new(archive)).unwrap()).unwrap()
 }
 
 /// An archive, with its model.

@@ -146,7 +146,9 @@ fn what_comes_before_and_after_is_salvaged() {
             let n = values.len() / 32;
             for (step, (got, expected)) in values.chunks(n).zip(expected[name].chunks(n)).enumerate() {
                 let is_lost = (5..16).contains(&step);
-                assert!(if is_lost { got.iter().all(|v| v.is_nan()) } else { got == expected }, "{name} {step}");
+                // NetCDF's own fill value stands for what is lost.
+                let is_filled = got.iter().all(|v| *v == 9.969_21e36);
+                assert!(if is_lost { is_filled } else { got == expected }, "{name} {step}");
             }
         }
         // Two variables; the first tile from its step 5 on, and those that go on from it.
@@ -362,5 +364,84 @@ fn damaged_tiles_do_no_harm() {
                 Err(e) => assert_ne!(e.kind(), Kind::Corrupt, "{e}"),
             }
         }
+    }
+}
+
+/// A schema that lies about the grid, and a coordinate that says it was coded beside forecasts, which reading it needs.
+#[test]
+fn archives_made_to_deceive_are_refused() {
+    let series = Series::windy(6, 1);
+    let config = Config::new(Bound::rel(1e-2)).with_predictor(PredictorChoice::Forecast);
+    let mut source = series.source();
+    let forecasts = series::advection(&mut source).unwrap().unwrap();
+    let mut done = series::compress(&mut source, &config, &forecasts, None, &mut |_| ()).unwrap();
+    let schema = residuum::io::Source::schema(&source).clone();
+    let plain = archive(&series, &config, None, None);
+    let mut a = Archive::open(Cursor::new(&plain)).unwrap();
+    let mut write = |schema: &residuum::io::Schema, liar: Option<usize>| {
+        let mut writer = Writer::new(vec![], schema).unwrap();
+        for i in 0..schema.variables.len() {
+            let mut plan = a.variable(i).unwrap().plan.clone();
+            plan.tiling.shape.clone_from(&schema.variables[i].shape);
+            let mut tile = a.coded_tile(i, 0).unwrap();
+            if let Some(done) = done.get_mut(&i) {
+                plan = done.plan.clone();
+                tile = done.tiles.get(0).unwrap();
+            }
+            if liar == Some(i) {
+                tile[0] = 3;
+                plan.treatment = done.values().next().unwrap().plan.treatment.clone();
+            }
+            plan.tiling.len = plan.tiling.len.min(plan.tiling.shape.first().copied().unwrap_or(1)).max(1);
+            writer.begin(&plan).unwrap();
+            writer.tile(&tile).unwrap();
+        }
+        writer.finish().unwrap()
+    };
+    let read = |bytes: &[u8], name: &str| {
+        let mut a = Archive::open(Cursor::new(bytes)).unwrap();
+        let variable = a.find(name).unwrap();
+        a.read_all(variable).map(|_| ())
+    };
+    read(&write(&schema, None), "t").unwrap();
+    let lat = schema.variables.iter().position(|v| v.name() == "lat").unwrap();
+    let e = read(&write(&schema, Some(lat)), "t").unwrap_err();
+    assert!(e.to_string().contains("lat"), "{e}");
+    assert!(read(&write(&schema, Some(lat)), "lat").is_err());
+    let mut fewer = schema.clone();
+    fewer.variables[lat].shape = vec![23];
+    assert!(read(&write(&fewer, None), "t").is_err());
+}
+
+/// What a study of residuals looks at: as many codes as values, whose bits are those of the tile.
+#[test]
+fn codes_are_shown() {
+    let series = Series::new(10, 2);
+    for predictor in [PredictorChoice::Auto, PredictorChoice::Forecast] {
+        let config = Config::new(Bound::rel(1e-3)).with_predictor(predictor);
+        let coded = archive(&series, &config, Some(Seer::default()), Some(5));
+        let mut archive = open(&coded, Some(Seer::default())).unwrap();
+        let mut n_beside = 0;
+        for variable in 0..archive.schema().variables.len() {
+            let tiling = archive.variable(variable).unwrap().plan.tiling.clone();
+            let dtype = archive.schema().variables[variable].dtype;
+            // The last first: what comes before it in its interval is decoded for it.
+            for t in (0..tiling.count()).rev() {
+                let tile = archive.coded_tile(variable, t).unwrap();
+                let codes = archive.codes(variable, t).unwrap();
+                let report = residuum::decompress::inspect_tile(&tile, dtype, &tiling.region(t)).unwrap();
+                let Some(codes) = codes else {
+                    assert_eq!(report.method, "exact");
+                    continue;
+                };
+                n_beside += usize::from(report.predictor.contains("forecast"));
+                assert_eq!((codes.codes.len() as u64, codes.bits.len() as u64), (report.n_values, report.n_values));
+                let sum: f64 = codes.bits.iter().map(|&b| f64::from(b)).sum();
+                let expected = report.bytes.codes as f64 * 8.0;
+                assert!((sum - expected).abs() < 1e-3 * expected, "{sum} {expected}");
+                assert!(codes.codes.iter().any(|&c| c != 0));
+            }
+        }
+        assert!(n_beside >= 2, "{n_beside}");
     }
 }

@@ -5,36 +5,30 @@ use super::book::{self, Lengths};
 use super::chunk::{Coded, Place, decode_chunk, encode_chunk};
 use super::token::{self, Contexts, N_CONTEXTS, N_RUN, N_TOKENS};
 use super::tokenize::{CONTEXT_SIZE, Placed, Tokens, tokenize};
+use crate::awake;
 use crate::encode::bits::{BitReader, BitWriter};
-use crate::encode::bytes::{self, Reader};
+use crate::encode::bytes::{self, Packing, Reader};
 use crate::error::{Error, Result};
 use crate::scratch::Buffer;
 use multiversion::multiversion;
-use rayon::prelude::*;
 use std::sync::Arc;
 
 /// zstd level for coded chunks: what is left there are repeats, which a fast level finds too.
 const ZSTD_LEVEL: i32 = 1;
 
 /// Codes to bytes.
-pub fn encode(codes: &[i32]) -> Vec<u8> {
+pub fn encode(codes: &[i32], packing: Packing) -> Vec<u8> {
     let contexts = choose_contexts(codes);
     let mut room = Buffer::<Placed>::new(codes.len());
-    let chunks: Vec<Tokens<'_>> = codes
-        .par_chunks(CHUNK)
-        .zip(room.par_chunks_mut(CHUNK))
-        .map(|(chunk, room)| tokenize(chunk, contexts, room))
-        .collect();
+    let chunks = codes.chunks(CHUNK).zip(room.chunks_mut(CHUNK)).collect();
+    let chunks: Vec<Tokens<'_>> = awake::map(chunks, usize::MAX, |(chunk, room)| tokenize(chunk, contexts, room));
     let books = choose_books(&chunks);
     let of_contexts: Vec<&[u32]> = books.iter().flat_map(|(_, counts)| counts.chunks_exact(CONTEXT_SIZE)).collect();
-    let lengths: Vec<(Lengths, Vec<u32>)> = of_contexts
-        .par_iter()
-        .map(|counts| {
-            let lengths = Lengths::from_counts(counts);
-            let codes = lengths.codes();
-            (lengths, codes)
-        })
-        .collect();
+    let lengths: Vec<(Lengths, Vec<u32>)> = awake::map(of_contexts, usize::MAX, |counts| {
+        let lengths = Lengths::from_counts(counts);
+        let codes = lengths.codes();
+        (lengths, codes)
+    });
 
     let mut out = Vec::with_capacity(codes.len() / 2 + 256);
     contexts.thresholds.iter().for_each(|&t| bytes::put_varint(&mut out, u64::from(t)));
@@ -49,9 +43,10 @@ pub fn encode(codes: &[i32]) -> Vec<u8> {
     }
     bytes::put_bytes(&mut out, &lengths_of_books.finish());
 
-    let coded: Vec<Coded> = chunks.par_iter().zip(&coders).map(|(chunk, coder)| encode_chunk(chunk, coder)).collect();
+    let to_code = chunks.iter().zip(&coders).collect();
+    let coded: Vec<Coded> = awake::map(to_code, usize::MAX, |(chunk, coder)| encode_chunk(chunk, coder));
     let chunks: Vec<&[u8]> = coded.iter().map(|c| &c.bytes[..]).collect();
-    let packed = pack_if_it_pays(&chunks);
+    let packed = if packing == Packing::Zstd { pack_if_it_pays(&chunks) } else { None };
     put_chunks(&mut out, &chunks, coded.iter().map(|c| c.lens.clone()), packed.as_deref());
     out
 }
@@ -86,7 +81,7 @@ fn choose_contexts(codes: &[i32]) -> Contexts {
 
 /// Sets of books for consecutive chunks: how many chunks each serves, and the counts it is made from.
 fn choose_books(chunks: &[Tokens<'_>]) -> Vec<(usize, Vec<u32>)> {
-    let costs: Vec<u64> = chunks.par_iter().map(|c| cost(&c.counts)).collect();
+    let costs = awake::map(chunks.iter().collect(), usize::MAX, |c: &Tokens<'_>| cost(&c.counts));
     let mut books: Vec<(usize, Vec<u32>, u64)> = Vec::new();
     for (chunk, alone) in chunks.iter().zip(costs) {
         if let Some((n, counts, before)) = books.last_mut() {
@@ -145,7 +140,8 @@ fn pack_if_it_pays(chunks: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
         return None;
     }
     // Should zstd fail on any chunk, all stay as they are.
-    let packed: Vec<Vec<u8>> = chunks.par_iter().map(|c| pack(c)).collect::<Option<_>>()?;
+    let packed = awake::map(chunks.iter().collect(), usize::MAX, |c: &&[u8]| pack(c));
+    let packed: Vec<Vec<u8>> = packed.into_iter().collect::<Option<_>>()?;
     let plain: usize = chunks.iter().map(|c| c.len()).sum();
     (packed.iter().map(Vec::len).sum::<usize>() * 100 < plain * 99).then_some(packed)
 }
@@ -215,10 +211,10 @@ impl<'a> Head<'a> {
 /// # Errors
 /// `Corrupt` if the section is not that of `n` codes.
 #[cfg(feature = "cuda")]
-pub(crate) fn pack_section(section: Vec<u8>, n: usize) -> Result<Vec<u8>> {
-    let head = Head::read(&section, n)?;
+pub(crate) fn pack_section(section: &[u8], n: usize) -> Result<Vec<u8>> {
+    let head = Head::read(section, n)?;
     let chunks: Vec<&[u8]> = head.places.iter().map(|p| &head.payload[p.stored.clone()]).collect();
-    let Some(packed) = pack_if_it_pays(&chunks) else { return Ok(section) };
+    let Some(packed) = pack_if_it_pays(&chunks) else { return Ok(section.to_vec()) };
     let mut out = section[..head.n_head].to_vec();
     let lens = head.places.iter().map(|p| if p.four { p.streams.to_vec() } else { vec![p.streams[0]] });
     put_chunks(&mut out, &chunks, lens, Some(&packed));
@@ -254,9 +250,11 @@ pub(crate) fn unpack_chunk(payload: &[u8], place: &Place) -> Result<Vec<u8>> {
 /// `Corrupt` if the bytes are not what [`encode`] makes of `n` codes.
 pub fn decode(data: &[u8], n: usize) -> Result<Buffer<i32>> {
     let Head { contexts, books, packed, places, payload, .. } = Head::read(data, n)?;
-    let tables: Vec<Vec<u32>> = books.par_iter().map(|b| book::decoding_tables(b, &contexts)).collect();
-    let mut codes = Buffer::new(n);
-    codes.par_chunks_mut(CHUNK).zip(&places).try_for_each(|(codes, place)| {
+    let books = books.iter().collect();
+    let tables: Vec<Vec<u32>> = awake::map(books, usize::MAX, |b| book::decoding_tables(b, &contexts));
+    let mut codes = Buffer::<i32>::new(n);
+    let chunks = codes.chunks_mut(CHUNK).zip(&places).collect();
+    let decoded = awake::map(chunks, usize::MAX, |(codes, place)| {
         let tables = &tables[place.book];
         codes.fill(0);
         if packed {
@@ -264,7 +262,8 @@ pub fn decode(data: &[u8], n: usize) -> Result<Buffer<i32>> {
         } else {
             decode_chunk(codes, tables, payload, place.stored.start, place)
         }
-    })?;
+    });
+    decoded.into_iter().collect::<Result<()>>()?;
     Ok(codes)
 }
 
@@ -332,7 +331,7 @@ mod tests {
     fn codes_come_back() {
         for n in [0, 1, 2, 3, 4, 5, 63, 64, 65, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17] {
             for (kind, codes) in samples(n).into_iter().enumerate() {
-                let bytes = encode(&codes);
+                let bytes = encode(&codes, Packing::Zstd);
                 assert!(*decode(&bytes, n).unwrap() == *codes, "{n} codes of kind {kind}");
                 assert!(decode(&bytes, n + CHUNK).is_err());
             }
@@ -343,14 +342,14 @@ mod tests {
     fn threads_change_nothing() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         for codes in samples(3 * CHUNK + 5) {
-            assert!(pool.install(|| encode(&codes)) == encode(&codes));
+            assert!(pool.install(|| encode(&codes, Packing::Zstd)) == encode(&codes, Packing::Zstd));
         }
     }
 
     #[test]
     fn damage_is_an_error_or_other_codes() {
         for codes in samples(CHUNK + 100) {
-            let bytes = encode(&codes);
+            let bytes = encode(&codes, Packing::Zstd);
             let mut state = 1;
             for _ in 0..60 {
                 let mut damaged = bytes.clone();

@@ -11,6 +11,7 @@
 
 pub(crate) mod book;
 mod chunk;
+pub mod cost;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;

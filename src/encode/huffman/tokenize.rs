@@ -73,6 +73,11 @@ pub fn part(len: usize, k: usize) -> (usize, usize) {
     (len * k / 4, len * (k + 1) / 4)
 }
 
+/// Where the part ends in which code `at` of a chunk lies.
+pub fn part_end(len: usize, at: usize) -> usize {
+    (0..4).map(|k| part(len, k).1).find(|&end| at < end).unwrap_or(len)
+}
+
 /// Makes tokens of a chunk; its parts are tasks. `room` is as long: a code makes at most one token.
 pub fn tokenize<'a>(chunk: &[i32], contexts: Contexts, room: &'a mut [Placed]) -> Tokens<'a> {
     let mut rest = room;

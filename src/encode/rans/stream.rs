@@ -20,8 +20,8 @@ const N_BUCKETS: usize = 1 << (PRECISION - BUCKET_SHIFT);
 /// Both directions' tables of a context.
 #[derive(Clone)]
 pub struct Table {
-    /// `start | frequency << 16`, by token.
-    tokens: [u32; N_TOKENS],
+    /// First slot and the one after the last, `start | end << 16`, by token.
+    spans: [u32; N_TOKENS],
     /// `⌊2^46 / frequency⌋ + 1`: a product and a shift divide any state by the frequency.
     inverses: [u64; N_TOKENS],
     /// Tokens from here on have plain bits, or no frequency, so that they are escaped.
@@ -34,13 +34,13 @@ impl Table {
     /// The tables of distribution `id` (below [`family::N_DISTRIBUTIONS`]).
     pub fn new(id: usize) -> Self {
         let Frequencies(frequencies) = family::frequencies(id);
-        let mut tokens = [0; N_TOKENS];
+        let mut spans = [0; N_TOKENS];
         let inverses = frequencies.map(|f| (1 << DIVISION_SHIFT) / u64::from(f.max(1)) + 1);
         let mut buckets = [0u8; N_BUCKETS];
         let mut start = 0u32;
         for (t, &f) in frequencies.iter().enumerate() {
-            tokens[t] = start | u32::from(f) << 16;
             let f = u32::from(f);
+            spans[t] = start | (start + f) << 16;
             if f > 0 {
                 // Buckets whose first slot is within the token; the bucket in which it starts belongs to the one before.
                 let from = start.div_ceil(1 << BUCKET_SHIFT) as usize;
@@ -51,7 +51,39 @@ impl Table {
         }
         let first_not_plain =
             (1..token::FIRST_RANGE).find(|&t| frequencies[t] == 0).unwrap_or(token::FIRST_RANGE) as u8;
-        Self { tokens, inverses, first_not_plain, buckets }
+        Self { spans, inverses, first_not_plain, buckets }
+    }
+
+    /// The token of a slot, and its span.
+    #[inline(always)]
+    fn token(&self, slot: u32) -> (usize, u32) {
+        // Mostly the first token of the bucket or the next one: a sum instead of a branch that nobody can foresee.
+        let first = usize::from(self.buckets[(slot >> BUCKET_SHIFT) as usize % N_BUCKETS]) % N_TOKENS;
+        let token = first + usize::from(slot >= self.spans[first] >> 16);
+        let span = self.spans[token % N_TOKENS];
+        if slot < span >> 16 { (token, span) } else { self.later_token(slot, token) }
+    }
+
+    /// The same, where buckets hold many tokens.
+    #[cold]
+    fn later_token(&self, slot: u32, mut token: usize) -> (usize, u32) {
+        let mut span = self.spans[token % N_TOKENS];
+        while slot >= span >> 16 && token < ESCAPE {
+            token += 1;
+            span = self.spans[token % N_TOKENS];
+        }
+        (token, span)
+    }
+
+    /// Takes a token out of `state`, which takes in `word` if it has become low: the token, the state, whether it did.
+    #[inline(always)]
+    fn take(&self, state: u32, word: [u8; 2]) -> (usize, u32, bool) {
+        let slot = state & MASK;
+        let (token, span) = self.token(slot);
+        let (start, end) = (span & 0xffff, span >> 16);
+        let next = end.wrapping_sub(start).wrapping_mul(state >> PRECISION).wrapping_add(slot.wrapping_sub(start));
+        let is_low = next < LOW;
+        (token, if is_low { next << 16 | u32::from(u16::from_le_bytes(word)) } else { next }, is_low)
     }
 }
 
@@ -67,27 +99,28 @@ pub fn encode(
     const CHUNK: usize = 64;
     // Plain bits go forward, states backwards: the decoder runs through both forward.
     let mut plain = BitWriter::with_capacity(codes.len() / 8);
-    let mut first_not_plain = [0; 256];
-    for (first, &context) in first_not_plain.iter_mut().zip(contexts) {
+    // By bucket: its context, and the first token that needs a second look.
+    let (mut context_of, mut first_not_plain) = ([0; 256], [0; 256]);
+    for ((&context, of_bucket), first) in contexts.iter().zip(&mut context_of).zip(&mut first_not_plain) {
+        *of_bucket = context;
         *first = tables[usize::from(context)].first_not_plain;
     }
     let chunks = codes.chunks(CHUNK).zip(tokens.chunks_mut(CHUNK)).zip(buckets.chunks_mut(CHUNK));
     for ((codes, tokens), buckets) in chunks {
-        let mut all_direct = true;
-        for (&token, &bucket) in tokens.iter().zip(&*buckets) {
-            all_direct &= token < first_not_plain[usize::from(bucket)];
+        // Which of them need it.
+        let mut not_plain = 0u64;
+        for (k, (&token, bucket)) in tokens.iter().zip(&mut *buckets).enumerate() {
+            not_plain |= u64::from(token >= first_not_plain[usize::from(*bucket)]) << k;
+            *bucket = context_of[usize::from(*bucket)];
         }
-        for bucket in &mut *buckets {
-            *bucket = contexts[usize::from(*bucket)];
-        }
-        if all_direct {
-            continue;
-        }
-        for ((&code, token), &context) in codes.iter().zip(tokens).zip(&*buckets) {
-            let (_, mut n, mut bits) = token::split(code);
-            if tables[usize::from(context)].tokens[usize::from(*token)] >> 16 == 0 {
-                *token = ESCAPE as u8;
-                (n, bits) = (32, code as u32);
+        while not_plain != 0 {
+            let k = not_plain.trailing_zeros() as usize;
+            not_plain &= not_plain - 1;
+            let (_, mut n, mut bits) = token::split(codes[k]);
+            let span = tables[usize::from(buckets[k])].spans[usize::from(tokens[k])];
+            if span >> 16 == span & 0xffff {
+                tokens[k] = ESCAPE as u8;
+                (n, bits) = (32, codes[k] as u32);
             }
             if n > 0 {
                 plain.put(u64::from(bits), n);
@@ -97,19 +130,27 @@ pub fn encode(
     let mut states = [LOW; LANES];
     // A code takes at most one word.
     let mut words = Buffer::<u16>::new(codes.len());
+    let room = &mut words[..];
     let mut n_words = 0;
-    for (i, (&token, &context)) in tokens.iter().zip(&*buckets).enumerate().rev() {
-        let table = &tables[usize::from(context)];
-        let token = usize::from(token) % N_TOKENS;
-        let (entry, inverse) = (table.tokens[token], table.inverses[token]);
-        let (start, frequency) = (entry & 0xffff, entry >> 16);
-        let state = &mut states[i % LANES];
-        let full = *state >= frequency << (32 - PRECISION);
-        words[n_words] = *state as u16;
-        n_words += usize::from(full);
-        let s = if full { *state >> 16 } else { *state };
-        let quotient = ((u128::from(s) * u128::from(inverse)) >> DIVISION_SHIFT) as u32;
-        *state = (quotient << PRECISION) + (s - quotient * frequency) + start;
+    // From the last to the first, in groups of one code a state.
+    let groups = tokens.chunks(LANES).zip(buckets.chunks(LANES));
+    for (tokens, contexts) in groups.rev() {
+        let room = &mut room[n_words..][..tokens.len()];
+        let mut n = 0;
+        for ((&token, &context), state) in tokens.iter().zip(contexts).zip(&mut states).rev() {
+            let table = &tables[usize::from(context)];
+            let token = usize::from(token) % N_TOKENS;
+            let (span, inverse) = (table.spans[token], table.inverses[token]);
+            let start = span & 0xffff;
+            let frequency = (span >> 16) - start;
+            let full = *state >= frequency << (32 - PRECISION);
+            room[n] = *state as u16;
+            n += usize::from(full);
+            let s = if full { *state >> 16 } else { *state };
+            let quotient = ((u128::from(s) * u128::from(inverse)) >> DIVISION_SHIFT) as u32;
+            *state = (quotient << PRECISION) + (s - quotient * frequency) + start;
+        }
+        n_words += n;
     }
     let words = &words[..n_words];
     let plain = plain.finish();
@@ -125,6 +166,7 @@ pub struct Decoder<'a> {
     states: [u32; LANES],
     words: &'a [[u8; 2]],
     n_read: usize,
+    /// The state of the next code.
     at: usize,
     plain: BitReader<'a>,
 }
@@ -148,34 +190,48 @@ impl<'a> Decoder<'a> {
 
     /// The next codes, one for each context (an index into `tables`).
     pub fn read(&mut self, contexts: &[u8], tables: &[Table], codes: &mut [i32]) {
-        let (words, mut n_read) = (self.words, self.n_read);
-        for (code, &context) in codes.iter_mut().zip(contexts) {
-            let table = &tables[usize::from(context)];
-            let state = &mut self.states[self.at % LANES];
-            self.at += 1;
-            let slot = *state & MASK;
-            let end = |entry: u32| (entry & 0xffff) + (entry >> 16);
-            // Mostly the first token of the bucket or the next one: a sum instead of a branch that nobody can foresee.
-            let first = usize::from(table.buckets[(slot >> BUCKET_SHIFT) as usize]) % N_TOKENS;
-            let mut token = first + usize::from(slot >= end(table.tokens[first]));
-            let mut entry = table.tokens[token % N_TOKENS];
-            while slot >= end(entry) && token < ESCAPE {
-                token += 1;
-                entry = table.tokens[token % N_TOKENS];
-            }
-            let (start, frequency) = (entry & 0xffff, entry >> 16);
-            let next = frequency.wrapping_mul(*state >> PRECISION).wrapping_add(slot.wrapping_sub(start));
-            let word = words.get(n_read).map_or(0, |w| u32::from(u16::from_le_bytes(*w)));
-            let is_low = next < LOW;
-            *state = if is_low { next << 16 | word } else { next };
-            n_read += usize::from(is_low);
-            *code = if token < token::FIRST_RANGE {
-                token::DIRECT_CODES[token]
-            } else {
-                token::join(token, self.plain.take(token::n_plain(token)))
-            };
+        let n = codes.len().min(contexts.len());
+        let (mut contexts, mut codes) = (&contexts[..n], &mut codes[..n]);
+        while !codes.is_empty() {
+            // Up to the last state.
+            let n = codes.len().min(LANES - self.at);
+            let (now, later) = std::mem::take(&mut codes).split_at_mut(n);
+            self.read_group(&contexts[..n], tables, now);
+            (contexts, codes) = (&contexts[n..], later);
         }
-        self.n_read = n_read;
+    }
+
+    /// Codes of states in a row.
+    #[inline]
+    fn read_group(&mut self, contexts: &[u8], tables: &[Table], codes: &mut [i32]) {
+        // All words that they may take, zeros where there are none.
+        let mut copy = [[0; 2]; LANES];
+        let rest = self.words.get(self.n_read..).unwrap_or_default();
+        let words = match rest.first_chunk::<LANES>() {
+            Some(words) => words,
+            None => {
+                copy[..rest.len()].copy_from_slice(rest);
+                &copy
+            }
+        };
+        let mut tokens = [0u8; LANES];
+        let mut n_read = 0;
+        for ((token, &context), state) in tokens.iter_mut().zip(contexts).zip(&mut self.states[self.at..]) {
+            let (read, next, took) = tables[usize::from(context)].take(*state, words[n_read % LANES]);
+            *state = next;
+            n_read += usize::from(took);
+            *token = read as u8;
+        }
+        self.n_read += n_read;
+        if token::to_codes(&tokens[..codes.len()], codes) {
+            for (code, &token) in codes.iter_mut().zip(&tokens) {
+                let token = usize::from(token);
+                if token >= token::FIRST_RANGE {
+                    *code = token::join(token, self.plain.take(token::n_plain(token)));
+                }
+            }
+        }
+        self.at = (self.at + codes.len()) % LANES;
     }
 
     /// Checks that the stream ended where its codes did.

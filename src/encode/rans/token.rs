@@ -63,6 +63,18 @@ pub fn of_codes(codes: &[i32], tokens: &mut [u8]) {
     }
 }
 
+/// Codes of tokens that have no plain bits. Whether there are others, whose codes mean nothing.
+#[inline]
+pub fn to_codes(tokens: &[u8], codes: &mut [i32]) -> bool {
+    let mut largest = 0;
+    for (code, &token) in codes.iter_mut().zip(tokens) {
+        largest = largest.max(token);
+        let magnitude = i32::from(token.div_ceil(2));
+        *code = if token % 2 == 0 { -magnitude } else { magnitude };
+    }
+    usize::from(largest) >= FIRST_RANGE
+}
+
 /// Number of plain bits after a token.
 #[inline]
 pub fn n_plain(token: usize) -> u32 {
@@ -107,6 +119,9 @@ mod tests {
             let mut one = [0];
             of_codes(&[code], &mut one);
             assert_eq!(usize::from(one[0]), token);
+            let mut back = [0];
+            let has_plain = to_codes(&one, &mut back);
+            assert!(if has_plain { n > 0 } else { n == 0 && back == [code] });
         }
     }
 }

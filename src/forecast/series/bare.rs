@@ -3,6 +3,8 @@
 //!
 //! An image without a forecast is predicted by the same level a step before, that of a first step value by value: each by the one before.
 
+use crate::codes::TileCodes;
+use crate::encode::bytes::Packing;
 use crate::encode::huffman;
 use crate::error::Result;
 use crate::predict::collect_misses;
@@ -74,10 +76,10 @@ impl<'a, T: Rows> Encoding<'a, T> {
 
     pub fn finish(self) -> (Vec<u8>, Outliers) {
         let bytes = match self.known.marks {
-            None => huffman::cpu::encode(&self.codes),
+            None => huffman::cpu::encode(&self.codes, Packing::Zstd),
             Some(marks) => {
                 let kept: Vec<i32> = self.codes.iter().zip(marks).filter(|(_, m)| !**m).map(|(&c, _)| c).collect();
-                huffman::cpu::encode(&kept)
+                huffman::cpu::encode(&kept, Packing::Zstd)
             }
         };
         (bytes, Outliers::from_unsorted(self.misses))
@@ -106,6 +108,16 @@ impl<T: Rows> Decoding<T> {
             }
         };
         Ok(Self { course: Course { pixels, before: vec![], base }, codes, step })
+    }
+
+    /// The codes and what each took of `data`.
+    pub fn codes(&self, data: &[u8], marks: Option<&[bool]>) -> Result<TileCodes> {
+        let codes = self.codes.to_vec();
+        let is_kept = |i: usize| marks.is_none_or(|m| !m[i]);
+        let kept: Vec<i32> = (0..codes.len()).filter(|&i| is_kept(i)).map(|i| codes[i]).collect();
+        let mut of_kept = huffman::cost::bits(data, &kept)?.into_iter();
+        let bits = (0..codes.len()).map(|i| if is_kept(i) { of_kept.next().unwrap_or(0.0) } else { 0.0 }).collect();
+        Ok(TileCodes { codes, bits })
     }
 
     pub fn step(&mut self, step: usize, forecasts: &[Option<Vec<T>>]) -> Vec<T> {

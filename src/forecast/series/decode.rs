@@ -3,6 +3,7 @@
 use super::bare;
 use super::tile::{Parts, shape_of};
 use super::{Forecasts, Past, of_step};
+use crate::codes::{TileCodes, tile_codes};
 use crate::compress::method;
 use crate::encode::bytes::Reader;
 use crate::error::{Context, Error, Kind, Result};
@@ -15,6 +16,7 @@ use crate::predict::fitted::decode::{Coding, Decoding};
 use crate::predict::fitted::{Layout, Rows};
 use crate::quantize::Quantizer;
 use crate::spool::Spool;
+use crate::stages::{Stage, time};
 use crate::tile::Tiling;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -89,12 +91,28 @@ impl Decoder {
     /// `Corrupt` if bytes are damaged; `Device` if a forecast is not the encoder's: the message names time and variable. Not for members that
     /// have a filler: what they lack is filled.
     pub fn decode(&mut self, tile: u64, members: &[CodedMember]) -> Result<()> {
-        let decoded = self.tile(tile, members)?;
+        let (decoded, _) = self.tile(tile, members, None)?;
         for (member, (values, whole)) in self.group.members.iter().zip(decoded) {
             self.places.insert((member.variable, tile), (self.spool.len(), whole));
             self.spool.push(&values.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// The codes of a member (by its index) in a tile, for whoever studies them; the tile and those before it in its interval were decoded
+    /// before. `None` if it is stored exactly.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn codes(&mut self, tile: u64, members: &[CodedMember], member: usize) -> Result<Option<TileCodes>> {
+        let wanted = &members[member];
+        match &wanted.coded {
+            Some(coded) if coded.first() != Some(&method::BESIDE_FORECASTS) => {
+                tile_codes(coded, wanted.dtype, &wanted.tiling.region(tile))
+            }
+            Some(_) => Ok(self.tile(tile, members, Some(member))?.1),
+            None => Ok(None),
+        }
     }
 
     /// What the model has seen before `step`, the first of `tile`.
@@ -121,7 +139,13 @@ impl Decoder {
         Ok(seen)
     }
 
-    fn tile(&mut self, tile: u64, members: &[CodedMember]) -> Result<Vec<(Values, usize)>> {
+    /// The values of a tile of all members, each with the number of steps that are whole; and the codes of the one that is `studied`.
+    fn tile(
+        &mut self,
+        tile: u64,
+        members: &[CodedMember],
+        studied: Option<usize>,
+    ) -> Result<(Vec<(Values, usize)>, Option<TileCodes>)> {
         let first = members.iter().map(|m| m.tiling.region(tile)).find_map(|r| r.first().map(|r| r.start));
         let first = first.ok_or_else(|| Error::corrupt("a tile without members"))? as usize;
         // 1. Whatever has no forecasts is decoded at once.
@@ -152,8 +176,8 @@ impl Decoder {
             past.see(step, &frame)?;
         }
         let mut runs = vec![];
-        for (member, coded) in opened.iter_mut().zip(members) {
-            runs.push(match member.start() {
+        for (m, (member, coded)) in opened.iter_mut().zip(members).enumerate() {
+            runs.push(match member.start(studied == Some(m)) {
                 Err(e) if coded.filler.is_some() && e.kind() == Kind::Corrupt => Box::new(Lost { n: n_steps }),
                 run => run?,
             });
@@ -183,6 +207,7 @@ impl Decoder {
             }
             past.see(step, &frame)?;
         }
+        let codes = studied.map(|m| runs[m].codes()).transpose()?.flatten();
         let mut out = vec![];
         for (m, run) in runs.into_iter().enumerate() {
             let n = crate::tile::region_len(&members[m].tiling.region(tile)) as usize;
@@ -194,7 +219,7 @@ impl Decoder {
                 (Err(e), _) => return Err(e).context(name),
             });
         }
-        Ok(out)
+        Ok((out, codes))
     }
 
     /// Forecasts are not the encoder's.
@@ -244,7 +269,7 @@ fn open<'a>(member: &'a CodedMember, shape: [usize; 4], region: &[Range<u64>]) -
 
 /// A member's tile.
 trait Member {
-    fn start(&mut self) -> Result<Box<dyn Run + '_>>;
+    fn start(&mut self, keeps_codes: bool) -> Result<Box<dyn Run + '_>>;
 }
 
 /// A member's tile at work.
@@ -252,6 +277,10 @@ trait Run {
     fn needs_forecast(&self, step: usize) -> bool;
     /// The values of the next step, as the model takes them.
     fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Result<Vec<f32>>;
+    /// The codes, after the last step, if they were to be kept.
+    fn codes(&self) -> Result<Option<TileCodes>> {
+        Ok(None)
+    }
     /// All `n` values. `is_cut` after an error: the steps from there on are made of `filler`s.
     fn finish(self: Box<Self>, n: usize, is_cut: bool, filler: Option<&Values>) -> Result<Values>;
 }
@@ -262,7 +291,7 @@ struct Lost {
 }
 
 impl Member for Lost {
-    fn start(&mut self) -> Result<Box<dyn Run + '_>> {
+    fn start(&mut self, _: bool) -> Result<Box<dyn Run + '_>> {
         Ok(Box::new(Lost { n: self.n }))
     }
 }
@@ -289,7 +318,7 @@ struct Plain {
 }
 
 impl Member for Plain {
-    fn start(&mut self) -> Result<Box<dyn Run + '_>> {
+    fn start(&mut self, _: bool) -> Result<Box<dyn Run + '_>> {
         let values = std::mem::replace(&mut self.values, Values::F32(vec![]));
         Ok(Box::new(Plain { values, ..*self }))
     }
@@ -327,7 +356,7 @@ impl<'a, T: Rows> Coded<'a, T> {
 }
 
 impl<T: Rows> Member for Coded<'_, T> {
-    fn start(&mut self) -> Result<Box<dyn Run + '_>> {
+    fn start(&mut self, keeps_codes: bool) -> Result<Box<dyn Run + '_>> {
         let Parts { plan, codes, base, step, sides, .. } = &self.parts;
         let marks = self.marks.as_deref();
         let [_, _, ny, nx] = self.layout.shape;
@@ -335,7 +364,7 @@ impl<T: Rows> Member for Coded<'_, T> {
         let decoding = match (plan, &self.coding) {
             (Some(plan), Some(coding)) => {
                 let quantizer = Quantizer::with_step(0.0, *step);
-                let decoding = Decoding::new(&self.layout, plan, coding, codes, marks, *base, &quantizer)?;
+                let decoding = Decoding::new(&self.layout, plan, coding, codes, marks, *base, &quantizer, keeps_codes)?;
                 Course::Fitted(decoding)
             }
             _ => Course::Bare(bare::Decoding::new(codes, n, marks, ny * nx, *base, *step)?),
@@ -394,12 +423,24 @@ impl<T: Rows> Run for Decoded<'_, T> {
             }
         }
         let values = match &mut self.decoding {
-            Course::Fitted(decoding) => decoding.step(&agreed),
-            Course::Bare(decoding) => decoding.step(step, &agreed),
+            Course::Fitted(decoding) => time(Stage::Restore, || decoding.step(&agreed)),
+            Course::Bare(decoding) => time(Stage::Restore, || decoding.step(step, &agreed)),
         };
         let seen = values.iter().map(|v| v.to_f64() as f32).collect();
         self.out.extend(values);
         Ok(seen)
+    }
+
+    fn codes(&self) -> Result<Option<TileCodes>> {
+        let Parts { plan, codes: data, .. } = &self.tile.parts;
+        match (&self.decoding, plan) {
+            (Course::Fitted(decoding), Some(plan)) => {
+                let (codes, bits) = decoding.codes(plan, data.len());
+                Ok(Some(TileCodes { codes, bits }))
+            }
+            (Course::Bare(decoding), _) => decoding.codes(data, self.tile.marks.as_deref()).map(Some),
+            _ => Ok(None),
+        }
     }
 
     fn finish(self: Box<Self>, n: usize, is_cut: bool, filler: Option<&Values>) -> Result<Values> {

@@ -23,6 +23,7 @@ use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::Found;
 use crate::spool::Spool;
+use crate::stages::{Stage, time};
 use crate::tile::{Tiling, region_len};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -189,12 +190,13 @@ fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64
         }
         all += a_step;
         // As tiles would be without forecasts, so that those cost nothing; single steps where not even they fit such a tile.
-        let usual = Tiling::new(&v.shape, config.max_tile_values(v.dtype));
+        let usual = Tiling::new(&v.shape, config.max_tile_values(v.dtype, &v.shape));
         len = len.min(if usual.axis == 0 { usual.len } else { 1 });
     }
     len = len.min(MAX_VALUES / all.max(1)).min(keyframe.unwrap_or(u64::MAX)).max(1);
     let interval = match keyframe {
         Some(keyframe) => keyframe - keyframe % len,
+        None if len == n_steps => len,
         None => MIN_INTERVAL.div_ceil(len) * len,
     };
     Ok((len, interval))
@@ -517,7 +519,7 @@ impl<T: Rows> Candidate for Ready<'_, T> {
         let encoding = if self.asked.is_bare {
             Coder::Bare(bare::Encoding::new(known, ny * nx))
         } else {
-            Coder::Fitted(Encoding::new(&self.layout, known, budget, &of_image))
+            Coder::Fitted(time(Stage::Predict, || Encoding::new(&self.layout, known, budget, &of_image)))
         };
         let digest = Digest::default();
         Box::new(Running { ready: self, encoding, sides: vec![], digests: vec![], digest, decoded: vec![] })
@@ -555,8 +557,8 @@ impl<T: Rows> Run for Running<'_, T> {
             self.digests.push(self.digest.of_step());
         }
         let values = match &mut self.encoding {
-            Coder::Fitted(encoding) => encoding.step(&agreed),
-            Coder::Bare(encoding) => encoding.step(step, &agreed),
+            Coder::Fitted(encoding) => time(Stage::Predict, || encoding.step(&agreed)),
+            Coder::Bare(encoding) => time(Stage::Predict, || encoding.step(step, &agreed)),
         };
         let seen = values.iter().map(|v| v.to_f64() as f32).collect();
         self.decoded.extend(values);

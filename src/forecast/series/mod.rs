@@ -27,6 +27,7 @@ use super::weights::{self, Weights};
 use super::{Forecaster, Model, Options};
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
+use crate::stages::{Stage, time};
 use candle_core::Device;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -156,7 +157,7 @@ impl<'a> Past<'a> {
         let history: Option<Vec<Frame>> = steps.iter().map(|s| self.frames.get(s).cloned()).collect();
         let Some(history) = history else { return Ok(None) };
         let history = self.model.needs().prepare(&history)?;
-        let frame = self.model.step(&history, None, 0)?;
+        let frame = time(Stage::Forecast, || self.model.step(&history, None, 0))?;
         let last = steps.last().and_then(|s| self.frames.get(s));
         let back = Back::new(&frame, self.group)?;
         let mut all = vec![];

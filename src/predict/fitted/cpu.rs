@@ -6,7 +6,7 @@ use super::plan::{BASE_BESIDE, BASE_CHAIN};
 use super::rows::{self, Rows};
 use super::schedule::Schedule;
 use super::site::{Planes, Room, Site, Taps, Weights};
-use rayon::prelude::*;
+use crate::awake;
 use std::ops::Range;
 
 /// Where the values of a row lie in the tile.
@@ -180,8 +180,7 @@ impl<T: Rows> Tile<'_, T> {
             if level == 0 {
                 break;
             }
-            known = interleaved(&pyramid[level].values, lattices.size(level), lattices.stride(level - 1));
-            known_sizes = interleaved(&pyramid[level].sizes, lattices.size(level), lattices.stride(level - 1));
+            (known, known_sizes) = interleaved(&pyramid[level], lattices.size(level), lattices.stride(level - 1));
         }
         pyramid
     }
@@ -234,11 +233,7 @@ impl<T: Rows> Tile<'_, T> {
             lane,
             rows: limits[0]..limits[1],
         });
-        if n_rows * columns < SERIAL {
-            blocks.for_each(|block| block.work(site, &place));
-        } else {
-            blocks.collect::<Vec<_>>().into_par_iter().for_each(|block| block.work(site, &place));
-        }
+        awake::for_each(blocks.collect(), n_rows * columns / ENOUGH, |block| block.work(site, &place));
     }
 }
 
@@ -285,36 +280,38 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
     }
 }
 
-/// Phases of fewer values are one task.
-const SERIAL: usize = 1 << 11;
+/// Values of a phase that are worth a thread.
+const ENOUGH: usize = 1 << 8;
 
 /// Values of a run, about: long enough to hide what a kernel costs, short enough for the first cache.
 const RUN: usize = 1 << 10;
 
-/// The four planes put together to the lattice that they are the parts of, without its margins.
-fn interleaved<T: bytemuck::Pod + Send + Sync>(
-    planes: &[Plane<T>; 4],
-    size: (usize, usize),
-    stride: usize,
-) -> Plane<T> {
-    const ROWS: usize = 64;
-    let mut out = Plane::new(size, stride);
-    let mut limits: Vec<usize> = (0..size.0).step_by(ROWS).collect();
+/// The four planes of values, and of sizes, put together to the lattice that they are the parts of, without its margins.
+fn interleaved<T: Rows>(planes: &Planes<T>, size: (usize, usize), stride: usize) -> (Plane<T>, Plane<u8>) {
+    /// Values of a task.
+    const TASK: usize = 1 << 12;
+    let (mut values, mut sizes) = (Plane::new(size, stride), Plane::new(size, stride));
+    let mut limits: Vec<usize> = (0..size.0).step_by(TASK.div_ceil(size.1.max(1))).collect();
     limits.push(size.0);
-    out.blocks_mut(&limits).into_par_iter().zip(limits.par_windows(2)).for_each(|(mut block, limits)| {
+    let blocks = values.blocks_mut(&limits).into_iter().zip(sizes.blocks_mut(&limits)).zip(limits.windows(2));
+    awake::for_each(blocks.collect(), usize::MAX, |((mut values, mut sizes), limits)| {
         for i in limits[0]..limits[1] {
             let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
-            interleave_row(planes, even, odd, i / 2, block.row_mut(i));
+            interleave_row(&planes.values, even, odd, i / 2, values.row_mut(i));
+            interleave_row(&planes.sizes, even, odd, i / 2, sizes.row_mut(i));
         }
     });
-    out
+    (values, sizes)
 }
 
 /// The values of an image of rows of `nx`.
 pub(super) fn whole<T: Rows>(pyramid: &Pyramid<T>, nx: usize, out: &mut [T]) {
-    out.par_chunks_mut(nx).with_min_len(32).enumerate().for_each(|(i, row)| {
-        let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
-        interleave_row(&pyramid[0].values, even, odd, i / 2, row);
+    const ROWS: usize = 16;
+    awake::for_each(out.chunks_mut(ROWS * nx).enumerate().collect(), usize::MAX, |(k, rows)| {
+        for (i, row) in (ROWS * k..).zip(rows.chunks_exact_mut(nx)) {
+            let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
+            interleave_row(&pyramid[0].values, even, odd, i / 2, row);
+        }
     });
 }
 

@@ -6,11 +6,12 @@ use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
 use super::schedule::Schedule;
 use super::site::Weights;
+use crate::awake;
 use crate::encode::bytes::Reader;
+use crate::encode::rans;
 use crate::encode::rans::stream::{Decoder, Table};
 use crate::error::{Error, Result};
 use crate::quantize::Quantizer;
-use rayon::prelude::*;
 
 /// Bytes to values, with the decisions that were read before.
 ///
@@ -27,7 +28,7 @@ pub fn decode<T: Rows>(
     let schedule = Schedule::new(shape);
     let taps = plan::taps(&schedule);
     let coding = plan.coding();
-    let mut lanes = lanes(plan, data, marks, &coding, q.step)?;
+    let mut lanes = lanes(plan, data, marks, &coding, q.step, false)?;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap: plan.wrap, base, step: q.step };
     let pixels = schedule.lattices.ny * schedule.lattices.nx;
     let mut values = vec![T::default(); pixels * schedule.images.len()];
@@ -36,6 +37,46 @@ pub fn decode<T: Rows>(
     });
     lanes.iter().try_for_each(|lane| lane.end.decoder.finish())?;
     Ok(values)
+}
+
+/// The codes of a tile in raster order, and the bits that each took; arguments as for [`decode`].
+///
+/// # Errors
+/// `Corrupt` if the bytes are damaged.
+pub fn codes<T: Rows>(
+    plan: &Plan,
+    data: &[u8],
+    marks: Option<&[bool]>,
+    shape: &[usize],
+    base: T,
+    q: &Quantizer<T>,
+) -> Result<(Vec<i32>, Vec<f32>)> {
+    let schedule = Schedule::new(shape);
+    let taps = plan::taps(&schedule);
+    let coding = plan.coding();
+    let mut lanes = lanes(plan, data, marks, &coding, q.step, true)?;
+    let tile = Tile { schedule: &schedule, taps: &taps, wrap: plan.wrap, base, step: q.step };
+    tile.run(&mut plan.weights(&taps), &mut lanes, |_, _| {});
+    lanes.iter().try_for_each(|lane| lane.end.decoder.finish())?;
+    Ok(logged(plan, &lanes, data.len(), shape.iter().product()))
+}
+
+/// What the lanes logged, in raster order, with the bits of each code: by its probability, and scaled so that the sum is that of the streams.
+fn logged<T: Rows>(plan: &Plan, lanes: &[Lane<T, Restorer<'_, T>>], n_bytes: usize, n: usize) -> (Vec<i32>, Vec<f32>) {
+    let costs = rans::family::costs();
+    let costs: Vec<_> = plan.distributions.iter().map(|&d| &costs[usize::from(d)]).collect();
+    let (mut codes, mut bits) = (vec![0; n], vec![0.0f32; n]);
+    let mut sum = 0.0;
+    for log in lanes.iter().filter_map(|lane| lane.end.log.as_ref()) {
+        for &Logged { at, code, context } in log {
+            let cost = f32::from(costs[usize::from(context)][rans::token::split(code).0]) / 256.0;
+            (codes[at as usize], bits[at as usize]) = (code, cost);
+            sum += f64::from(cost);
+        }
+    }
+    let factor = if sum > 0.0 { n_bytes as f64 * 8.0 / sum } else { 1.0 };
+    bits.iter_mut().for_each(|b| *b *= factor as f32);
+    (codes, bits)
 }
 
 /// A tile's bytes on their way to values, step by step, beside forecasts: the inverse of [`super::encode::Encoding`].
@@ -48,10 +89,11 @@ pub struct Decoding<'a, T: Rows> {
 }
 
 impl<'a, T: Rows> Decoding<'a, T> {
-    /// `coding` is the plan's.
+    /// `coding` is the plan's. `keeps_codes` for [`Decoding::codes`].
     ///
     /// # Errors
     /// `Corrupt` if the bytes are damaged.
+    #[expect(clippy::too_many_arguments, reason = "as for encoding, and what to keep")]
     pub fn new(
         layout: &'a Layout,
         plan: &Plan,
@@ -60,8 +102,9 @@ impl<'a, T: Rows> Decoding<'a, T> {
         marks: Option<&'a [bool]>,
         base: T,
         q: &Quantizer<T>,
+        keeps_codes: bool,
     ) -> Result<Self> {
-        let lanes = lanes(plan, data, marks, coding, q.step)?;
+        let lanes = lanes(plan, data, marks, coding, q.step, keeps_codes)?;
         let (schedule, taps) = (&layout.schedule, &layout.taps[..]);
         let tile = Tile { schedule, taps, wrap: plan.wrap, base, step: q.step };
         Ok(Self { layout, tile, weights: plan.weights(taps), lanes, course: Course::new(schedule) })
@@ -71,6 +114,11 @@ impl<'a, T: Rows> Decoding<'a, T> {
     pub fn step(&mut self, forecasts: &[Option<Vec<T>>]) -> Vec<T> {
         let Self { layout, tile, weights, lanes, course } = self;
         layout.step(course, tile, weights, lanes, forecasts)
+    }
+
+    /// The codes so far in raster order, if they were kept, and the bits that each took.
+    pub fn codes(&self, plan: &Plan, n_bytes: usize) -> (Vec<i32>, Vec<f32>) {
+        logged(plan, &self.lanes, n_bytes, self.layout.shape.iter().product())
     }
 
     /// After the last step.
@@ -84,15 +132,18 @@ impl<'a, T: Rows> Decoding<'a, T> {
 
 /// What plan says of codes, ready for use: the context of each bucket, the distribution of each context.
 pub struct Coding {
-    contexts: [u8; N_BUCKETS + 2],
+    /// By bucket; as long as any byte may ask.
+    contexts: [u8; 256],
     tables: Vec<Table>,
 }
 
 impl Plan {
     /// How codes are coded.
     pub fn coding(&self) -> Coding {
-        let tables = self.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();
-        Coding { contexts: self.contexts(), tables }
+        let tables = awake::map(self.distributions.clone(), usize::MAX, |d| Table::new(usize::from(d)));
+        let mut contexts = [0; 256];
+        contexts[..N_BUCKETS + 2].copy_from_slice(&self.contexts());
+        Coding { contexts, tables }
     }
 }
 
@@ -103,12 +154,14 @@ fn lanes<'a, T: Rows>(
     marks: Option<&'a [bool]>,
     coding: &'a Coding,
     step: T,
+    keeps_codes: bool,
 ) -> Result<Vec<Lane<T, Restorer<'a, T>>>> {
     let mut reader = Reader::new(data);
     let mut lanes = Vec::with_capacity(plan.n_streams);
     for _ in 0..plan.n_streams {
         let decoder = Decoder::new(&mut Reader::new(reader.bytes()?))?;
-        lanes.push(Lane::new(Restorer { decoder, marks, coding, step, row: vec![], kept: vec![] }));
+        let log = keeps_codes.then(Vec::new);
+        lanes.push(Lane::new(Restorer { decoder, marks, coding, step, row: vec![], kept: vec![], log }));
     }
     if !reader.is_empty() {
         return Err(Error::corrupt("bytes after the last coded stream"));
@@ -124,6 +177,16 @@ struct Restorer<'a, T> {
     step: T,
     row: Vec<u8>,
     kept: Vec<i32>,
+    /// Codes as they come, if somebody wants to see them.
+    log: Option<Vec<Logged>>,
+}
+
+/// A code that was read.
+struct Logged {
+    /// Its place in the tile: tiles have fewer than 2^32 values.
+    at: u32,
+    code: i32,
+    context: u8,
 }
 
 impl<T: Rows> End<T> for Restorer<'_, T> {
@@ -143,6 +206,13 @@ impl<T: Rows> End<T> for Restorer<'_, T> {
                 codes.fill(0);
                 (0..buckets.len()).filter(there).zip(&self.kept).for_each(|(i, &c)| codes[i] = c);
             }
+        }
+        if let Some(log) = &mut self.log {
+            let at = |i: usize| place.start + i * place.stride;
+            let there =
+                (0..buckets.len()).map(at).zip(codes.iter()).filter(|(at, _)| self.marks.is_none_or(|m| !m[*at]));
+            let entries = there.zip(&self.row);
+            log.extend(entries.map(|((at, &code), &context)| Logged { at: at as u32, code, context }));
         }
         T::reconstruct(row, self.step, codes);
     }

@@ -8,6 +8,7 @@ use super::rows::{N_BUCKETS, Rows};
 use super::schedule::Schedule;
 use super::site::FEATURE_SIDES;
 use super::stand_in::stand_in;
+use crate::awake;
 use crate::encode::bytes;
 use crate::encode::rans::stream::{self, Table};
 use crate::encode::rans::{family, token};
@@ -16,7 +17,7 @@ use crate::predict::collect_misses;
 use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
 use crate::scratch::Buffer;
-use rayon::prelude::*;
+use crate::stages::{self, Stage};
 use std::collections::HashMap;
 
 pub use beside::{Encoding, Known};
@@ -43,9 +44,10 @@ pub fn encode<T: Rows>(
     wrap: bool,
     budget: Budget,
 ) -> Encoded {
+    let predicting = stages::begin(Stage::Predict);
     let schedule = Schedule::new(shape);
     let taps = plan::taps(&schedule);
-    let (lattices, n_streams) = (schedule.lattices, n_streams(values.len()));
+    let (lattices, n_streams) = (schedule.lattices, n_streams(&schedule));
     let pixels = lattices.ny * lattices.nx;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap, base, step: q.step };
     let mut plan = Plan { wrap, n_streams, ..Plan::default() };
@@ -81,7 +83,8 @@ pub fn encode<T: Rows>(
             _ => lanes = last,
         }
     }
-    to_bytes(plan, lanes)
+    drop(predicting);
+    stages::time(Stage::Encode, || to_bytes(plan, lanes))
 }
 
 /// A run through some `images`, which fits as it goes; `stand_in` makes the side images that are not among them.
@@ -126,24 +129,29 @@ fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<T, Encoder<'_, T>>>) -> Enc
     let mut ends: Vec<Encoder<'_, T>> = lanes.into_iter().map(|lane| lane.end).collect();
     choose_contexts(&mut plan, &ends);
     let contexts = plan.contexts();
-    let tables: Vec<Table> = plan.distributions.par_iter().map(|&d| Table::new(usize::from(d))).collect();
+    let tables = awake::map(plan.distributions.clone(), usize::MAX, |d| Table::new(usize::from(d)));
     let code = |end: &mut Encoder<'_, T>| {
         let mut out = vec![];
         let (codes, n) = (&end.codes[..end.n_codes], end.n_codes);
         stream::encode(codes, &mut end.tokens[..n], &mut end.buckets[..n], &contexts, &tables, &mut out);
         out
     };
-    let streams: Vec<Vec<u8>> = ends.par_iter_mut().map(code).collect();
+    let streams: Vec<Vec<u8>> = awake::map(ends.iter_mut().collect(), usize::MAX, code);
     let mut bytes = vec![];
     streams.iter().for_each(|s| bytes::put_bytes(&mut bytes, s));
     let misses = ends.into_iter().flat_map(|e| e.misses).collect();
     Encoded { plan, bytes, outliers: Outliers::from_unsorted(misses) }
 }
 
-/// Streams are tasks of the decoder, and each costs some 70 bytes.
-pub(super) fn n_streams(n_values: usize) -> usize {
+/// Streams are tasks of the decoder, and each costs some 100 bytes: two where phases are long enough to be shared, more in large tiles.
+pub(super) fn n_streams(schedule: &Schedule) -> usize {
     const VALUES: usize = 1 << 18;
-    (n_values / VALUES).clamp(1, plan::MAX_STREAMS).next_power_of_two()
+    /// Pixels of images whose finest phases two threads can share.
+    const SHARED: usize = 1 << 12;
+    let pixels = schedule.lattices.ny * schedule.lattices.nx;
+    let n_values = pixels * schedule.images.len();
+    let least = if pixels >= SHARED && n_values >= VALUES { 2 } else { 1 };
+    (n_values / VALUES).clamp(least, plan::MAX_STREAMS).next_power_of_two()
 }
 
 /// Most codes of each stream.
@@ -168,7 +176,7 @@ fn cost_of<T: Rows>(lanes: &[Lane<T, Encoder<'_, T>>]) -> u64 {
         cost.add::<T>(lane.end.codes(), 0);
         cost
     };
-    let costs: Vec<CodeCost> = lanes.par_iter().map(cost).collect();
+    let costs = awake::map(lanes.iter().collect(), usize::MAX, cost);
     costs.iter().fold(CodeCost::default(), CodeCost::merged).total()
 }
 
@@ -249,16 +257,13 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
 
 /// Cuts buckets into contexts of about equal numbers of codes, and chooses each context's distribution.
 fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
-    let counts: Vec<Vec<u32>> = ends
-        .par_iter()
-        .map(|end| {
-            let mut counts = vec![0u32; (N_BUCKETS + 2) * token::N_TOKENS];
-            for (&bucket, &token) in end.buckets().iter().zip(end.tokens()) {
-                counts[usize::from(bucket) * token::N_TOKENS + usize::from(token)] += 1;
-            }
-            counts
-        })
-        .collect();
+    let counts = awake::map(ends.iter().collect(), usize::MAX, |end: &Encoder<'_, T>| {
+        let mut counts = vec![0u32; (N_BUCKETS + 2) * token::N_TOKENS];
+        for (&bucket, &token) in end.buckets().iter().zip(end.tokens()) {
+            counts[usize::from(bucket) * token::N_TOKENS + usize::from(token)] += 1;
+        }
+        counts
+    });
     let mut sum = vec![0u64; (N_BUCKETS + 2) * token::N_TOKENS];
     counts
         .iter()
@@ -283,7 +288,8 @@ fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
         let sum = &mut of_context[usize::from(contexts[bucket])];
         sum.iter_mut().zip(*counts).for_each(|(s, &c)| *s += c);
     }
-    plan.distributions = of_context.par_iter().map(|counts| best_distribution(counts) as u16).collect();
+    plan.distributions =
+        awake::map(of_context, usize::MAX, |counts: [u64; token::N_TOKENS]| best_distribution(&counts) as u16);
 }
 
 fn best_distribution(counts: &[u64; token::N_TOKENS]) -> usize {

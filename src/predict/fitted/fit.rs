@@ -2,10 +2,10 @@
 
 use super::rows::{self, Rows};
 use super::site::{Room, Site, Taps, Weights};
+use crate::awake;
 use crate::quantize::Quantizer;
 use crate::quantize::log::log2;
 use crate::scratch::Buffer;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Bands of rows at most.
@@ -37,6 +37,26 @@ impl Equations {
 
 /// Values whose products are taken at once.
 const BATCH: usize = 256;
+/// Threads that a batch is worth, where there is one at a time.
+const SHARES: usize = 2;
+
+/// [`rows::products`] in so many shares of about equal work.
+fn multiply(x: &[f32], n_rows: usize, stride: usize, len: usize, mut g: &mut [f64], n_shares: usize) {
+    if n_shares < 2 {
+        return rows::products(x, n_rows, stride, len, g);
+    }
+    // Row `a` has `a` products, so that the first pair goes with the last.
+    let pairs =
+        (0..n_rows).step_by(2).filter_map(|a| g.split_off_mut(..rows::pair_len(n_rows, a)).map(|pair| (a, pair)));
+    let mut shares: Vec<Vec<(usize, &mut [f64])>> = (0..n_shares).map(|_| vec![]).collect();
+    for (k, pair) in pairs.enumerate() {
+        let turn = k % (2 * n_shares);
+        shares[turn.min(2 * n_shares - 1 - turn)].push(pair);
+    }
+    awake::for_each(shares, n_shares, |pairs| {
+        pairs.into_iter().for_each(|(a, pair)| rows::products_of_pair(x, n_rows, stride, len, a, pair));
+    });
+}
 
 /// Equations of a band of rows.
 #[derive(Clone, Debug)]
@@ -49,12 +69,12 @@ struct Band {
 }
 
 impl Band {
-    /// Multiplies what is pending.
-    fn flush(&mut self, n_rows: usize) {
+    /// Multiplies what is pending, on as many threads as there are shares.
+    fn flush(&mut self, n_rows: usize, n_shares: usize) {
         if self.n_pending > 0 {
             let len = self.n_pending.next_multiple_of(rows::LANES);
             self.pending.chunks_exact_mut(BATCH).for_each(|row| row[self.n_pending..len].fill(0.0));
-            rows::products(&self.pending, n_rows, BATCH, len, &mut self.equations.g);
+            multiply(&self.pending, n_rows, BATCH, len, &mut self.equations.g, n_shares);
             self.n_pending = 0;
         }
     }
@@ -129,7 +149,9 @@ impl Samples {
 
     /// Closes the equations for a fit: they stand for `count` values.
     pub fn close(&mut self, count: f64) {
-        self.bands.iter_mut().for_each(|band| band.flush(self.candidates.len() + 1));
+        let (n_rows, n_bands) = (self.candidates.len() + 1, self.bands.len());
+        let n_shares = if n_bands == 1 { SHARES } else { 1 };
+        awake::for_each(self.bands.iter_mut().collect(), n_bands, |band: &mut Band| band.flush(n_rows, n_shares));
         let n: f64 = self.bands.iter().map(|band| band.equations.n).sum();
         self.share = count * self.n_rounds as f64 / n.max(1.0);
     }
@@ -196,19 +218,17 @@ pub fn sample_equations<T: Rows>(
     pieces: &[(usize, Range<usize>)],
     samples: &mut Samples,
 ) {
-    const SERIAL: usize = 2048;
+    /// Samples that are worth a thread.
+    const ENOUGH: usize = 512;
     let (n_rows, n_bands) = (site.size.0, samples.bands.len());
     let of_band = |(k, band): (usize, &mut Band)| {
         let first = pieces.partition_point(|p| p.0 * n_bands / n_rows < k);
         let last = pieces.partition_point(|p| p.0 * n_bands / n_rows <= k);
-        sample_band(site, truth, &pieces[first..last], &samples.candidates, band);
+        let n_shares = if n_bands == 1 { SHARES } else { 1 };
+        sample_band(site, truth, &pieces[first..last], &samples.candidates, band, n_shares);
     };
     let n: usize = pieces.iter().map(|p| p.1.len()).sum();
-    if n < SERIAL {
-        samples.bands.iter_mut().enumerate().for_each(of_band);
-    } else {
-        samples.bands.par_iter_mut().enumerate().for_each(of_band);
-    }
+    awake::for_each(samples.bands.iter_mut().enumerate().collect(), n / ENOUGH, of_band);
 }
 
 fn sample_band<T: Rows>(
@@ -217,6 +237,7 @@ fn sample_band<T: Rows>(
     pieces: &[(usize, Range<usize>)],
     candidates: &[u8],
     band: &mut Band,
+    n_shares: usize,
 ) {
     let n_taps = candidates.len();
     let (mut mean, mut values) = ([T::default(); BATCH], [T::default(); BATCH]);
@@ -227,7 +248,7 @@ fn sample_band<T: Rows>(
         let mut start = span.start;
         while start < span.end {
             if band.n_pending == BATCH {
-                band.flush(n_taps + 1);
+                band.flush(n_taps + 1, n_shares);
             }
             let len = (span.end - start).min(BATCH - band.n_pending);
             let site = site.at(*i, start, len);
@@ -258,49 +279,69 @@ fn sample_band<T: Rows>(
         }
     }
     // Batches end with the image, so that nothing waits for the next.
-    band.flush(n_taps + 1);
+    band.flush(n_taps + 1, n_shares);
 }
 
 /// Takes pieces into the samples of the guess: features, and sizes of the codes that the weights of `site` will give.
 pub fn sample_sizes<T: Rows>(
     site: &Site<'_, T>,
-    truth: &dyn Fn(usize, usize, &mut [T]),
+    truth: &(dyn Fn(usize, usize, &mut [T]) + Sync),
     q: &Quantizer<T>,
     pieces: &[(usize, Range<usize>)],
-    room: &mut Room<T>,
+    rooms: &mut [Room<T>; GUESS_TASKS],
     samples: &mut Samples,
 ) {
+    /// Samples that are worth a thread.
+    const ENOUGH: usize = 512;
     let most = samples.most_guess;
-    let longest = pieces.first().map_or(0, |p| p.1.len()).min(most);
     let n = site.n_features();
-    room.grow(longest);
-    let (mut values, mut sizes) = (vec![T::default(); longest], vec![0; longest]);
     if samples.features.is_empty() {
         samples.features = Buffer::new((n + 1) * most);
     }
+    let begin = samples.n_guess;
+    let mut taken: Vec<(usize, Range<usize>)> = vec![];
     for (i, span) in pieces {
         samples.n_pieces += 1;
-        let from = samples.n_guess;
-        let len = span.len().min(most - from);
-        if len == 0 || !samples.n_pieces.is_multiple_of(samples.guess_every) {
-            continue;
+        let len = span.len().min(most - samples.n_guess);
+        if len > 0 && samples.n_pieces.is_multiple_of(samples.guess_every) {
+            taken.push((*i, span.start..span.start + len));
+            samples.n_guess += len;
         }
-        let site = site.at(*i, span.start, len);
-        let (values, sizes) = (&mut values[..len], &mut sizes[..len]);
-        site.predict(site.band(*i), &mut room.predicted[..len]);
-        site.features(room, len);
-        truth(*i, span.start, values);
-        let (row, codes) = (&mut room.predicted[..len], &mut room.codes[..len]);
-        T::quantize(row, values, q.step, q.inverse(), q.within(), codes);
-        rows::sizes(codes, sizes);
-        let mut out = samples.features.chunks_exact_mut(most).map(|f| &mut f[from..from + len]);
-        for (features, out) in room.features.chunks_exact(len).zip(out.by_ref().take(n)) {
-            out.copy_from_slice(features);
-        }
-        out.for_each(|out| out.iter_mut().zip(&*sizes).for_each(|(o, &s)| *o = u16::from(s)));
-        samples.n_guess += len;
     }
+    // Some pieces a task, each with its columns of the table.
+    let mut rest: Vec<&mut [u16]> =
+        samples.features.chunks_exact_mut(most).map(|f| &mut f[begin..samples.n_guess]).collect();
+    let mut tasks = vec![];
+    for (pieces, room) in taken.chunks(taken.len().div_ceil(GUESS_TASKS).max(1)).zip(rooms) {
+        let len = pieces.iter().map(|p| p.1.len()).sum();
+        let columns = rest.iter_mut().filter_map(|row| row.split_off_mut(..len));
+        tasks.push((pieces, room, columns.collect::<Vec<_>>()));
+    }
+    awake::for_each(tasks, (samples.n_guess - begin) / ENOUGH, |(pieces, room, mut out)| {
+        let longest = pieces.iter().map(|p| p.1.len()).max().unwrap_or(0);
+        room.grow(longest);
+        let (mut values, mut sizes) = (vec![T::default(); longest], vec![0; longest]);
+        for (i, span) in pieces {
+            let len = span.len();
+            let site = site.at(*i, span.start, len);
+            let (values, sizes) = (&mut values[..len], &mut sizes[..len]);
+            site.predict(site.band(*i), &mut room.predicted[..len]);
+            site.features(room, len);
+            truth(*i, span.start, values);
+            let (row, codes) = (&mut room.predicted[..len], &mut room.codes[..len]);
+            T::quantize(row, values, q.step, q.inverse(), q.within(), codes);
+            rows::sizes(codes, sizes);
+            let mut out = out.iter_mut().filter_map(|row| row.split_off_mut(..len));
+            for (features, out) in room.features.chunks_exact(len).zip(out.by_ref().take(n)) {
+                out.copy_from_slice(features);
+            }
+            out.for_each(|out| out.iter_mut().zip(&*sizes).for_each(|(o, &s)| *o = u16::from(s)));
+        }
+    });
 }
+
+/// Tasks that samples of the guess are taken in.
+pub const GUESS_TASKS: usize = 4;
 
 /// Taps and weights of a phase as integers: what is written to the archive.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -338,25 +379,32 @@ pub fn fit(samples: &Samples, most_bands: usize) -> Fitted {
     let mut n_bands = 1;
     let rounds = samples.n_rounds as f64;
     let total: f64 = samples.bands.iter().map(|b| b.equations.n).sum::<f64>() / rounds;
-    while n_bands <= samples.bands.len().clamp(1, most_bands) {
-        // Few values can not pay for many bands.
-        if n_bands > 1 && total < SAMPLES_PER_BAND * n_bands as f64 {
-            break;
-        }
+    let mut numbers = vec![];
+    // Few values can not pay for many bands.
+    while n_bands <= samples.bands.len().clamp(1, most_bands)
+        && (n_bands == 1 || total >= SAMPLES_PER_BAND * n_bands as f64)
+    {
+        numbers.push(n_bands);
+        n_bands *= 2;
+    }
+    let groups_of = |n_bands: usize| samples.bands.chunks((samples.bands.len() / n_bands).max(1));
+    let groups: Vec<&[Band]> = numbers.iter().flat_map(|&n| groups_of(n)).collect();
+    let mut solved = awake::map(groups, usize::MAX, |group| {
+        let mut sum = Equations::default();
+        group.iter().for_each(|b| sum.add(&b.equations));
+        System::new(&sum, samples.candidates.len()).solve(samples.share, rounds)
+    })
+    .into_iter();
+    for n_bands in numbers {
         let mut cost = 0.0;
         let mut bands = Vec::new();
-        for group in samples.bands.chunks((samples.bands.len() / n_bands).max(1)) {
-            let mut sum = Equations::default();
-            group.iter().for_each(|b| sum.add(&b.equations));
-            let system = System::new(&sum, samples.candidates.len());
-            let (weights, bits) = system.solve(samples.share, rounds);
+        for (weights, bits) in solved.by_ref().take(groups_of(n_bands).len()) {
             cost += bits;
             bands.push(weights.into_iter().map(|(t, w)| (samples.candidates[t], w)).collect::<Vec<_>>());
         }
         if best.as_ref().is_none_or(|(least, _)| cost < *least) {
             best = Some((cost, to_integers(&bands)));
         }
-        n_bands *= 2;
     }
     best.map(|b| b.1).unwrap_or_else(|| Fitted { shift: 0, bands: vec![vec![]] })
 }
@@ -486,9 +534,10 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
     let n = n_features + 1;
     let n_samples = samples.n_guess;
     let to_i16 = |w: f64| w.round_ties_even().clamp(-32_000.0, 32_000.0) as i16;
-    let to_f32 = |row: &[u16]| row[..n_samples].iter().map(|&x| f32::from(x)).collect();
-    let rows: Vec<Vec<f32>> = samples.features.chunks_exact(samples.most_guess).map(to_f32).collect();
-    let mean = rows.last().map_or(0.0, |sizes| sizes.iter().sum::<f32>() / n_samples.max(1) as f32);
+    let rows: Vec<&[u16]> = samples.features.chunks_exact(samples.most_guess).map(|row| &row[..n_samples]).collect();
+    let mean = rows
+        .last()
+        .map_or(0.0, |sizes| sizes.iter().map(|&s| u32::from(s)).sum::<u32>() as f32 / n_samples.max(1) as f32);
     let mut w = vec![0.0; n];
     w[n_features] = f64::from(mean.max(1.0 / 64.0));
     if n_samples >= 64 {
@@ -496,28 +545,16 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
         // Features, one, size: each times the root of its weight.
         let mut x = vec![0f32; (n + 1) * len];
         for _ in 0..3 {
-            let mut guess = vec![w[n_features] as f32; n_samples];
-            for (row, &w) in rows.iter().zip(&w[..n_features]) {
-                guess.iter_mut().zip(row).for_each(|(g, &x)| *g += w as f32 * x);
+            let mut blocks: Vec<Vec<&mut [f32]>> = (0..n_samples.div_ceil(GUESS_BLOCK)).map(|_| vec![]).collect();
+            for row in x.chunks_exact_mut(len) {
+                let parts = row[..n_samples].chunks_mut(GUESS_BLOCK);
+                blocks.iter_mut().zip(parts).for_each(|(block, part)| block.push(part));
             }
-            let weight = |g: f32| {
-                let g = g.max(0.1);
-                1.0 / (g * g + 0.2).sqrt()
-            };
-            guess.iter_mut().for_each(|g| *g = weight(*g));
-            for (k, x) in x.chunks_exact_mut(len).enumerate() {
-                match k.cmp(&n_features) {
-                    std::cmp::Ordering::Less => {
-                        x.iter_mut().zip(&rows[k]).zip(&guess).for_each(|((x, f), w)| *x = f * w)
-                    }
-                    std::cmp::Ordering::Equal => x.iter_mut().zip(&guess).for_each(|(x, &w)| *x = w),
-                    std::cmp::Ordering::Greater => {
-                        x.iter_mut().zip(&rows[n_features]).zip(&guess).for_each(|((x, f), w)| *x = f * w);
-                    }
-                }
-            }
+            awake::for_each(blocks.into_iter().enumerate().collect(), n_samples / GUESS_BLOCK, |(k, x)| {
+                weigh_features(&rows, k * GUESS_BLOCK, &w, x);
+            });
             let mut g = vec![0.0; (n + 1) * (n + 2) / 2];
-            rows::products(&x, n + 1, len, len, &mut g);
+            multiply(&x, n + 1, len, len, &mut g, (n_samples / GUESS_BLOCK).min(SHARES));
             let at = |i: usize, j: usize| g[i * (i + 1) / 2 + j];
             let trace: f64 = (0..n).map(|k| at(k, k)).sum();
             let mut a = vec![0.0; n * n];
@@ -529,6 +566,30 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
     }
     let (constant, of_features) = w.split_last().map_or((0.0, &[][..]), |(c, f)| (*c, f));
     of_features.iter().map(|w| to_i16(w * 1024.0)).chain([to_i16(constant * 64.0)]).collect()
+}
+
+/// Samples of the guess that are a task.
+const GUESS_BLOCK: usize = 1024;
+
+/// Rows of the guess's equations, samples from `from` on: features, one, size, each times the root of its weight by the guess with weights `w`.
+fn weigh_features(rows: &[&[u16]], from: usize, w: &[f64], mut x: Vec<&mut [f32]>) {
+    let n_features = w.len() - 1;
+    let mut guess = [0.0; GUESS_BLOCK];
+    let guess = &mut guess[..x.first().map_or(0, |x| x.len())];
+    let part = |k: usize| &rows[k][from..from + guess.len()];
+    let parts: Vec<&[u16]> = (0..rows.len()).map(part).collect();
+    guess.fill(w[n_features] as f32);
+    for (row, &w) in parts.iter().zip(&w[..n_features]) {
+        rows::add_feature(guess, w as f32, row);
+    }
+    rows::weights_of_guesses(guess);
+    for (k, x) in x.iter_mut().enumerate() {
+        match k.cmp(&n_features) {
+            std::cmp::Ordering::Less => rows::weigh_feature(parts[k], guess, x),
+            std::cmp::Ordering::Equal => x.copy_from_slice(guess),
+            std::cmp::Ordering::Greater => rows::weigh_feature(parts[n_features], guess, x),
+        }
+    }
 }
 
 /// Solves a symmetric positive system given by its lower triangle.

@@ -9,8 +9,8 @@ use super::plan::{Plan, n_features};
 use super::rows::Rows;
 use super::schedule::Schedule;
 use super::site::{Room, Site, Taps, Weights};
+use crate::awake;
 use crate::quantize::Quantizer;
-use rayon::prelude::*;
 
 /// How much work the fits may be.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ pub(super) struct Learner<'a, T: Rows> {
     /// Whether the codes count, so that guesses are wanted at once.
     is_final: bool,
     n_best_taps: usize,
-    room: Room<T>,
+    rooms: [Room<T>; fit::GUESS_TASKS],
     /// Whether codes of the side images of the image at work are known.
     pub knows_sizes: bool,
 }
@@ -127,7 +127,7 @@ impl<'a, T: Rows> Learner<'a, T> {
             follows: true,
             is_final,
             n_best_taps: budget.taps,
-            room: Room::default(),
+            rooms: Default::default(),
             knows_sizes: true,
         }
     }
@@ -145,7 +145,7 @@ impl<'a, T: Rows> Learner<'a, T> {
     /// Puts the fits to all samples into `plan`.
     pub fn finish(&mut self, plan: &mut Plan) {
         if !self.is_final {
-            self.passes.par_iter_mut().for_each(|p| {
+            awake::for_each(self.passes.iter_mut().collect(), usize::MAX, |p| {
                 p.samples.close(p.count);
                 p.fitted = fit::fit(&p.samples, MAX_BANDS);
                 p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);
@@ -178,7 +178,7 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
         }
         if self.knows_sizes {
             let site = Site { weights: &p.weights, ..site.clone() };
-            fit::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut self.room, &mut p.samples);
+            fit::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut self.rooms, &mut p.samples);
         }
         if self.is_final {
             p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);

@@ -61,6 +61,31 @@ pub fn weigh(x: &mut [f32], weights: &[f32]) {
     }
 }
 
+/// `guess += w · x`
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn add_feature(guess: &mut [f32], w: f32, x: &[u16]) {
+    for (g, &x) in guess.iter_mut().zip(x) {
+        *g += w * f32::from(x);
+    }
+}
+
+/// Guesses become the roots of their weights in the fit of a guess: relative errors count.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn weights_of_guesses(guesses: &mut [f32]) {
+    for g in guesses {
+        let at_least = if *g > 0.1 { *g } else { 0.1 };
+        *g = 1.0 / (at_least * at_least + 0.2).sqrt();
+    }
+}
+
+/// `out = weight · x`
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn weigh_feature(x: &[u16], weights: &[f32], out: &mut [f32]) {
+    for ((out, &x), &w) in out.iter_mut().zip(x).zip(weights) {
+        *out = f32::from(x) * w;
+    }
+}
+
 /// Weights of values by the sum of the sizes of the nearest codes: `√(½ / (s² + ¼))`, with `s` a guess of the magnitude.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
 pub fn weights_of_sizes(near: &[u16], n_near: f32, weights: &mut [f32]) {
@@ -121,38 +146,50 @@ pub fn buckets(guesses: &[i32], buckets: &mut [u8]) {
 /// Values whose products are summed side by side.
 pub const LANES: usize = 16;
 
-/// Products of the rows of `x`, each the first `len` (a multiple of [`LANES`]) of `stride` values: `g[a][b] += Σ x[a] x[b]`, for `b ≤ a`, lower triangle row by row.
-/// Blocks of 2 × 4 rows, so that what is loaded is used more than once.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn products(x: &[f32], n: usize, stride: usize, len: usize, g: &mut [f64]) {
-    let row = |i: usize| x[i.min(n - 1) * stride..][..len].as_chunks::<LANES>().0;
+/// Products of the `n` rows of `x`, each the first `len` (a multiple of [`LANES`]) of `stride` values: `g[a][b] += Σ x[a] x[b]`, for `b ≤ a`, lower triangle row by row.
+pub fn products(x: &[f32], n: usize, stride: usize, len: usize, mut g: &mut [f64]) {
     for a in (0..n).step_by(2) {
-        for b in (0..=(a + 1).min(n - 1)).step_by(4) {
-            let (a0, a1) = (row(a), row(a + 1));
-            let (b0, b1, b2, b3) = (row(b), row(b + 1), row(b + 2), row(b + 3));
-            let mut sums = [[0f32; LANES]; 8];
-            let others = a0.iter().zip(a1).zip(b0).zip(b1).zip(b2).zip(b3);
-            for (((((a0, a1), b0), b1), b2), b3) in others {
-                for lane in 0..LANES {
-                    sums[0][lane] += a0[lane] * b0[lane];
-                    sums[1][lane] += a0[lane] * b1[lane];
-                    sums[2][lane] += a0[lane] * b2[lane];
-                    sums[3][lane] += a0[lane] * b3[lane];
-                    sums[4][lane] += a1[lane] * b0[lane];
-                    sums[5][lane] += a1[lane] * b1[lane];
-                    sums[6][lane] += a1[lane] * b2[lane];
-                    sums[7][lane] += a1[lane] * b3[lane];
-                }
+        let pair = g.split_off_mut(..pair_len(n, a)).unwrap_or_default();
+        products_of_pair(x, n, stride, len, a, pair);
+    }
+}
+
+/// Number of products of rows `a` and `a + 1`, as far as there are such.
+pub fn pair_len(n: usize, a: usize) -> usize {
+    a + 1 + if a + 1 < n { a + 2 } else { 0 }
+}
+
+/// Those of rows `a` (even) and `a + 1` alone, so that threads can share them. Blocks of 2 × 4 rows, so that what is loaded is used more than once.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn products_of_pair(x: &[f32], n: usize, stride: usize, len: usize, a: usize, g: &mut [f64]) {
+    let row = |i: usize| x[i.min(n - 1) * stride..][..len].as_chunks::<LANES>().0;
+    let first = a;
+    for b in (0..=(a + 1).min(n - 1)).step_by(4) {
+        let (a0, a1) = (row(a), row(a + 1));
+        let (b0, b1, b2, b3) = (row(b), row(b + 1), row(b + 2), row(b + 3));
+        let mut sums = [[0f32; LANES]; 8];
+        let others = a0.iter().zip(a1).zip(b0).zip(b1).zip(b2).zip(b3);
+        for (((((a0, a1), b0), b1), b2), b3) in others {
+            for lane in 0..LANES {
+                sums[0][lane] += a0[lane] * b0[lane];
+                sums[1][lane] += a0[lane] * b1[lane];
+                sums[2][lane] += a0[lane] * b2[lane];
+                sums[3][lane] += a0[lane] * b3[lane];
+                sums[4][lane] += a1[lane] * b0[lane];
+                sums[5][lane] += a1[lane] * b1[lane];
+                sums[6][lane] += a1[lane] * b2[lane];
+                sums[7][lane] += a1[lane] * b3[lane];
             }
-            for (k, sum) in sums.iter().enumerate() {
-                let (a, b) = (a + k / 4, b + k % 4);
-                if a >= n || b > a {
-                    continue;
-                }
-                let eight: [f32; 8] = std::array::from_fn(|l| sum[l] + sum[l + 8]);
-                let four: [f32; 4] = std::array::from_fn(|l| eight[l] + eight[l + 4]);
-                g[a * (a + 1) / 2 + b] += f64::from((four[0] + four[2]) + (four[1] + four[3]));
+        }
+        for (k, sum) in sums.iter().enumerate() {
+            let (a, b) = (a + k / 4, b + k % 4);
+            if a >= n || b > a {
+                continue;
             }
+            let eight: [f32; 8] = std::array::from_fn(|l| sum[l] + sum[l + 8]);
+            let four: [f32; 4] = std::array::from_fn(|l| eight[l] + eight[l + 4]);
+            let row = if a == first { 0 } else { first + 1 };
+            g[row + b] += f64::from((four[0] + four[2]) + (four[1] + four[3]));
         }
     }
 }

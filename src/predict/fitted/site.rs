@@ -33,6 +33,8 @@ pub struct Taps {
     pub n_near: usize,
     /// How many belong to image 0.
     pub n_own: usize,
+    /// Of each side image with features: the place itself, and its neighbours on the axes, as far as there are such.
+    around: Vec<(Tap, [Tap; 4])>,
 }
 
 impl Taps {
@@ -44,10 +46,17 @@ impl Taps {
         let n_near = all.len();
         all.extend(far.iter().filter(there));
         let n_own = all.len();
+        let mut around = vec![];
         for side in 1..=n_sides as u8 {
-            all.extend(side_taps(phase).iter().filter(there).map(|t| Tap { image: side, ..*t }));
+            let taps = side_taps(phase).map(|t| Tap { image: side, ..t });
+            all.extend(taps.iter().filter(there));
+            if around.len() < FEATURE_SIDES {
+                let axes: Vec<Tap> = taps[1..5].iter().filter(there).copied().collect();
+                let axis = |k: usize| if axes.is_empty() { taps[0] } else { axes[k % axes.len()] };
+                around.push((taps[0], std::array::from_fn(axis)));
+            }
         }
-        Self { all, n_near, n_own }
+        Self { all, n_near, n_own, around }
     }
 }
 
@@ -183,14 +192,11 @@ impl<T: Rows> Site<'_, T> {
         rows::sum_sizes(sum, std::array::from_fn(far_sizes), false);
         rows::sum_sizes(sum, std::array::from_fn(|k| far_sizes(k + 4)), true);
         T::spread_and_distance(self.near(), row, self.inverse, next(), next());
-        for side in 1..=self.sides.len().min(FEATURE_SIDES) as u8 {
-            let around = side_taps(self.phase).map(|t| Tap { image: side, ..t });
-            let axes: Vec<Tap> = around[1..5].iter().filter(|&t| taps.contains(t)).copied().collect();
-            let axis = |k: usize| axes[k % axes.len()];
-            rows::sum_sizes(next(), [self.sizes(around[0]), zeros, zeros, zeros], false);
-            rows::sum_sizes(next(), std::array::from_fn(|k| self.sizes(axis(k))), false);
-            let axes = std::array::from_fn(|k| self.values(axis(k)));
-            T::spread_and_difference(axes, self.values(around[0]), row, self.inverse, next(), next());
+        for &(place, axes) in &self.taps.around {
+            rows::sum_sizes(next(), [self.sizes(place), zeros, zeros, zeros], false);
+            rows::sum_sizes(next(), axes.map(|t| self.sizes(t)), false);
+            let axes = axes.map(|t| self.values(t));
+            T::spread_and_difference(axes, self.values(place), row, self.inverse, next(), next());
         }
     }
 

@@ -5,8 +5,8 @@ use super::cpu::Pyramid;
 use super::lattice::{B2, K, Lattices, Plane};
 use super::rows::Rows;
 use super::site::Planes;
+use crate::awake;
 use crate::scratch::Buffer;
-use rayon::prelude::*;
 
 /// The lattices of an image of `values`, with noise within half a `step`; `seed` turns it.
 pub(super) fn stand_in<T: Rows>(values: &[T], seed: usize, lattices: Lattices, wrap: bool, step: f64) -> Pyramid<T> {
@@ -23,7 +23,8 @@ pub(super) fn stand_in<T: Rows>(values: &[T], seed: usize, lattices: Lattices, w
         let turned = end.iter().chain(start);
         out.iter_mut().zip(values).zip(turned).for_each(|((out, &v), &noise)| *out = v + noise);
     };
-    image.par_chunks_mut(1024).zip(values.par_chunks(1024)).enumerate().with_min_len(16).for_each(noisy);
+    let pieces = image.chunks_mut(1024).zip(values.chunks(1024)).enumerate().collect();
+    awake::for_each(pieces, values.len() / ENOUGH, noisy);
     // Missing values are like the last that was there: far from everything they would spoil the fit.
     if values.iter().fold(false, |any, v| any | v.to_f64().is_nan()) {
         let mut last = values.iter().copied().find(|v| !v.to_f64().is_nan()).unwrap_or_default();
@@ -35,13 +36,17 @@ pub(super) fn stand_in<T: Rows>(values: &[T], seed: usize, lattices: Lattices, w
     pyramid(&image, lattices, wrap)
 }
 
+/// Values that are worth a thread.
+const ENOUGH: usize = 1 << 12;
+
 /// The lattices of an image. It has no codes, so their sizes are 0.
 pub(super) fn pyramid<T: Rows>(image: &[T], lattices: Lattices, wrap: bool) -> Pyramid<T> {
     (0..lattices.levels)
         .map(|level| {
             let mut planes = Planes::default();
-            let both = planes.values.par_iter_mut().zip(&mut planes.sizes).zip(K..=B2);
-            both.for_each(|((values, sizes), plane)| {
+            let both = planes.values.iter_mut().zip(&mut planes.sizes).zip(K..=B2).collect();
+            let (rows, columns) = lattices.size(level);
+            awake::for_each(both, rows * columns / ENOUGH, |((values, sizes), plane)| {
                 let size = lattices.plane_size(level, plane);
                 *values = Plane::new(size, lattices.stride(level));
                 *sizes = Plane::new(size, lattices.stride(level));

@@ -4,11 +4,11 @@
 
 use super::lattice;
 use super::{Interp, Level, Order, cpu};
+use crate::awake;
 use crate::predict::choose::{CodeCost, Sample};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
 use crate::scratch::Buffer;
-use rayon::prelude::*;
 
 /// The best interpolation for the samples, with its cost in 1/1024 bits over all of them.
 pub fn choose<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q: &Quantizer<T>) -> (Interp, u64) {
@@ -149,9 +149,8 @@ fn by_sample<T: Kernels, R: Send>(
 ) -> Vec<(u64, Vec<R>)> {
     let n = samples.len();
     let run = |i: usize| f(&plans[i / n], &samples[i % n], i % n);
-    let pairs = 0..plans.len() * n;
-    let mut results: Vec<_> =
-        if parallel { pairs.into_par_iter().map(run).collect() } else { pairs.map(run).collect() };
+    let pairs = (0..plans.len() * n).collect();
+    let mut results = awake::map(pairs, if parallel { usize::MAX } else { 1 }, run);
     let mut out = Vec::with_capacity(plans.len());
     while !results.is_empty() {
         let later = results.split_off(n);

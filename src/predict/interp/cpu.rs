@@ -5,18 +5,18 @@
 
 use super::lattice::{self, Pass};
 use super::{Interp, Order};
+use crate::awake;
 use crate::predict::{Coded, collect_misses};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::{Kernels, Neighbours};
 use crate::quantize::outlier::Outliers;
 use crate::scratch::Buffer;
-use rayon::prelude::*;
 
 /// Values a task works on: long enough to hide its cost, short enough for the first cache.
 const BLOCK: usize = 1 << 13;
 
-/// Passes of fewer values are one task: they, and samples, are done before another thread has them.
-const SERIAL: usize = 1 << 15;
+/// Values of a pass that are worth a thread.
+const ENOUGH: usize = 1 << 12;
 
 /// A value outside the bound: raster position and bits.
 type Miss = (u32, u64);
@@ -133,7 +133,9 @@ pub(super) fn encode_pass<T: Kernels>(
     misses: &mut Vec<Miss>,
 ) {
     let row_len = pass.row_len();
-    let rows_a_block = if codes.len() < SERIAL { codes.len() } else { (BLOCK / row_len).max(1) };
+    // Of short passes some blocks too, so that they can be shared.
+    let rows_a_block = (BLOCK.min(codes.len() / 4) / row_len).max(1);
+    let n_threads = codes.len() / ENOUGH;
     let (n_next, next_row_len) = (next.len(), pass.after[pass.n_axes - 1]);
     if n_next > 0 && !pass.is_on_last_axis() {
         copy_known(pass, known, next);
@@ -150,12 +152,8 @@ pub(super) fn encode_pass<T: Kernels>(
         tasks.push(Task { first_row, codes, next: here, start });
         start = end;
     }
-    let found = tasks.into_par_iter().map(|task| encode_rows(pass, known, values, q, task));
-    let mut found = found.reduce(Vec::new, |mut all, mut more| {
-        all.append(&mut more);
-        all
-    });
-    misses.append(&mut found);
+    let found = awake::map(tasks, n_threads, |task| encode_rows(pass, known, values, q, task));
+    misses.extend(found.into_iter().flatten());
 }
 
 fn encode_rows<T: Kernels>(pass: &Pass, known: &[T], values: &[T], q: &Quantizer<T>, task: Task<'_, T>) -> Vec<Miss> {
@@ -195,11 +193,14 @@ fn encode_rows<T: Kernels>(pass: &Pass, known: &[T], values: &[T], q: &Quantizer
 /// Copies what was known to its places in the next lattice; the axis is not the last.
 fn copy_known<T: Kernels>(pass: &Pass, known: &[T], next: &mut [T]) {
     let (n_before, n_after, inner) = (pass.before[pass.axis], pass.after[pass.axis], pass.n_inner());
-    let planes = next.par_chunks_mut(inner).with_min_len(BLOCK.div_ceil(inner));
-    planes.enumerate().for_each(|(p, plane)| {
-        let (outer, i) = (p / n_after, p % n_after);
-        if i % 2 == 0 {
-            plane.copy_from_slice(&known[(outer * n_before + i / 2) * inner..][..inner]);
+    let (n_planes, n_threads) = (BLOCK.div_ceil(inner), next.len() / ENOUGH);
+    let blocks = next.chunks_mut(n_planes * inner).enumerate().collect();
+    awake::for_each(blocks, n_threads, |(block, planes)| {
+        for (p, plane) in (block * n_planes..).zip(planes.chunks_exact_mut(inner)) {
+            let (outer, i) = (p / n_after, p % n_after);
+            if i % 2 == 0 {
+                plane.copy_from_slice(&known[(outer * n_before + i / 2) * inner..][..inner]);
+            }
         }
     });
 }
@@ -209,10 +210,11 @@ fn decode_pass<T: Kernels>(pass: &Pass, known: &[T], step: T, codes: &[i32], nex
     let weights = pass.order.weights::<T>();
     let (n_before, n_odd) = (pass.before[pass.axis], pass.n_odd());
     let row_len = pass.after[pass.n_axes - 1];
-    let rows_a_block = (BLOCK / row_len).max(1);
-    let blocks = next.par_chunks_mut(rows_a_block * row_len).enumerate();
+    let rows_a_block = (BLOCK.min(next.len() / 4) / row_len).max(1);
+    let n_threads = next.len() / ENOUGH;
+    let blocks: Vec<_> = next.chunks_mut(rows_a_block * row_len).enumerate().collect();
     if pass.is_on_last_axis() {
-        blocks.for_each(|(block, rows)| {
+        awake::for_each(blocks, n_threads, |(block, rows)| {
             let mut scratch = Scratch::new(pass);
             let mut odd = vec![T::default(); n_odd];
             for (r, row) in (block * rows_a_block..).zip(rows.chunks_exact_mut(row_len)) {
@@ -223,7 +225,7 @@ fn decode_pass<T: Kernels>(pass: &Pass, known: &[T], step: T, codes: &[i32], nex
         });
     } else {
         let n_mid = pass.n_inner() / row_len;
-        blocks.for_each(|(block, rows)| {
+        awake::for_each(blocks, n_threads, |(block, rows)| {
             let mut scratch = Scratch::new(pass);
             let mut cursor = Cursor::all(pass, block * rows_a_block);
             for row in rows.chunks_exact_mut(row_len) {

@@ -149,12 +149,8 @@ impl<T: Kernels> Predictor<T> for Interp {
         cpu::decode(self, codes, shape, base, q)
     }
 
-    fn in_coding_order(&self, marks: &[bool], shape: &[usize]) -> Vec<bool> {
-        let mut out = Vec::with_capacity(marks.len());
-        lattice::for_each_run(self, shape, |start, stride, len| {
-            out.extend((0..len).map(|i| marks[start + i * stride]));
-        });
-        out
+    fn for_each_run(&self, shape: &[usize], f: &mut dyn FnMut(usize, usize, usize)) {
+        lattice::for_each_run(self, shape, f);
     }
 
     fn describe(&self) -> String {

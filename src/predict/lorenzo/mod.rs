@@ -57,10 +57,6 @@ impl<T: Kernels> Predictor<T> for Lorenzo {
         cpu::decode(usize::from(self.axes), codes, shape, base, q)
     }
 
-    fn in_coding_order(&self, marks: &[bool], _shape: &[usize]) -> Vec<bool> {
-        marks.to_vec()
-    }
-
     fn describe(&self) -> String {
         format!("lorenzo ({}-D)", self.axes)
     }

@@ -29,10 +29,6 @@ impl<T: Kernels> Predictor<T> for None {
         cpu::decode(codes, base, q)
     }
 
-    fn in_coding_order(&self, marks: &[bool], _shape: &[usize]) -> Vec<bool> {
-        marks.to_vec()
-    }
-
     fn describe(&self) -> String {
         "none".into()
     }

@@ -54,16 +54,13 @@ struct Sampled {
 
 impl Encoder {
     /// For tiles of `shape`.
-    ///
-    /// # Errors
-    /// `Device`.
-    pub fn new(run: &mut Run<'_>, shape: &[usize], budget: Budget) -> Result<Self> {
+    pub fn new(shape: &[usize], budget: Budget) -> Self {
         let schedule = Schedule::new(shape);
         let taps = plan::taps(&schedule);
         let images = budget.images(&schedule);
         let is_final = schedule.images.len() == schedule.sides_of_kind.len();
         let samplings = Sampling::of_passes(&schedule, &images, budget, is_final);
-        let n_streams = super::super::encode::n_streams(run.args.n as usize);
+        let n_streams = super::super::encode::n_streams(&schedule);
         let mut encoder = Self {
             site: super::site(&schedule, shape, n_streams),
             n_taps: taps.iter().map(|t| t.all.len()).collect(),
@@ -76,8 +73,7 @@ impl Encoder {
             n_batches: 0,
         };
         encoder.n_batches = encoder.most_batches();
-        encoder.give_rooms(run)?;
-        Ok(encoder)
+        encoder
     }
 
     /// Makes room for a tile in `run.args`.
@@ -279,7 +275,7 @@ impl Encoder {
         run.over_work("fitted_encode", blocks, 1)
     }
 
-    /// Codes and buckets to the plan and the coded section, behind what the tile has in the output already: 9 launches.
+    /// Codes and buckets to the tile: what stands before the streams, plan and lists, and the streams. 11 launches.
     ///
     /// # Errors
     /// `Device`.
@@ -295,7 +291,9 @@ impl Encoder {
         run.gpu.launch("rans_sizes", (blocks, n_streams), BLOCK, &run.args)?;
         run.gpu.launch("rans_encode", (n_streams, 1), 32, &run.args)?;
         run.once_for("rans_plan", 32, self.samplings.len() as u32)?;
+        run.once("tile_head", WIDE)?;
         run.once("rans_layout", 64)?;
-        run.gpu.launch("rans_copy", (blocks, n_streams + 1), BLOCK, &run.args)
+        run.gpu.launch("rans_copy", (blocks, n_streams), BLOCK, &run.args)?;
+        run.once("rans_finish", 32)
     }
 }

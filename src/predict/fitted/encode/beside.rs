@@ -43,7 +43,7 @@ impl<'a, T: Rows> Encoding<'a, T> {
         let lattices = schedule.lattices;
         let pixels = lattices.ny * lattices.nx;
         let tile = Tile { schedule, taps, wrap, base, step: quantizer.step };
-        let streams = n_streams(values.len());
+        let streams = n_streams(schedule);
         let mut plan = Plan { wrap, n_streams: streams, ..Plan::default() };
         let images = layout.trial_images(budget);
         let mut learner = Learner::new(schedule, taps, values, quantizer, &images, budget, false);

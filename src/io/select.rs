@@ -1,9 +1,19 @@
 //! Parts of a data set: some variables, some indices of a dimension, what a broken archive still has.
 
-use super::args::NamedRange;
+use super::{AttributeValue, Dimension, LOCATING, Schema, Variable, leaf};
 use crate::error::{Error, Result};
-use crate::io::{AttributeValue, Dimension, LOCATING, Schema, Variable, leaf};
 use std::ops::Range;
+
+/// Some indices of a dimension.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedRange {
+    /// Name of the dimension, or number of the axis.
+    pub dimension: String,
+    /// First index.
+    pub start: u64,
+    /// Index after the last; the dimension's length if left out.
+    pub end: Option<u64>,
+}
 
 /// Variables of a data set, each with a box, and the schema of what is selected.
 #[derive(Clone, Debug)]
@@ -107,7 +117,7 @@ impl Selection {
         let fit = |len: u64| {
             let end = wanted.end.unwrap_or(len);
             if wanted.start >= end || end > len {
-                return Err(Error::usage(format!("--range {name}: the dimension has the indices 0:{len}")));
+                return Err(Error::usage(format!("range {name}: the dimension has the indices 0:{len}")));
             }
             Ok(wanted.start..end)
         };
@@ -141,9 +151,9 @@ impl Selection {
         }
         let names: Vec<&str> = dimensions.iter().map(|d| d.path.trim_start_matches('/')).collect();
         Err(Error::usage(if names.is_empty() {
-            format!("--range {name}: no such axis; dimensions without names go by their number, the slowest is 0")
+            format!("range {name}: no such axis; dimensions without names go by their number, the slowest is 0")
         } else {
-            format!("--range {name}: no such dimension; there are: {}", names.join(", "))
+            format!("range {name}: no such dimension; there are: {}", names.join(", "))
         }))
     }
 

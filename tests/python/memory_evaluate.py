@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""`residuum evaluate` needs no more memory for four times the data.
+
+    python tests/python/memory_evaluate.py [SIZE_IN_MB]
+
+Needs numpy and netCDF4, and `residuum` on the path (or in $RESIDUUM).
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import netCDF4
+from memory import NX, NY, frame
+
+RESIDUUM = os.environ.get("RESIDUUM", "residuum")
+SUITE = """
+name = "memory"
+bounds = ["rel:1e-3"]
+[[dataset]]
+name = "big"
+paths = ["big.nc"]
+[[method]]
+name = "fast"
+residuum = ["--effort", "fast"]
+[[method]]
+name = "copy"
+command.compress = ["cp", "{input}", "{archive}"]
+command.decompress = ["cp", "{archive}", "{output}"]
+"""
+
+
+def peak_of(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/status") as f:
+            return next((int(line.split()[1]) for line in f if line.startswith("VmHWM")), 0)
+    except (OSError, ProcessLookupError):
+        return 0
+
+
+def run(size_mb: int) -> tuple:
+    """Most memory of the process itself and of the method's, in MB."""
+    n = max(size_mb * 1_000_000 // (NY * NX * 4), 2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = lambda name: os.path.join(folder, name)
+        with netCDF4.Dataset(path("big.nc"), "w") as f:
+            for name, size in [("time", n), ("lat", NY), ("lon", NX)]:
+                f.createDimension(name, size)
+            v = f.createVariable("t2m", "f4", ("time", "lat", "lon"), chunksizes=(1, NY, NX))
+            for t in range(n):
+                v[t] = frame(t)
+        with open(path("suite.toml"), "w") as f:
+            f.write(SUITE)
+        child = subprocess.Popen([RESIDUUM, "evaluate", path("suite.toml"), "-o", path("out"), "--threads", "2"], stdout=subprocess.DEVNULL)
+        peak = 0
+        while child.poll() is None:
+            peak = max(peak, peak_of(child.pid))
+            time.sleep(0.01)
+        assert child.returncode == 0
+        with open(path("out/results.jsonl")) as f:
+            lines = [json.loads(line) for line in f]
+        assert len(lines) == 2 and all(line["result"]["violations"] == 0 for line in lines), lines
+        timings = lines[0]["result"]["timings"]
+        method = max(timings[d]["peak_bytes"] for d in ("compress", "decompress"))
+        return peak / 1e3, method / 1e6
+
+
+def main() -> None:
+    size_mb = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    small, large = run(size_mb), run(4 * size_mb)
+    for what, a, b in zip(("evaluate", "compress and decompress"), small, large):
+        print(f"{what}: {a:.0f} MB for {size_mb} MB, {b:.0f} MB for {4 * size_mb} MB")
+        assert b <= 1.15 * a + 10, "memory grows with the data"
+
+
+if __name__ == "__main__":
+    main()
