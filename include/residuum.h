@@ -21,6 +21,10 @@
  * with it. Where the system has no more memory the process ends, as Rust programs do. Archives that are damaged or made to deceive can
  * not make a call take more than a fixed multiple of the largest tile (256 MiB), and give a status, not a crash.
  *
+ * Devices. Functions with `device` in their names work on fields in memory of a CUDA device. Driver and NVRTC are loaded when the first of them
+ * is called; without them, and in a library built without CUDA, it gives RESIDUUM_STATUS_DEVICE. Device addresses are pointers here. Nothing is
+ * asked of the thread's current context, which is the same after a call.
+ *
  * Nothing is printed, but for a bug of the library's (RESIDUUM_STATUS_INTERNAL), which says on stderr where it is.
  *
  * Made by cbindgen from src/capi: change that, then `just header`.
@@ -511,6 +515,106 @@ residuum_status residuum_decompress(struct residuum_context *context,
                                     int32_t element_type,
                                     void *values,
                                     size_t capacity);
+
+/**
+ * Compresses a field in memory of a CUDA device. The archive is the one that `residuum_compress` makes of the same values.
+ *
+ * Works on the device that the values are on, in its primary context (which the runtime API, OpenACC and OpenMP use), behind what was
+ * launched on `stream` before. An archive for the host is complete when the call returns, after two waits; one for the device is there
+ * for what is launched on `stream` after the call, which waits once, for its size. With `RESIDUUM_EFFORT_FAST` nothing but the archive and
+ * 48 bytes a tile is copied from the device, and below 4 KB to it; values themselves are copied to the host where the archive needs
+ * a coder that only the host has: a bound of 0 or too tight for bins, or `residuum_set_verify`.
+ *
+ * The first call with a context compiles the kernels, or reads them from the user's cache, and takes working memory: some ten times the tile size
+ * and once the field (but at most 1 GiB) on the device. It is used again, and grows with larger fields; `residuum_reserve_device` takes it in
+ * advance, `residuum_context_free` gives it back, and so does a call that ends with `RESIDUUM_STATUS_DEVICE`.
+ *
+ * The fitted predictor has no kernels: the effort has to be `RESIDUUM_EFFORT_FAST`, or the predictor another one.
+ *
+ * @param element_type         `RESIDUUM_TYPE_F32` or `RESIDUUM_TYPE_F64`
+ * @param values               the field, in C order, in memory of a device
+ * @param n_dims               number of dimensions, 1 to 5
+ * @param shape                their lengths, the slowest first, in memory of the host
+ * @param archive              where the archive is to go: memory of the same device, or of the host; the driver knows which
+ * @param capacity             bytes that there is room for; `residuum_max_archive_bytes` says what is always enough
+ * @param[out] archive_bytes   bytes of the archive, in memory of the host. Also set if there was too little room
+ * @param stream               a `cudaStream_t` or `CUstream` of the device; null for its default stream
+ * @return `RESIDUUM_STATUS_BUFFER_TOO_SMALL` if there was too little room; `RESIDUUM_STATUS_DEVICE` if there is no device, no driver, or
+ *         one of them failed; `RESIDUUM_STATUS_UNSUPPORTED` if there are no kernels for these settings
+ */
+residuum_status residuum_compress_device(struct residuum_context *context,
+                                         int32_t element_type,
+                                         const void *values,
+                                         size_t n_dims,
+                                         const size_t *shape,
+                                         void *archive,
+                                         size_t capacity,
+                                         size_t *archive_bytes,
+                                         void *stream);
+
+/**
+ * Compresses several fields of one type and shape in memory of a CUDA device, an archive each. As `residuum_compress_device` for each, but
+ * waits as often as for one.
+ *
+ * @param n_fields             how many
+ * @param values               their addresses, in memory of the host
+ * @param archives             where the archives are to go: addresses in memory of the host, all of memory of the host or all of the device
+ * @param capacity             bytes that there is room for at each
+ * @param[out] archive_bytes   bytes of each archive: `n_fields` of them, in memory of the host
+ */
+residuum_status residuum_compress_device_batch(struct residuum_context *context,
+                                               int32_t element_type,
+                                               size_t n_fields,
+                                               const void *const *values,
+                                               size_t n_dims,
+                                               const size_t *shape,
+                                               void *const *archives,
+                                               size_t capacity,
+                                               size_t *archive_bytes,
+                                               void *stream);
+
+/**
+ * Restores a variable into memory of a CUDA device.
+ *
+ * The values are there for what is launched on `stream` after the call. It waits once a tile, to see whether the codes are sound; the host reads what
+ * stands before them, so that an archive in memory of the device is copied to the host and back.
+ *
+ * @param archive         the archive, in memory of the host or of the device
+ * @param archive_bytes   its bytes
+ * @param variable        which variable: 0 for a field that `residuum_compress_device` compressed
+ * @param element_type    `RESIDUUM_TYPE_F32` or `RESIDUUM_TYPE_F64`: that of the variable, as a check
+ * @param values          where the values are to go, in C order, in memory of a device
+ * @param capacity        values, not bytes, that there is room for; there may be more room than values
+ * @param stream          as in `residuum_compress_device`
+ * @return `RESIDUUM_STATUS_BUFFER_TOO_SMALL` if there is too little room; nothing is written then
+ */
+residuum_status residuum_decompress_device(struct residuum_context *context,
+                                           const void *archive,
+                                           size_t archive_bytes,
+                                           size_t variable,
+                                           int32_t element_type,
+                                           void *values,
+                                           size_t capacity,
+                                           void *stream);
+
+/**
+ * Compiles and loads the kernels and takes the working memory that fields of this type and shape need with the context's settings, so that
+ * later calls take no memory of the device.
+ *
+ * @param device   number of the device, from 0, as the runtime counts them
+ */
+residuum_status residuum_reserve_device(struct residuum_context *context,
+                                        int32_t device,
+                                        int32_t element_type,
+                                        size_t n_dims,
+                                        const size_t *shape);
+
+/**
+ * Bytes of working memory that the context holds on devices.
+ *
+ * @param[out] bytes   the bytes
+ */
+residuum_status residuum_device_workspace_bytes(struct residuum_context *context, size_t *bytes);
 
 /**
  * Number of variables of an archive: 1 if `residuum_compress` made it.

@@ -191,8 +191,11 @@ impl Gpu {
                 let parts = Parts::<f64, T>::read(reader, true, &shape, n)?;
                 self.restore(&parts, &shape, n, at, true)
             }
-            // Whatever else there may be, the CPU's answer to it is an error.
-            _ => crate::decompress::decode_tile(coded, T::DTYPE, treatment, region).map(|_| ()),
+            // Others have no kernels, or are not known: the host's answer is the answer.
+            _ => {
+                let values = crate::decompress::decompress_tile(coded, T::DTYPE, treatment, region)?;
+                self.copy_in(at, values.as_bytes())
+            }
         }
     }
 

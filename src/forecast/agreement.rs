@@ -207,7 +207,7 @@ mod tests {
         for seed in 0..200 {
             let mut noise = noise(seed);
             let tolerance = 10f64.powf(-2.0 + 2.0 * noise());
-            let bound = tolerance * 10f64.powf(1.5 + noise());
+            let bound = tolerance * 10f64.powf(2.0 + noise());
             let agreement = Agreement::new(bound, vec![0.0, tolerance as f32], bound).unwrap();
             let forecast: Vec<f32> = (0..2000).map(|_| (noise() * 30.0) as f32).collect();
             let mut sides = vec![];

@@ -107,10 +107,10 @@ def write(path, times, coordinates, fields, deflate):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", default="data")
-    p.add_argument("--days", type=int, default=260, help="simulated days, spin-up included")
+    p.add_argument("--days", type=int, default=250, help="simulated days, spin-up included")
     p.add_argument("--chunk", type=int, default=10, help="days of a file")
     p.add_argument("--spin-up", type=int, default=20, help="days dropped")
-    p.add_argument("--heldout", type=int, default=50, help="days at the end that training does not see")
+    p.add_argument("--heldout", type=int, default=30, help="days at the end that training does not see")
     p.add_argument("--run", help="folder of a finished run of jcm; without it, one is made")
     a = p.parse_args()
     run = a.run or os.path.join(a.out, "run")

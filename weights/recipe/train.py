@@ -41,6 +41,9 @@ class Data:
     def __init__(self, config, times, frames, ranges, seed):
         self.truth = torch.from_numpy(np.ascontiguousarray(frames))
         self.times = torch.from_numpy(np.stack([m.time_features(config, int(t)) for t in times]))
+        if times[-1] - times[0] < m.YEAR_S:
+            # Less than a year can not tell seasons from drift: what would be learned from the time of the year does harm in other seasons.
+            self.times[:, 4:] = 0.0
         g = torch.Generator().manual_seed(seed)
         self.bounds = [b * ranges for b in BOUNDS]  # (channel, 1, 1)
         self.decoded = []
@@ -239,6 +242,7 @@ def main():
     p.add_argument("--statics", type=int, default=8)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--start", help="weights whose network to go on from; without it, from nothing")
     p.add_argument("--checkpoint", help="file for the state of training")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
@@ -272,6 +276,11 @@ def main():
     report("persistence")
     fit_ridge(net, data, last, generator, a.penalty)
     report("ridge")
+    if a.start:
+        net.unet.load_state_dict(load_weights(a.start).unet.state_dict())
+    with torch.no_grad():
+        unseen = 2 * s.channels + len(s.moved) + torch.nonzero(data.times.abs().sum((0, 2)) == 0)[:, 0]
+        net.unet.enter.weight.view(-1, 4, s.inputs)[:, :, unseen] = 0.0
     done = train(net, data, last, a, generator)
     rounded(net)
     report(f"network after {done} steps")
