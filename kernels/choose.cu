@@ -156,33 +156,6 @@ __device__ u32 permutation_with_last(u32 n, u32 last) {
   return index;
 }
 
-// Whether the last axis closes on itself. Sums in f64 in the CPU's order: a thread a row.
-template <class T> __device__ u32 is_circle(const Args& a, const Work<T>& work, double* across_of, double* within_of) {
-  const u32 N_ROWS = 64, N_STEPS = 4096;
-  u32 n = a.shape[a.n_axes - 1], n_rows = a.n / n, stride = n_rows / N_ROWS > 1 ? n_rows / N_ROWS : 1;
-  if (n < 16) return 0;
-  u32 every = (n - 1) / N_STEPS > 1 ? (n - 1) / N_STEPS : 1, n_steps = (n - 1 + every - 1) / every;
-  u32 n_looked = (n_rows + stride - 1) / stride;
-  for (u32 r = threadIdx.x; r < n_looked; r += blockDim.x) {
-    u32 row = r * stride * n;
-    double sum = 0.0;
-    for (u32 k = 0; k < n_steps; ++k) {
-      double d = magnitude(sub((double)work(row + k * every), (double)work(row + k * every + 1)));
-      sum = add(sum, is_finite(d) ? d : 0.0);
-    }
-    double d = magnitude(sub((double)work(row + n - 1), (double)work(row)));
-    across_of[r] = is_finite(d) ? d : 0.0;
-    within_of[r] = __ddiv_rn(sum, (double)n_steps);
-  }
-  __syncthreads();  // all rows are looked at
-  double across = 0.0, within = 0.0;
-  for (u32 r = 0; r < n_looked; ++r) {
-    across = add(across, across_of[r]);
-    within = add(within, within_of[r]);
-  }
-  return across <= mul(2.0, within) && within > 0.0;
-}
-
 // Rooms in `samples`, each of SAMPLE_MAX values: the samples, and three lattices of each.
 template <class T> __device__ T* room(const Args& a, u32 i) { return (T*)a.samples + (u64)i * SAMPLE_MAX; }
 

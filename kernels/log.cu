@@ -3,29 +3,6 @@
 #include "common/number.cuh"
 #include "common/state.cuh"
 
-// 2 / (ln 2 (2k + 1)), for k from 11 down to 0.
-static __device__ const double LOG2[12] = {0.12545174268599682, 0.1373995277037108, 0.15186263588304877, 0.16972882833987804, 0.19235933878519512, 0.22195308321368667,
-                                           0.2623081892525388, 0.3205988979753252, 0.4121985831111324, 0.5770780163555853, 0.9617966939259756, 2.8853900817779268};
-
-// log2 of a finite number above 0, to 1e-14: an odd series in (m - 1) / (m + 1) for a mantissa m near 1.
-__device__ double log2_of(double x) {
-  i64 e = 0;
-  if (x < 2.2250738585072014e-308) {
-    x = mul(x, 18014398509481984.0);  // 2^54
-    e = -54;
-  }
-  u64 bits = Number<double>::bits(x);
-  e += (i64)(bits >> 52) - 1023;
-  double m = Number<double>::from_bits((bits & 0xfffffffffffffull) | 0x3ff0000000000000ull);
-  if (m > 1.4142135623730951) {
-    m = mul(m, 0.5);
-    e += 1;
-  }
-  double s = __ddiv_rn(sub(m, 1.0), add(m, 1.0)), z = mul(s, s), p = LOG2[0];
-  for (u32 k = 1; k < 12; ++k) p = add(mul(p, z), LOG2[k]);
-  return add((double)e, mul(s, p));
-}
-
 // ln(2)^k / k!, for k from 13 down to 0.
 static __device__ const double EXP2[14] = {1.369148885390412e-12, 2.5678435993488206e-11, 4.4455382718708115e-10, 7.054911620801123e-9, 1.0178086009239699e-7,
                                            1.321548679014431e-6, 1.525273380405984e-5, 1.540353039338161e-4, 1.3333558146428444e-3, 9.618129107628477e-3,

@@ -126,3 +126,14 @@ template <class T> __device__ void judge(const Args& a) {
 }
 extern "C" __global__ void __launch_bounds__(BLOCK) judge_f32(const Args a) { judge<float>(a); }
 extern "C" __global__ void __launch_bounds__(BLOCK) judge_f64(const Args a) { judge<double>(a); }
+
+// A tile that was coded with the fitted predictor is coded in the other way too only where that may be smaller. Twin: compress::is_small.
+// `count` images.
+extern "C" __global__ void __launch_bounds__(32) setup_other(const Args a) {
+  if (threadIdx.x != 0 || idle(a)) return;
+  const u32 LITTLE = 1u << 17;
+  u64 codes = a.fit->code_bytes, plan = a.fit->plan_bytes;
+  plan += plan < 1u << 7 ? 1 : plan < 1u << 14 ? 2 : 3;  // with its length, which is below 2^21
+  bool is_small = a.n < LITTLE || (a.n < 2 * LITTLE && codes * 2 > a.n) || (codes * 32 < a.n && a.count > 1) || plan * 4 > codes;
+  if (a.fit->left != NOT_LEFT || !is_small) a.state->left = NOT_WANTED;
+}

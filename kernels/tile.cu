@@ -57,7 +57,8 @@ extern "C" __global__ void __launch_bounds__(WIDE) tile_head(const Args a) {
   if (idle(a)) return;
   State* s = a.state;
   bool is_log = a.mode == POINT_WISE;
-  u32 n_decisions = s->predictor == LORENZO ? 1 : s->predictor == INTERP ? 4 + s->n_levels : 0;
+  u32 n_decisions = s->predictor == LORENZO ? 1 : s->predictor == INTERP ? 4 + s->n_levels
+                  : s->predictor == FITTED ? varint_len(a.fit->plan_bytes) + a.fit->plan_bytes : 0;
   u32 number = is_log || a.is_f64 ? 8 : 4, value = a.is_f64 ? 8 : 4;
 
   RunList runs;
@@ -108,6 +109,7 @@ extern "C" __global__ void __launch_bounds__(WIDE) tile_head(const Args a) {
       *out++ = 16;
       for (u32 i = 0; i < s->n_levels; ++i) *out++ = s->levels[i];
     }
+    if (s->predictor == FITTED) out = put_varint(out, a.fit->plan_bytes) + a.fit->plan_bytes;
     out = put_varint(out, in_specials);
     if (in_specials > 0) {
       out = put_varint(out, s->n_patterns);
@@ -115,6 +117,10 @@ extern "C" __global__ void __launch_bounds__(WIDE) tile_head(const Args a) {
       out = put_varint(out, s->n_runs);
       out = put_varint(out, run_bytes * 2);
     }
+  }
+  if (s->predictor == FITTED) {
+    u8* plan = start + 1 + 2 * number + 1 + varint_len(a.fit->plan_bytes);
+    for (u32 i = threadIdx.x; i < a.fit->plan_bytes; i += WIDE) plan[i] = a.plan[i];
   }
   u32 at = 1 + 2 * number + 1 + n_decisions + varint_len(in_specials) + in_specials;
   write_list(runs, s->n_runs, start + at - run_bytes);

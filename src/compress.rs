@@ -17,6 +17,7 @@ use crate::field::{Field, Float, Values};
 use crate::io::{Format, Schema, Source};
 use crate::plan::{Plan, Treatment};
 use crate::predict::fitted::Rows;
+use crate::predict::fitted::learn::Budget;
 use crate::predict::{self, Coded, FITTED, Method, fitted};
 use crate::quantize::Quantizer;
 use crate::quantize::log;
@@ -356,13 +357,16 @@ pub fn compress_tile<T: Rows>(
     };
     // Inside the pool, so that each parallel step starts at once.
     awake::scope(|| {
+        if matches!(resolved, Resolved::Exact) {
+            return Ok(store_exactly(values));
+        }
         let tile = Tile { values, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
-        let coded = match *resolved {
-            Resolved::Exact => return Ok(store_exactly(values)),
-            Resolved::Absolute(bound) => tile.direct(bound, resolved)?,
-            Resolved::PointWise(relative) => tile.logarithmic(relative, resolved)?,
-            Resolved::MeanSquare { absolute, max_mse } => tile.mean_square(absolute, max_mse)?,
-        };
+        let coded = tile.in_the_cheaper_way(|way| match *resolved {
+            Resolved::Exact => Ok(None),
+            Resolved::Absolute(bound) => tile.direct(way, bound, resolved),
+            Resolved::PointWise(relative) => tile.logarithmic(way, relative, resolved),
+            Resolved::MeanSquare { absolute, max_mse } => tile.mean_square(way, absolute, max_mse),
+        })?;
         Ok(match coded {
             Some(coded) if saves_enough(coded.len(), std::mem::size_of_val(values)) => coded,
             // With this effort nobody looks whether another way of storing them exactly were smaller yet.
@@ -415,6 +419,44 @@ pub(crate) fn bins<T: Rows>(stats: &Stats, bound: f64) -> Option<(T, Quantizer<T
 /// Tiles of fewer values may not be worth the fits.
 const LITTLE: usize = 1 << 17;
 
+/// How a tile is coded.
+#[derive(Clone, Copy)]
+enum Way {
+    /// With the fitted predictor, in contexts.
+    Contexts(Budget),
+    /// With the cheapest of the others.
+    Huffman,
+}
+
+/// A coded tile.
+struct Outcome {
+    bytes: Vec<u8>,
+    /// Bytes of codes and of what was fitted to the tile.
+    codes: usize,
+    plan: usize,
+}
+
+/// What may be spent on fits to a tile of `shape`; `None` if there shall be none: the user's will, or images of a few pixels.
+pub(crate) fn budget(config: &Config, shape: &[usize]) -> Option<Budget> {
+    let budget = match (config.predictor, config.effort) {
+        (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => Budget::BALANCED,
+        (PredictorChoice::Auto | PredictorChoice::Forecast, Effort::Balanced) => Budget::BALANCED,
+        (PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast, Effort::Best) => Budget::BEST,
+        _ => return None,
+    };
+    fitted::is_worthwhile(shape).then_some(budget)
+}
+
+/// Whether a tile of `n` values, which takes so many bytes with the fitted predictor, may be smaller without. Little data may not be worth the
+/// fits. Where next to nothing is left, they may be most of it, or interpolation between images, which sees both sides, better.
+pub(crate) fn is_small(n: usize, shape: &[usize], codes: usize, plan: usize) -> bool {
+    let n_images = n / shape.iter().rev().take(2).product::<usize>().max(1);
+    let few_bits = codes * 32 < n;
+    // Of what is mostly noise fits leave as much as interpolation.
+    let many_bits = codes * 2 > n;
+    n < LITTLE || n < 2 * LITTLE && many_bits || few_bits && n_images > 1 || plan * 4 > codes
+}
+
 /// A tile on its way to bytes.
 pub(crate) struct Tile<'a, T> {
     pub values: &'a [T],
@@ -435,8 +477,29 @@ struct Encoded<T> {
 }
 
 impl<T: Rows> Tile<'_, T> {
+    /// Whether the fitted predictor or the others, where it may be the others.
+    fn in_the_cheaper_way(&self, code: impl Fn(Way) -> Result<Option<Outcome>> + Sync) -> Result<Option<Vec<u8>>> {
+        let bytes = |outcome: Option<Outcome>| outcome.map(|o| o.bytes);
+        let Some(budget) = budget(self.config, &self.shape) else { return code(Way::Huffman).map(bytes) };
+        let only_fitted = self.config.predictor == PredictorChoice::Fitted;
+        let (fitted, other) = if !only_fitted && self.values.len() < LITTLE {
+            // Both are tried anyway, side by side.
+            awake::join(|| code(Way::Contexts(budget)), || Some(code(Way::Huffman)))
+        } else {
+            (code(Way::Contexts(budget)), None)
+        };
+        let fitted = fitted?;
+        let is_small = |o: &Outcome| is_small(self.values.len(), &self.shape, o.codes, o.plan);
+        if only_fitted || !fitted.as_ref().is_some_and(is_small) {
+            return Ok(bytes(fitted));
+        }
+        let (fitted, other) = (bytes(fitted), bytes(other.unwrap_or_else(|| code(Way::Huffman))?));
+        let is_smaller = |other: &Vec<u8>| fitted.as_ref().is_some_and(|f| other.len() < f.len());
+        Ok(other.filter(is_smaller).or(fitted))
+    }
+
     /// Codes within an absolute bound; `None` if codes make no sense for these values.
-    fn direct(&self, bound: f64, resolved: &Resolved) -> Result<Option<Vec<u8>>> {
+    fn direct(&self, way: Way, bound: f64, resolved: &Resolved) -> Result<Option<Outcome>> {
         // 1. Set special values apart.
         let stats = statistics(self.values, self.fill);
         let found =
@@ -444,7 +507,7 @@ impl<T: Rows> Tile<'_, T> {
         let work = found.as_ref().map(|f| mark(self.values, &f.marks));
         let work = work.as_deref().unwrap_or(self.values);
         // 2.–4. Quantizer, predictor, codes.
-        let Some(mut encoded) = self.encode(work, found.as_ref(), &stats, bound) else { return Ok(None) };
+        let Some(mut encoded) = self.encode(way, work, found.as_ref(), &stats, bound) else { return Ok(None) };
         // 5. Check. Always where a decoded value might pass for the fill value.
         let near_fill = self.fill.is_some_and(|f| (stats.min - bound..=stats.max + bound).contains(&f.to_f64()));
         if self.config.verify || near_fill {
@@ -455,20 +518,20 @@ impl<T: Rows> Tile<'_, T> {
             })?;
         }
         // 6. Bytes.
-        Ok(Some(self.to_bytes(method::DIRECT, &encoded, found.as_ref())))
+        Ok(Some(encoded.outcome(self.to_bytes(method::DIRECT, &encoded, found.as_ref()))))
     }
 
     /// Codes whose mean square error is bounded too: the bound is tightened until it holds.
-    fn mean_square(&self, absolute: f64, max_mse: f64) -> Result<Option<Vec<u8>>> {
+    fn mean_square(&self, way: Way, absolute: f64, max_mse: f64) -> Result<Option<Outcome>> {
         const ATTEMPTS: usize = 6;
         let mut bound = absolute;
         for _ in 0..ATTEMPTS {
-            let Some(coded) = self.direct(bound, &Resolved::Absolute(absolute))? else { return Ok(None) };
+            let Some(coded) = self.direct(way, bound, &Resolved::Absolute(absolute))? else { return Ok(None) };
             let region: Vec<_> = self.shape.iter().map(|&n| 0..n as u64).collect();
             let fill = self.fill.map(Float::to_bits);
             let resolved = Resolved::Absolute(absolute);
             let treatment = Treatment::Lossy { asked: Bound::abs(absolute), resolved, fill, stats: None };
-            let restored = crate::decompress::decode_tile(&coded, T::DTYPE, &treatment, &region)?;
+            let restored = crate::decompress::decode_tile(&coded.bytes, T::DTYPE, &treatment, &region)?;
             let mse = square::mean(self.values, T::slice(&restored).unwrap_or_default(), self.fill);
             if mse <= max_mse {
                 return Ok(Some(coded));
@@ -479,7 +542,7 @@ impl<T: Rows> Tile<'_, T> {
     }
 
     /// Codes of logarithms, within a bound relative to each value.
-    fn logarithmic(&self, relative: f64, resolved: &Resolved) -> Result<Option<Vec<u8>>> {
+    fn logarithmic(&self, way: Way, relative: f64, resolved: &Resolved) -> Result<Option<Outcome>> {
         let bound = log::bound::<T>(relative);
         if bound.is_nan() || bound <= 0.0 {
             return Ok(None);
@@ -490,7 +553,7 @@ impl<T: Rows> Tile<'_, T> {
         let stats = statistics(&logs, None);
         // 2.–4. As for other values, on the logarithms; what misses there is looked at here, in the values themselves.
         let tile = Tile { values: &logs, shape: self.shape.clone(), fill: None, config: self.config };
-        let Some(mut encoded) = tile.encode(&logs, found.as_ref(), &stats, bound) else { return Ok(None) };
+        let Some(mut encoded) = tile.encode(way, &logs, found.as_ref(), &stats, bound) else { return Ok(None) };
         encoded.outliers = Outliers::default();
         let decoded_logs = tile.decode_codes(&encoded, found.as_ref())?;
         let packing = self.config.packing();
@@ -514,67 +577,34 @@ impl<T: Rows> Tile<'_, T> {
         }
         // 6. Bytes.
         let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
-        Ok(Some(encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes_in::<T>(packing))))
+        let bytes = encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes_in::<T>(packing));
+        Ok(Some(encoded.outcome(bytes)))
     }
 
-    fn encode(&self, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
+    fn encode(&self, way: Way, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
         // 2. Fix the quantizer.
         let (base, quantizer) = bins(stats, bound)?;
         // 3., 4. Choose the predictor; predict, quantize, code.
         let marks = self.marks(found);
-        let with_contexts = || self.with_contexts(work, marks.as_deref(), base, &quantizer);
-        let with_huffman = || self.with_huffman(work, marks.as_deref(), base, &quantizer);
-        // Where both are tried anyway, side by side.
-        let (by_contexts, by_huffman) = match self.config.predictor {
-            PredictorChoice::Fitted => (with_contexts(), None),
-            _ if work.len() < LITTLE => awake::join(with_contexts, || Some(with_huffman())),
-            _ => (with_contexts(), None),
-        };
-        // Little data may not be worth the fits. Where next to nothing is left, they may be most of it, or interpolation between images,
-        // which sees both sides, better.
-        let n_images = work.len() / self.shape.iter().rev().take(2).product::<usize>().max(1);
-        let is_small = |e: &Encoded<T>| {
-            let few_bits = e.bytes.len() * 32 < work.len();
-            // Of what is mostly noise fits leave as much as interpolation.
-            let many_bits = e.bytes.len() * 2 > work.len();
-            work.len() < LITTLE
-                || work.len() < 2 * LITTLE && many_bits
-                || few_bits && n_images > 1
-                || e.method.plan_bytes() * 4 > e.bytes.len()
-        };
-        match by_contexts {
-            Some(encoded) if self.config.predictor == PredictorChoice::Fitted || !is_small(&encoded) => Some(encoded),
-            Some(encoded) => {
-                let other = by_huffman.unwrap_or_else(with_huffman);
-                Some(if self.size(&other) < self.size(&encoded) { other } else { encoded })
-            }
-            None => Some(by_huffman.unwrap_or_else(with_huffman)),
-        }
+        Some(match way {
+            Way::Contexts(budget) => self.with_contexts(budget, work, marks.as_deref(), base, &quantizer),
+            Way::Huffman => self.with_huffman(work, marks.as_deref(), base, &quantizer),
+        })
     }
 
-    /// Codes with contexts, if the user lets us and the tile is large enough.
+    /// Codes with contexts.
     fn with_contexts(
         &self,
+        budget: Budget,
         work: &[T],
         marks: Option<&[bool]>,
         base: T,
         quantizer: &Quantizer<T>,
-    ) -> Option<Encoded<T>> {
-        let budget = match (self.config.predictor, self.config.effort) {
-            (PredictorChoice::Fitted, Effort::Fast | Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto | PredictorChoice::Forecast, Effort::Balanced) => fitted::learn::Budget::BALANCED,
-            (PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast, Effort::Best) => {
-                fitted::learn::Budget::BEST
-            }
-            _ => return None,
-        };
-        if !fitted::is_worthwhile(&self.shape) {
-            return None;
-        }
+    ) -> Encoded<T> {
         let wrap = predict::choose::is_circle(work, &self.shape);
         let coded = fitted::encode::encode(work, marks, &self.shape, base, quantizer, wrap, budget);
         let (bytes, outliers) = (coded.bytes, coded.outliers);
-        Some(Encoded { base, quantizer: *quantizer, method: Method::Contexts(coded.plan), bytes, outliers })
+        Encoded { base, quantizer: *quantizer, method: Method::Contexts(coded.plan), bytes, outliers }
     }
 
     /// Codes of the cheapest of the other predictors.
@@ -600,11 +630,6 @@ impl<T: Rows> Tile<'_, T> {
     /// Which values are stored in runs.
     fn marks(&self, found: Option<&Found>) -> Option<Vec<bool>> {
         found.filter(|f| !f.specials.is_empty()).map(|f| f.specials.marks(self.values.len()))
-    }
-
-    fn size(&self, encoded: &Encoded<T>) -> usize {
-        let outliers = encoded.outliers.to_bytes_in::<T>(self.config.packing());
-        encoded.to_bytes(method::DIRECT, &[], &[], &outliers).len()
     }
 
     /// What the decoder will make of the codes.
@@ -664,6 +689,11 @@ impl<T: Rows> Tile<'_, T> {
 }
 
 impl<T: Rows> Encoded<T> {
+    /// With the `bytes` of the tile.
+    fn outcome(&self, bytes: Vec<u8>) -> Outcome {
+        Outcome { bytes, codes: self.bytes.len(), plan: self.method.plan_bytes() }
+    }
+
     /// Method, base, step, predictor, lists of values stored apart, codes. Layout in `container/format.md`.
     fn to_bytes(&self, method: u8, specials: &[u8], signs: &[u8], outliers: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes.len() + specials.len() + signs.len() + outliers.len() + 64);
@@ -693,7 +723,7 @@ impl<T: Rows> Encoded<T> {
 /// A tile of codes of type `C` for values of type `T` in which nothing is behind zstd, packed as [`compress_tile`] would have.
 ///
 /// # Errors
-/// `Corrupt` if it is no such tile of the Huffman coder.
+/// `Corrupt` if it is no such tile.
 #[cfg(feature = "cuda")]
 pub(crate) fn pack_tile<C: Rows, T: Rows>(plain: &[u8], shape: &[usize], n: usize) -> Result<Vec<u8>> {
     let mut reader = Reader::new(plain);
@@ -704,7 +734,11 @@ pub(crate) fn pack_tile<C: Rows, T: Rows>(plain: &[u8], shape: &[usize], n: usiz
         bytes::put_packed(&mut signs, &Reader::new(parts.signs).packed(2 * n + 16)?);
     }
     let crate::decompress::Head { base, quantizer, method: by, specials } = parts.head;
-    let codes = huffman::cpu::pack_section(parts.codes, n - specials.len())?;
+    // Streams in contexts are never packed.
+    let codes = match &by {
+        Method::Huffman(_) => huffman::cpu::pack_section(parts.codes, n - specials.len())?,
+        Method::Contexts(_) => parts.codes.to_vec(),
+    };
     let encoded = Encoded { base, quantizer, method: by, bytes: codes, outliers: Outliers::default() };
     Ok(encoded.to_bytes(method, &specials.to_bytes(), &signs, &parts.outliers.to_bytes::<T>()))
 }

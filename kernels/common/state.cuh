@@ -29,10 +29,10 @@
 // Where a tile whose values are stored as they are starts in its part of the output.
 #define AS_IT_IS_AT 8
 
-enum Predictor { NONE = 0, LORENZO = 1, INTERP = 2, AUTO = 255 };
+enum Predictor { NONE = 0, LORENZO = 1, INTERP = 2, FITTED = 3, AUTO = 255 };
 enum Mode { ABSOLUTE = 0, RELATIVE = 1, POINT_WISE = 2, MEAN_SQUARE = 3 };
 // Why a tile is left to the CPU.
-enum Left { NOT_LEFT = 0, NOT_USABLE = 1, NO_ROOM = 2, MISSED_MEAN_SQUARE = 3 };
+enum Left { NOT_LEFT = 0, NOT_USABLE = 1, NO_ROOM = 2, MISSED_MEAN_SQUARE = 3, NOT_WANTED = 4 };
 
 // Smallest and largest of the values that are not special, and how many those are.
 struct Range {
@@ -99,6 +99,104 @@ struct Outcome {
   Range field;             // statistics of the field
 };
 
+// Bands of rows with weights of their own; taps of a pass, rounded up: src/predict/fitted.
+#define FIT_BANDS 8
+#define FIT_TAPS 64
+
+// The built-in distributions of the coder in contexts: src/encode/rans/family.rs.
+#define TAIL_POINTS (1 + 36 * 16)
+struct Family {
+  double z[TAIL_POINTS];
+  double tail[13][TAIL_POINTS];
+  u16 frequencies[13 * 108][64];
+  u16 costs[13 * 108][64];
+};
+struct RansTable;
+
+// What was fitted to a pass of the fitted predictor, as the archive has it.
+struct FitPass {
+  u32 shift, n_bands;
+  u8 n[FIT_BANDS];                    // taps of each band,
+  u8 tap[FIT_BANDS][FIT_TAPS];        // ascending
+  short weight[FIT_BANDS][FIT_TAPS];  // in 1 / 2^shift
+  short guess[16];                    // weights of the features, the constant last
+};
+
+// The same as it is used: with near taps and their shares, weights rounded to the type.
+struct FitWeights {
+  double weight[FIT_BANDS][FIT_TAPS];
+  u32 n_bands;
+  u32 n[FIT_BANDS];
+  i32 guess[16];
+  u8 tap[FIT_BANDS][FIT_TAPS];
+  u32 padding;
+};
+
+// Pairs of taps and the value, of 56 taps at most.
+#define MAX_PAIRS 1653
+
+// What solves a group of bands: taps in the order in which they were selected.
+struct Solution {
+  double weight[FIT_TAPS];
+  double bits;
+  u32 n;
+  u32 padding;
+  u8 tap[FIT_TAPS];
+};
+
+// What is known of a pass from samples.
+struct Fitting {
+  double g[FIT_BANDS][MAX_PAIRS];  // normal equations of bands of rows: lower triangle row by row, of all taps and the value
+  double n[FIT_BANDS];             // values in them
+  double share;                    // how many values there are for each one sampled
+  double count;                    // values of the pass in the tile
+  Solution solutions[15];          // of one, two, four, eight groups of bands
+  u32 n_bands, n_taps, n_candidates, n_features, n_guess, padding;
+  u8 candidates[FIT_TAPS];
+};
+
+// What is known of a tile of the fitted predictor besides its passes.
+struct Fit {
+  u32 wrap;
+  u32 n_distributions;     // of contexts, those of the base lattice last
+  u16 distributions[36];
+  u8 contexts[164];        // of buckets
+  u8 thresholds[32];       // first buckets of contexts 1, 2, ...
+  u32 n_thresholds;
+  u32 plan_bytes;          // of the plan as the archive has it, without its length
+  u32 code_bytes, left;    // what came of the tile: bytes of its streams, and Left
+};
+
+// A stream of codes in contexts.
+struct FitStream {
+  u32 states[32];
+  u32 n_codes;             // so far
+  u32 n_words, words_at;   // words of 16 bits, and where they are in the coded section, in bytes
+  u32 n_read;              // words so far
+  u32 n_plain, plain_at;   // bytes of plain bits, and where they are
+  u32 bit;                 // plain bits so far
+  u32 padding;
+};
+
+// Which phase of which image a launch is about, and what images there are.
+struct Site {
+  u32 ny, nx, levels;
+  u32 n_images, n_fast;    // images; of those that follow each other on the fastest leading axis
+  u32 n_streams;
+  u32 image, n_here;       // the first of the launch, and how many
+  u32 level, phase;
+};
+
+// What a launch of the fits is to do.
+struct Step {
+  u32 pass, all_passes;
+  u32 every, n_bands, most_bands, most_taps;
+  u32 guess_every, guess_first, guess_from, guess_new;  // samples of the guess: of pieces from `first` on every so many
+  u32 keep;                                             // codes count
+  u32 base_only;
+  double count;
+};
+
 struct Args {
   const void* values;      // of the tile; of the whole field for `scan`
   const void* work;        // what is predicted: the values, or their logarithms
@@ -145,10 +243,33 @@ struct Args {
   u32 count;               // entries of `lists`, elements of a scan, as the kernel says
   u32 n_sets;              // decoding
   u32 may_be_as_it_is;     // values may be stored as they are, where codes have more bytes
+  Fit* fit;
+  FitPass* fit_passes;
+  FitWeights* fit_weights;
+  FitStream* fit_streams;
+  Family* family;
+  RansTable* tables;       // of contexts
+  u8* sizes;               // of codes, raster order
+  u8* buckets;             // of codes, stream after stream
+  Fitting* fittings;       // of passes
+  float* products;         // [batches][MAX_PAIRS]
+  u32* products_there;     // samples in each batch that are values
+  u16* features;           // [passes][FEATURE_ROWS][GUESS_SAMPLES]
+  u32* places;             // where phases are in streams
+  u32* counts;             // of tokens in buckets, then in contexts
+  u16* words;              // of streams, at their end
+  u32* plain;              // bits of streams
+  u8* plan;
+  u32* row_ends;           // [rows][2]: first value of a row that is a number, and one behind the last
+  Site site;
+  Step step;
 };
 
 // The host has the same numbers: src/device/layout.rs.
-static_assert(sizeof(Args) == 344 && sizeof(State) == 440 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
+static_assert(sizeof(Args) == 584 && sizeof(State) == 440 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
+
+static_assert(sizeof(FitPass) == 1584 && sizeof(FitWeights) == 4712 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 40 && sizeof(Step) == 56, "as there");
+static_assert(sizeof(Fitting) == 114840, "as there");
 
 // Nothing more is done for this tile.
 __device__ __forceinline__ bool idle(const Args& a) { return a.state->left != NOT_LEFT; }

@@ -70,14 +70,21 @@ mod cuda {
     pub fn parity(gpu: &mut Gpu) -> Result<u32> {
         let shapes: [&[usize]; 5] = [&[100_003], &[301, 400], &[9, 91, 180], &[3, 4, 61, 90], &[2, 3, 5, 31, 40]];
         let bounds = [Bound::abs(0.01), Bound::rel(1e-3), Bound::rel(1e-5), Bound::pw_rel(1e-3), Bound::psnr(70.0)];
-        let predictors =
-            [PredictorChoice::Auto, PredictorChoice::None, PredictorChoice::Lorenzo, PredictorChoice::Interp];
+        // The effort balanced tries the fitted predictor and, on fields as small as these, the others too.
+        let predictors = [
+            (PredictorChoice::Auto, Effort::Fast),
+            (PredictorChoice::Auto, Effort::Balanced),
+            (PredictorChoice::None, Effort::Fast),
+            (PredictorChoice::Lorenzo, Effort::Fast),
+            (PredictorChoice::Interp, Effort::Fast),
+            (PredictorChoice::Fitted, Effort::Balanced),
+        ];
         let (mut n, mut failures) = (0, 0);
         for (i, shape) in shapes.into_iter().enumerate() {
             for (k, kind) in KINDS.into_iter().enumerate() {
                 for (b, bound) in bounds.into_iter().enumerate() {
-                    let predictor = predictors[(i + k + b) % predictors.len()];
-                    let config = Config::new(bound).with_predictor(predictor).with_effort(Effort::Fast);
+                    let (predictor, effort) = predictors[(i + k + b) % predictors.len()];
+                    let config = Config::new(bound).with_predictor(predictor).with_effort(effort);
                     let good = if (i + b) % 2 == 0 {
                         same::<f32>(gpu, kind, shape, &config)?
                     } else {
@@ -121,12 +128,13 @@ mod cuda {
         print(&format!(
             "times for {shape:?} of f32, {gigabytes:.2} GB in device memory; peak bandwidth {peak:.0} GB/s\n"
         ))?;
-        for (predictor, bound) in [
-            (PredictorChoice::Lorenzo, Bound::rel(1e-3)),
-            (PredictorChoice::Interp, Bound::rel(1e-3)),
-            (PredictorChoice::Auto, Bound::rel(1e-4)),
+        for (predictor, effort, bound) in [
+            (PredictorChoice::Lorenzo, Effort::Fast, Bound::rel(1e-3)),
+            (PredictorChoice::Interp, Effort::Fast, Bound::rel(1e-3)),
+            (PredictorChoice::Auto, Effort::Fast, Bound::rel(1e-4)),
+            (PredictorChoice::Auto, Effort::Balanced, Bound::rel(1e-3)),
         ] {
-            let config = Config::new(bound).with_predictor(predictor).with_effort(Effort::Fast);
+            let config = Config::new(bound).with_predictor(predictor).with_effort(effort);
             // The first call takes memory and loads kernels.
             let archive = gpu.compress(&on_device, &shape, None, &config)?;
             gpu.decompress::<f32>(&archive)?;
@@ -137,7 +145,7 @@ mod cuda {
             gpu.decompress::<f32>(&archive)?;
             let decompress = start.elapsed().as_secs_f64();
             print(&format!(
-                "{predictor:?} {bound}: ratio {:.1}, compression {:.1} GB/s, decompression {:.1} GB/s\n",
+                "{predictor:?} {effort:?} {bound}: ratio {:.1}, compression {:.1} GB/s, decompression {:.1} GB/s\n",
                 gigabytes * 1e9 / archive.len() as f64,
                 gigabytes / compress,
                 gigabytes / decompress

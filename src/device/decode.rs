@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::field::{DType, Values};
 use crate::io::raw::Runs;
 use crate::plan::{Plan, Treatment};
-use crate::predict::fitted::Rows;
+use crate::predict::fitted::{self, Rows};
 use crate::predict::{self, Method, interp, none};
 use crate::quantize::log;
 use crate::tile;
@@ -55,7 +55,7 @@ impl Gpu {
     /// [`crate::decompress`](crate::decompress()) gives. The values are there once work launched on this device's stream so far is done.
     ///
     /// # Errors
-    /// As there; `Unsupported` for tiles of the fitted predictor, which has no kernels; `Device` if the device fails.
+    /// As there; `Device` if the device fails.
     #[allow(unsafe_code)]
     pub fn decompress<T: Rows + DeviceRepr>(&mut self, archive: &[u8]) -> Result<(CudaSlice<T>, Vec<usize>)> {
         let mut stored = Stored::<T>::open(archive, 0)?;
@@ -208,11 +208,11 @@ impl Gpu {
         is_log: bool,
     ) -> Result<()> {
         let head = &parts.head;
-        let Method::Huffman(predictor) = &head.method else {
-            return Err(Error::unsupported("the fitted predictor has no GPU kernels yet: restore it on the CPU"));
-        };
         let n_codes = n - head.specials.len();
-        let section = huffman::cuda::Section::read(parts.codes, n_codes)?;
+        let section = match &head.method {
+            Method::Huffman(_) => huffman::cuda::Section::read(parts.codes, n_codes)?,
+            Method::Contexts(_) => huffman::cuda::Section::of_streams(parts.codes),
+        };
         let signs = if is_log { log::changes_of_signs(parts.signs, n)? } else { Vec::new() };
 
         // What kernels will read of the tile.
@@ -228,10 +228,15 @@ impl Gpu {
         state.n_runs = runs.len() as u32;
         head.specials.patterns().iter().zip(&mut state.patterns).for_each(|(&p, s)| *s = p);
         let mut plan = Vec::new();
-        predictor.write(&mut plan);
-        state.predictor = u32::from(predictor.id());
+        match &head.method {
+            Method::Huffman(predictor) => {
+                predictor.write(&mut plan);
+                state.predictor = u32::from(predictor.id());
+            }
+            Method::Contexts(_) => state.predictor = predictor::FITTED,
+        }
         let mut narrowing = 0;
-        match (predictor.id(), &plan[..]) {
+        match (state.predictor as u8, &plan[..]) {
             (predict::LORENZO, &[axes]) => state.axes = u32::from(axes),
             (predict::INTERP, &[active, wrap, alpha, beta, ref levels @ ..]) => {
                 state.active = u32::from(active);
@@ -254,12 +259,17 @@ impl Gpu {
         args.coded = self.put("streams", &section.streams)?;
         args.count = section.streams.len() as u32;
         args.out = at;
-        self.zero(if state.n_runs == 0 { args.codes } else { args.kept }, 4 * n_codes)?;
+        let in_contexts = state.predictor == predictor::FITTED;
+        if !in_contexts {
+            self.zero(if state.n_runs == 0 { args.codes } else { args.kept }, 4 * n_codes)?;
+        }
 
         let (value, work) = (T::DTYPE.name(), C::DTYPE.name());
         let n_books = (section.lengths.len() / huffman::cuda::BOOK_WORDS) as u32;
         let mut run = Run { gpu: self, args, value, work };
-        huffman::cuda::decode(&mut run, n_books, state.n_chunks)?;
+        if !in_contexts {
+            huffman::cuda::decode(&mut run, n_books, state.n_chunks)?;
+        }
         if state.predictor == predictor::INTERP {
             run.once("interp_passes", 32)?;
         }
@@ -280,15 +290,22 @@ impl Gpu {
             run.args.level_or_pass = 0;
             run.args.count = state.n_runs;
             run.over_values("runs_put", 32 * state.n_runs, BLOCK)?;
-            run.over("interp_order_marks", n as u32, 4 * BLOCK)?;
-            run.over("kept_count", n as u32, layout::SEGMENT)?;
-            run.once_for("kept_scan", layout::WIDE, (n as u32).div_ceil(layout::SEGMENT))?;
-            run.over("kept_scatter", n as u32, layout::SEGMENT)?;
+            if !in_contexts {
+                run.over("interp_order_marks", n as u32, 4 * BLOCK)?;
+                run.over("kept_count", n as u32, layout::SEGMENT)?;
+                run.once_for("kept_scan", layout::WIDE, (n as u32).div_ceil(layout::SEGMENT))?;
+                run.over("kept_scatter", n as u32, layout::SEGMENT)?;
+            }
         }
         if !is_log {
             run.args.decoded = at;
         }
         match state.predictor {
+            predictor::FITTED => {
+                if let Method::Contexts(plan) = &head.method {
+                    fitted::cuda::decode(&mut run, plan, shape, parts.codes)?;
+                }
+            }
             predictor::LORENZO => predict::lorenzo::cuda::decode(&mut run, state.axes as u8)?,
             predictor::INTERP => interp::cuda::decode(&mut run, state.active as u8, narrowing)?,
             _ => none::cuda::decode(&mut run)?,

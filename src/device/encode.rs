@@ -7,13 +7,15 @@
 use super::gpu::{Gpu, Run};
 use super::layout::{self, Args, BLOCK, Outcome, State, mode, predictor};
 use crate::bound::Resolved;
+use crate::compress::budget;
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::encode::bytes::Packing;
 use crate::encode::huffman;
 use crate::error::{Error, Result};
 use crate::field::DType;
 use crate::plan::Treatment;
-use crate::predict::fitted::{self, Rows};
+use crate::predict::fitted::Rows;
+use crate::predict::fitted::cuda::encode::{Encoder, is_single_trial};
 use crate::predict::{interp, lorenzo, none};
 use crate::quantize::{self, log};
 use crate::tile::{self, Tiling};
@@ -21,7 +23,7 @@ use crate::tile::{self, Tiling};
 /// Attempts at a mean square error, as [`mod@crate::compress`] makes.
 const ATTEMPTS: usize = 6;
 
-/// Bytes of output that tiles of one batch may need at most, unless one needs more.
+/// Bytes of output that tiles of one batch may need at most, unless one needs more; twice as many where tiles are coded both ways.
 const BATCH_BYTES: u64 = 1 << 30;
 
 /// Room for what a tile has besides its values' worth: heads and books of small tiles.
@@ -43,6 +45,12 @@ pub(super) struct Job {
 /// A tile of one of several fields.
 pub(super) type TileOf = (usize, u64);
 
+/// Why a tile has not been coded in a way: the fitted predictor is better.
+pub(super) const NOT_WANTED: u32 = 4;
+
+/// What came of a tile, by the way in which it was coded: with the fitted predictor, with the others.
+pub(super) type Outcomes = [Option<Outcome>; 2];
+
 impl Gpu {
     /// Of the tiles that are left to do, those of the next batch.
     pub(super) fn next_batch(jobs: &[Job], left: &[TileOf]) -> usize {
@@ -60,12 +68,14 @@ impl Gpu {
         jobs: &[Job],
         batch: &[TileOf],
         config: &Config,
-    ) -> Result<(u64, Vec<Outcome>)> {
+    ) -> Result<(u64, Vec<Outcomes>)> {
         if batch.is_empty() {
             return Ok((0, Vec::new()));
         }
         let shared = self.rooms_for::<T>(jobs, batch, config)?;
         self.zero(shared.cursor, 8)?;
+        let mut encoder: Option<(Vec<usize>, Option<Encoder>)> = None;
+        let mut ways = Vec::with_capacity(batch.len());
         for (i, &(f, tile)) in batch.iter().enumerate() {
             let job = &jobs[f];
             let args = job.field_args(&shared);
@@ -80,18 +90,35 @@ impl Gpu {
             let mut args = args;
             args.values = job.at + tile::start(&job.tiling, tile) * size_of::<T>() as u64;
             args.work = if job.mode == mode::POINT_WISE { args.work } else { args.values };
-            args.outcome = shared.outcome + (i * size_of::<Outcome>()) as u64;
+            args.outcome = shared.outcome + (2 * i * size_of::<Outcome>()) as u64;
             args.capacity = job.capacity(tile);
             args.n = tile::region_len(&region) as u32;
             args.n_axes = shape.len() as u32;
             args.shape = [1; layout::MAX_AXES];
             shape.iter().zip(&mut args.shape).for_each(|(&n, s)| *s = n as u32);
             args.n_parts = 4 * args.n.div_ceil(huffman::CHUNK as u32);
-            encode_tile(&mut Run { gpu: self, args, value, work }, tile as u32)?;
+            let mut run = Run { gpu: self, args, value, work };
+            // Tiles follow each other in one or two shapes.
+            if encoder.as_ref().is_none_or(|e| e.0 != shape) {
+                encoder = Some((shape.clone(), budget(config, &shape).map(|b| Encoder::new(&shape, b))));
+            }
+            let of_shape = encoder.as_ref().and_then(|e| e.1.as_ref());
+            if let Some(encoder) = of_shape {
+                encoder.give_rooms(&mut run)?;
+                encode_fitted_tile(&mut run, tile as u32, encoder)?;
+            }
+            let is_other_tried = of_shape.is_none() || config.predictor != PredictorChoice::Fitted;
+            if is_other_tried {
+                run.args.outcome += size_of::<Outcome>() as u64;
+                let n_images = of_shape.map(|_| run.args.site.n_images);
+                encode_tile(&mut run, tile as u32, n_images)?;
+            }
+            ways.push([of_shape.is_some(), is_other_tried]);
         }
-        let mut outcomes = vec![Outcome::default(); batch.len()];
-        self.copy_out(shared.outcome, bytemuck::cast_slice_mut(&mut outcomes))?;
-        Ok((shared.out, outcomes))
+        let mut outcomes = vec![[Outcome::default(); 2]; batch.len()];
+        self.copy_out(shared.outcome, bytemuck::cast_slice_mut(outcomes.as_flattened_mut()))?;
+        let of_ways = outcomes.iter().zip(&ways).map(|(o, w)| [w[0].then_some(o[0]), w[1].then_some(o[1])]);
+        Ok((shared.out, of_ways.collect()))
     }
 
     /// Working memory for the tiles of a batch.
@@ -102,7 +129,9 @@ impl Gpu {
         let capacity = n * size_of::<T>() + SLACK_BYTES as usize;
         // Each value stored one by one has room; runs of single special values between them may have none.
         let list_capacity = n * (4 + size_of::<T>()) + SLACK_BYTES as usize;
-        let output: u64 = batch.iter().map(|&(f, tile)| jobs[f].capacity(tile)).sum();
+        let shape_of = |&(f, tile): &TileOf| tile::coding_shape(&jobs[f].tiling.region(tile));
+        let both = |t: &TileOf| config.predictor != PredictorChoice::Fitted && budget(config, &shape_of(t)).is_some();
+        let output: u64 = batch.iter().map(|t| jobs[t.0].capacity(t.1) * (1 + u64::from(both(t)))).sum();
         let is_log = jobs.iter().any(|j| j.mode == mode::POINT_WISE);
         let work_bytes = if is_log { 8 } else { size_of::<T>() };
         let blocks = |per_block: usize| n.div_ceil(per_block);
@@ -113,7 +142,7 @@ impl Gpu {
         let book_bytes = 4 * 4 * (1 + layout::BOOK_WORDS);
         let mut args = Args {
             state: self.room("state", size_of::<State>())?,
-            outcome: self.room("outcomes", batch.len() * size_of::<Outcome>())?,
+            outcome: self.room("outcomes", 2 * batch.len() * size_of::<Outcome>())?,
             out: self.room("output", output as usize)?,
             lists: self.room("lists", list_capacity)?,
             list_capacity: list_capacity as u64,
@@ -148,9 +177,27 @@ impl Gpu {
     }
 }
 
-/// All launches of a tile.
-fn encode_tile(run: &mut Run<'_>, tile: u32) -> Result<()> {
+/// All launches of a tile with the fitted predictor.
+fn encode_fitted_tile(run: &mut Run<'_>, tile: u32, encoder: &Encoder) -> Result<()> {
     quantize::cuda::start(run, tile)?;
+    let attempts = if run.args.mode == mode::MEAN_SQUARE { ATTEMPTS } else { 1 };
+    for attempt in 1..=attempts {
+        quantize::cuda::clear_missed(run)?;
+        encoder.attempt(run)?;
+        quantize::cuda::check(run, attempt == attempts)?;
+    }
+    quantize::cuda::list_outliers(run)?;
+    encoder.finish(run)?;
+    finish_tile(run)
+}
+
+/// All launches of a tile with one of the other predictors. If it has been coded with the fitted one, `n_images` says how many images it has:
+/// then kernels do nothing unless the tile is small.
+fn encode_tile(run: &mut Run<'_>, tile: u32, n_images: Option<u32>) -> Result<()> {
+    quantize::cuda::start(run, tile)?;
+    if let Some(n_images) = n_images {
+        run.once_for("setup_other", 32, n_images)?;
+    }
     let attempts = if run.args.mode == mode::MEAN_SQUARE { ATTEMPTS } else { 1 };
     for attempt in 1..=attempts {
         quantize::cuda::clear_missed(run)?;
@@ -165,9 +212,15 @@ fn encode_tile(run: &mut Run<'_>, tile: u32) -> Result<()> {
         }
         quantize::cuda::check(run, attempt == attempts)?;
     }
+    quantize::cuda::list_outliers(run)?;
     quantize::cuda::compact(run)?;
     run.once("tile_head", layout::WIDE)?;
     huffman::cuda::encode(run)?;
+    finish_tile(run)
+}
+
+/// The last launches of a tile.
+fn finish_tile(run: &mut Run<'_>) -> Result<()> {
     // How many bytes there are is not known here: a few blocks, which take them in turn.
     let most = run.args.capacity.div_ceil((BLOCK as usize / 32 * layout::HASH_BLOCK) as u64);
     let blocks = (most.min(u64::from(4 * run.gpu.multiprocessors())) as u32, 1);
@@ -183,7 +236,7 @@ impl Job {
     /// Of values at `at`. `known`: what the bound means, if that is known before the values are.
     ///
     /// # Errors
-    /// `Unsupported` if tiles are of a shape that only the fitted predictor is for.
+    /// `Unsupported` if tiles have several images and the effort is [`Effort::Best`].
     pub fn new(
         at: u64,
         tiling: Tiling,
@@ -195,19 +248,16 @@ impl Job {
     ) -> Result<Self> {
         // What is kept exactly has no codes, whatever the predictor.
         let has_codes = tiling.count() > 0 && *known != Some(Treatment::Exact);
-        let wants_fitted = matches!(config.predictor, PredictorChoice::Auto | PredictorChoice::Forecast)
-            && config.effort != Effort::Fast;
-        let is_worthwhile = |i| fitted::is_worthwhile(&tile::coding_shape(&tiling.region(i)));
-        if has_codes && wants_fitted && (0..tiling.count()).any(is_worthwhile) {
+        let shape = |i| tile::coding_shape(&tiling.region(i));
+        let has_second_trial = |i| budget(config, &shape(i)).is_some_and(|b| !is_single_trial(&shape(i), b));
+        if has_codes && config.effort == Effort::Best && (0..tiling.count()).any(has_second_trial) {
             return Err(no_kernels());
         }
         let asked = match config.predictor {
-            PredictorChoice::Auto | PredictorChoice::Forecast => predictor::AUTO,
+            PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast => predictor::AUTO,
             PredictorChoice::None => predictor::NONE,
             PredictorChoice::Lorenzo => predictor::LORENZO,
             PredictorChoice::Interp => predictor::INTERP,
-            PredictorChoice::Fitted if has_codes => return Err(no_kernels()),
-            PredictorChoice::Fitted => predictor::NONE,
         };
         let (mode, bound, relative) = match known {
             Some(Treatment::Lossy { resolved, .. }) => match *resolved {
@@ -267,6 +317,6 @@ impl Job {
 
 fn no_kernels() -> Error {
     Error::unsupported(
-        "the fitted predictor has no GPU kernels yet: choose the effort fast, another predictor, or the CPU",
+        "the second trial of the effort best has no GPU kernels yet: choose the effort balanced or fast, or the CPU",
     )
 }

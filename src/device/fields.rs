@@ -4,7 +4,7 @@
 //! schema, plan, heads of sections, index. So what is copied from the device is the archive and 48 bytes a tile, and if the archive
 //! stays there those 48 bytes alone, while some hundred bytes and 20 a tile go to it.
 
-use super::encode::{Job, TileOf};
+use super::encode::{Job, NOT_WANTED, Outcomes, TileOf};
 use super::gpu::{Gpu, uninit};
 use super::layout::{self, Outcome};
 use crate::bound::{Comparison, Resolved, Stats};
@@ -21,6 +21,9 @@ use crate::tile::{self, Tiling};
 use cudarc::driver::{DevicePtr, DevicePtrMut};
 use std::mem::MaybeUninit;
 use std::ops::Range;
+
+/// Why a tile is left to the CPU: it had no room.
+const NO_ROOM: u32 = 2;
 
 /// A field in device memory.
 #[derive(Debug)]
@@ -72,10 +75,10 @@ impl Gpu {
     /// of values). With effort fast nothing is copied to the device, and from it the archive and 48 bytes a tile. The exceptions, whose values
     /// are copied to the host, which has the only coder for them: a bound of 0 or one so tight that no bins are left, a signal-to-noise ratio that
     /// was not reached in six attempts, special values in more runs than a tile has room for, and `config.verify`. With other efforts what
-    /// zstd packs is packed on the host.
+    /// zstd packs is packed on the host, and small tiles come both with the fitted predictor and without, as it has a say in which is smaller.
     ///
     /// # Errors
-    /// `Usage` as there; `Unsupported` if `config` needs the fitted predictor, which has no kernels; `Device` if the device fails.
+    /// `Usage` as there; `Unsupported` for tiles of several images with [`Effort::Best`](crate::Effort::Best), whose second trial has no kernels; `Device` if the device fails.
     pub fn compress<T: Rows, V: DevicePtr<T>>(
         &mut self,
         values: &V,
@@ -242,12 +245,13 @@ impl Gpu {
             let (out, outcomes) = self.code_tiles::<T>(&jobs, batch, config)?;
             // What the host packs or checks comes to it at once.
             let is_final = config.packing() == Packing::Plain && !config.verify;
-            let end = outcomes.iter().map(|o| o.at + u64::from(o.bytes)).max().unwrap_or(0);
+            let end = outcomes.iter().flatten().flatten().map(|o| o.at + u64::from(o.bytes)).max().unwrap_or(0);
             let mut fetched = vec![0; if is_final { 0 } else { end as usize }];
             if !fetched.is_empty() {
                 self.copy_out(out, &mut fetched)?;
             }
-            for (&(f, t), outcome) in batch.iter().zip(&outcomes) {
+            for (&(f, t), ways) in batch.iter().zip(&outcomes) {
+                let Some(outcome) = ways.iter().flatten().next() else { continue };
                 let (job, archive) = (&jobs[f], &mut archives[f]);
                 if t == 0 {
                     let layout::Range { min, max, n } = outcome.field;
@@ -257,12 +261,14 @@ impl Gpu {
                     archive.begin::<T>(job, treatment)?;
                 }
                 let treatment = archive.treatment()?.clone();
-                let range = outcome.at as usize..(outcome.at + u64::from(outcome.bytes)) as usize;
-                let coded = match fetched.get(range) {
-                    Some(bytes) if !is_final => Piece::Host(bytes.to_vec()),
-                    _ => Piece::Device { at: out + outcome.at, len: u64::from(outcome.bytes) },
+                let coded = |outcome: &Outcome| {
+                    let range = outcome.at as usize..(outcome.at + u64::from(outcome.bytes)) as usize;
+                    match fetched.get(range) {
+                        Some(bytes) if !is_final => Piece::Host(bytes.to_vec()),
+                        _ => Piece::Device { at: out + outcome.at, len: u64::from(outcome.bytes) },
+                    }
                 };
-                let piece = self.finish_tile::<T>(job, t, outcome, coded, &treatment, config)?;
+                let piece = self.finish_tile::<T>(job, t, ways, coded, &treatment, config)?;
                 let checksum = matches!(piece, Piece::Device { .. }).then_some(outcome.checksum);
                 archive.add(piece, checksum)?;
                 if t + 1 == job.tiling.count() {
@@ -282,19 +288,25 @@ impl Gpu {
         }
     }
 
-    /// A tile's bytes: as the device `coded` them, or if it could not from its values.
+    /// A tile's bytes: as the device `coded` them in one way or the other, or if it could not from its values.
     pub(super) fn finish_tile<T: Rows>(
         &mut self,
         job: &Job,
         tile: u64,
-        outcome: &Outcome,
-        coded: Piece,
+        ways: &Outcomes,
+        coded: impl Fn(&Outcome) -> Piece,
         treatment: &Treatment,
         config: &Config,
     ) -> Result<Piece> {
         let region = job.tiling.region(tile);
         let n = tile::region_len(&region) as usize;
-        if outcome.left != 0 {
+        let Some(outcome) = ways.iter().flatten().next() else { return Err(Error::usage("a tile that was not coded")) };
+        // Where both ways were tried they may be small, and zstd has a say in which is smaller.
+        let other = match ways {
+            [Some(_), Some(other)] if other.left != NOT_WANTED && outcome.left == 0 => Some(other),
+            _ => None,
+        };
+        if outcome.left != 0 || other.is_some_and(|o| o.left == NO_ROOM) {
             let layout::Range { min, max, n: n_usual } = outcome.field;
             let all: u64 = job.tiling.shape.iter().product();
             if *treatment == Treatment::Exact && n_usual == all && min == max {
@@ -305,15 +317,20 @@ impl Gpu {
             return Ok(Piece::Host(crate::compress::compress_tile(&values, &region, treatment, config)?));
         }
         if config.packing() == Packing::Plain && !config.verify {
-            return Ok(coded);
+            return Ok(coded(outcome));
         }
-        let mut bytes = self.bytes_of(coded)?;
+        let mut bytes = self.bytes_of(coded(outcome))?;
         if config.packing() == Packing::Zstd {
             let shape = tile::coding_shape(&region);
-            bytes = match treatment {
-                Treatment::Lossy { resolved: Resolved::PointWise(_), .. } => pack_tile::<f64, T>(&bytes, &shape, n)?,
-                _ => pack_tile::<T, T>(&bytes, &shape, n)?,
+            let packed = |bytes: &[u8]| match treatment {
+                Treatment::Lossy { resolved: Resolved::PointWise(_), .. } => pack_tile::<f64, T>(bytes, &shape, n),
+                _ => pack_tile::<T, T>(bytes, &shape, n),
             };
+            bytes = packed(&bytes)?;
+            if let Some(other) = other.filter(|o| o.left == 0) {
+                let other = packed(&self.bytes_of(coded(other))?)?;
+                bytes = if other.len() < bytes.len() { other } else { bytes };
+            }
             if !saves_enough(bytes.len(), n * size_of::<T>()) {
                 bytes = smaller_or_exact(Some(bytes), &self.values_of::<T>(job, tile)?);
             }

@@ -101,6 +101,8 @@ pub struct Gpu {
     module: Arc<CudaModule>,
     functions: HashMap<String, CudaFunction>,
     rooms: HashMap<&'static str, CudaSlice<u8>>,
+    /// Rooms whose content stays as it is once it is there.
+    lasting: HashMap<&'static str, CudaSlice<u8>>,
     multiprocessors: u32,
     name: String,
     /// Kernels with an event before and one after each, where someone asked for times.
@@ -148,6 +150,7 @@ impl Gpu {
             module,
             functions: HashMap::new(),
             rooms: HashMap::new(),
+            lasting: HashMap::new(),
             timed: None,
         })
     }
@@ -165,6 +168,7 @@ impl Gpu {
             module: self.module.clone(),
             functions: self.functions.clone(),
             rooms: HashMap::new(),
+            lasting: HashMap::new(),
             multiprocessors: self.multiprocessors,
             name: self.name.clone(),
             timed: None,
@@ -208,7 +212,7 @@ impl Gpu {
 
     /// Bytes of working memory held.
     pub fn workspace_bytes(&self) -> usize {
-        self.rooms.values().map(CudaSlice::len).sum()
+        self.rooms.values().chain(self.lasting.values()).map(CudaSlice::len).sum()
     }
 
     pub(crate) fn multiprocessors(&self) -> u32 {
@@ -216,7 +220,7 @@ impl Gpu {
     }
 
     /// Device memory for a purpose, of unspecified content: what a call before had, if it is large enough.
-    pub(super) fn room(&mut self, purpose: &'static str, bytes: usize) -> Result<u64> {
+    pub(crate) fn room(&mut self, purpose: &'static str, bytes: usize) -> Result<u64> {
         if self.rooms.get(purpose).is_none_or(|r| r.len() < bytes) {
             self.rooms.remove(purpose);
             // SAFETY: bytes; whoever takes a room writes before reading.
@@ -225,6 +229,25 @@ impl Gpu {
             self.rooms.insert(purpose, room);
         }
         Ok(address(&self.rooms[purpose], &self.stream))
+    }
+
+    /// Device memory whose content is made once, by `fill`, and stays.
+    pub(crate) fn lasting_room(
+        &mut self,
+        purpose: &'static str,
+        bytes: usize,
+        fill: impl FnOnce(&mut Self, u64) -> Result<()>,
+    ) -> Result<u64> {
+        if let Some(room) = self.lasting.get(purpose) {
+            return Ok(address(room, &self.stream));
+        }
+        // SAFETY: bytes; `fill` writes them before they are read.
+        let room = unsafe { self.stream.alloc::<u8>(bytes) };
+        let room = room.during(&format!("taking {bytes} bytes of the GPU's memory for {purpose}"))?;
+        let at = address(&room, &self.stream);
+        fill(self, at)?;
+        self.lasting.insert(purpose, room);
+        Ok(at)
     }
 
     pub(crate) fn launch(&mut self, kernel: &str, blocks: (u32, u32), threads: u32, args: &Args) -> Result<()> {
@@ -309,13 +332,13 @@ impl Gpu {
     }
 
     /// Copies bytes to a room.
-    pub(super) fn put(&mut self, purpose: &'static str, bytes: &[u8]) -> Result<u64> {
+    pub(crate) fn put(&mut self, purpose: &'static str, bytes: &[u8]) -> Result<u64> {
         let at = self.room(purpose, bytes.len())?;
         self.copy_in(at, bytes)?;
         Ok(at)
     }
 
-    pub(super) fn copy_in(&self, to: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn copy_in(&self, to: u64, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -360,7 +383,7 @@ impl Gpu {
         self.stream.synchronize().during("waiting for the GPU")
     }
 
-    pub(super) fn zero(&self, at: u64, bytes: usize) -> Result<()> {
+    pub(crate) fn zero(&self, at: u64, bytes: usize) -> Result<()> {
         let what = "clearing memory of the GPU";
         self.stream.context().bind_to_thread().during(what)?;
         // SAFETY: `at` has as many bytes, as its callers see to.

@@ -3,6 +3,7 @@
 use super::encode::Job;
 use super::fields::Piece;
 use super::gpu::Gpu;
+use super::layout::Outcome;
 use super::{Coder, Cpu};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -29,9 +30,9 @@ fn compress_tile<T: Rows>(
     let jobs = [Job::new(at, Tiling::whole(&shape), &known, *asked, *fill, T::DTYPE, config)?];
     let (out, outcomes) = gpu.code_tiles::<T>(&jobs, &[(0, 0)], config)?;
     match outcomes.first() {
-        Some(outcome) => {
-            let coded = Piece::Device { at: out + outcome.at, len: u64::from(outcome.bytes) };
-            let piece = gpu.finish_tile::<T>(&jobs[0], 0, outcome, coded, treatment, config)?;
+        Some(ways) => {
+            let coded = |o: &Outcome| Piece::Device { at: out + o.at, len: u64::from(o.bytes) };
+            let piece = gpu.finish_tile::<T>(&jobs[0], 0, ways, coded, treatment, config)?;
             gpu.bytes_of(piece)
         }
         None => crate::compress::compress_tile(values, region, treatment, config),

@@ -28,6 +28,7 @@ pub mod predictor {
     pub const NONE: u32 = 0;
     pub const LORENZO: u32 = 1;
     pub const INTERP: u32 = 2;
+    pub const FITTED: u32 = 3;
     pub const AUTO: u32 = 255;
 }
 
@@ -126,6 +127,105 @@ pub struct Outcome {
     pub field: Range,
 }
 
+/// Bands of rows with weights of their own; taps of a pass, rounded up.
+pub const FIT_BANDS: usize = 8;
+pub const FIT_TAPS: usize = 64;
+/// Bytes of the built-in distributions, and of the tables of a context: only kernels look at them.
+pub const FAMILY_BYTES: usize = 424_048;
+pub const RANS_TABLE_BYTES: usize = 1280;
+/// Bytes of what is known of a pass from samples, and of its weights as kernels use them.
+pub const FITTING_BYTES: usize = 114_840;
+pub const FIT_WEIGHTS_BYTES: usize = 4712;
+/// Pairs of taps and the value at most.
+pub const MAX_PAIRS: usize = 1653;
+/// Rows of samples of a guess, and how many samples there are at most.
+pub const FEATURE_ROWS: usize = 13;
+pub const GUESS_SAMPLES: usize = 8192;
+/// Samples whose products are taken at once.
+pub const BATCH: usize = 256;
+/// Bytes of the table of the places of phases in streams, and of counts of tokens in buckets and contexts.
+pub const PLACES_BYTES: usize = 20 * 64 * 4;
+pub const COUNTS_BYTES: usize = (162 + 36) * 64 * 4;
+/// Bytes that a pass takes in the plan at most.
+pub const PLAN_BYTES_A_PASS: usize = 2048;
+
+/// What was fitted to a pass of the fitted predictor.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FitPass {
+    pub shift: u32,
+    pub n_bands: u32,
+    pub n: [u8; FIT_BANDS],
+    pub tap: [[u8; FIT_TAPS]; FIT_BANDS],
+    pub weight: [[i16; FIT_TAPS]; FIT_BANDS],
+    pub guess: [i16; 16],
+}
+
+/// What is known of a tile of the fitted predictor besides its passes.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Fit {
+    pub wrap: u32,
+    pub n_distributions: u32,
+    pub distributions: [u16; 36],
+    pub contexts: [[u8; 4]; 41],
+    pub thresholds: [u8; 32],
+    pub n_thresholds: u32,
+    pub plan_bytes: u32,
+    pub code_bytes: u32,
+    pub left: u32,
+}
+
+/// A stream of codes in contexts.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct FitStream {
+    pub states: [u32; 32],
+    pub n_codes: u32,
+    pub n_words: u32,
+    pub words_at: u32,
+    pub n_read: u32,
+    pub n_plain: u32,
+    pub plain_at: u32,
+    pub bit: u32,
+    pub padding: u32,
+}
+
+/// Which phase of which image a launch is about, and what images there are.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Site {
+    pub ny: u32,
+    pub nx: u32,
+    pub levels: u32,
+    pub n_images: u32,
+    pub n_fast: u32,
+    pub n_streams: u32,
+    pub image: u32,
+    pub n_here: u32,
+    pub level: u32,
+    pub phase: u32,
+}
+
+/// What a launch of the fits is to do.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Step {
+    pub pass: u32,
+    pub all_passes: u32,
+    pub every: u32,
+    pub n_bands: u32,
+    pub most_bands: u32,
+    pub most_taps: u32,
+    pub guess_every: u32,
+    pub guess_first: u32,
+    pub guess_from: u32,
+    pub guess_new: u32,
+    pub keep: u32,
+    pub base_only: u32,
+    pub count: f64,
+}
+
 /// What the host tells a kernel. Pointers are device pointers.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -179,12 +279,34 @@ pub struct Args {
     pub count: u32,
     pub n_sets: u32,
     pub may_be_as_it_is: u32,
+    pub fit: u64,
+    pub fit_passes: u64,
+    pub fit_weights: u64,
+    pub fit_streams: u64,
+    pub family: u64,
+    pub tables: u64,
+    pub sizes: u64,
+    pub buckets: u64,
+    pub fittings: u64,
+    pub products: u64,
+    pub products_there: u64,
+    pub features: u64,
+    pub places: u64,
+    pub counts: u64,
+    pub words: u64,
+    pub plain: u64,
+    pub plan: u64,
+    pub row_ends: u64,
+    pub site: Site,
+    pub step: Step,
 }
 
 // SAFETY: plain numbers in C layout without padding (Pod), as the kernels' parameter has them.
 unsafe impl cudarc::driver::DeviceRepr for Args {}
 
 // The kernels have the same numbers.
-const _: () = assert!(size_of::<Args>() == 344 && size_of::<State>() == 440);
+const _: () = assert!(size_of::<FitPass>() == 1584 && size_of::<Fit>() == 292 && size_of::<FitStream>() == 160);
+const _: () = assert!(size_of::<Step>() == 56 && size_of::<Site>() == 40);
+const _: () = assert!(size_of::<Args>() == 584 && size_of::<State>() == 440);
 const _: () =
     assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24 && size_of::<Outcome>() == 48);

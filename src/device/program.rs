@@ -14,6 +14,9 @@ const FILES: &[(&str, &str)] = &[
     ("common/token.cuh", include_str!("../../kernels/common/token.cuh")),
     ("common/walk.cuh", include_str!("../../kernels/common/walk.cuh")),
     ("common/predict.cuh", include_str!("../../kernels/common/predict.cuh")),
+    ("common/rans.cuh", include_str!("../../kernels/common/rans.cuh")),
+    ("common/fit.cuh", include_str!("../../kernels/common/fit.cuh")),
+    ("common/fitted.cuh", include_str!("../../kernels/common/fitted.cuh")),
     ("range.cu", include_str!("../../kernels/range.cu")),
     ("setup.cu", include_str!("../../kernels/setup.cu")),
     ("special.cu", include_str!("../../kernels/special.cu")),
@@ -29,6 +32,11 @@ const FILES: &[(&str, &str)] = &[
     ("huffman_encode.cu", include_str!("../../kernels/huffman_encode.cu")),
     ("checksum.cu", include_str!("../../kernels/checksum.cu")),
     ("huffman_decode.cu", include_str!("../../kernels/huffman_decode.cu")),
+    ("rans_family.cu", include_str!("../../kernels/rans_family.cu")),
+    ("rans_encode.cu", include_str!("../../kernels/rans_encode.cu")),
+    ("fitted_learn.cu", include_str!("../../kernels/fitted_learn.cu")),
+    ("fitted_encode.cu", include_str!("../../kernels/fitted_encode.cu")),
+    ("fitted_decode.cu", include_str!("../../kernels/fitted_decode.cu")),
 ];
 
 /// The program as one text, which is what NVRTC compiles and CI's `nvcc` too.

@@ -56,13 +56,18 @@ pub(crate) fn check(run: &mut Run<'_>, last: bool) -> Result<()> {
     Ok(())
 }
 
-/// The list of values stored one by one, and the codes without those of values in runs.
-pub(crate) fn compact(run: &mut Run<'_>) -> Result<()> {
+/// The list of values stored one by one.
+pub(crate) fn list_outliers(run: &mut Run<'_>) -> Result<()> {
     let n = run.args.n;
     let n_words = n.div_ceil(32);
     run.over("outliers_count", n_words, BLOCK)?;
     run.once_for("outliers_scan", WIDE, n_words.div_ceil(BLOCK))?;
-    run.over_values("outliers_write", n_words, BLOCK)?;
+    run.over_values("outliers_write", n_words, BLOCK)
+}
+
+/// The codes without those of values in runs.
+pub(crate) fn compact(run: &mut Run<'_>) -> Result<()> {
+    let n = run.args.n;
     run.over("kept_count", n, SEGMENT)?;
     run.once_for("kept_scan", WIDE, n.div_ceil(SEGMENT))?;
     run.over("kept_gather", n, SEGMENT)

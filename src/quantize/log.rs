@@ -48,7 +48,7 @@ const LOG2: [f64; 12] = [
 
 /// `log2 x` of a finite number above 0, to 1e-14: an odd series in `(m − 1) / (m + 1)` for a mantissa `m` near 1. Not the maths
 /// library's, so that a GPU gives the same bits.
-fn log2(x: f64) -> f64 {
+pub(crate) fn log2(x: f64) -> f64 {
     const TWO_POW_54: f64 = 18_014_398_509_481_984.0;
     let (x, mut exponent) = if x < f64::MIN_POSITIVE { (x * TWO_POW_54, -54) } else { (x, 0) };
     exponent += (x.to_bits() >> 52) as i64 - 1023;

@@ -29,6 +29,12 @@ TRAFFIC = {
     "huffman_decode": ("4.1", "bits in; codes out (those that are not 0, after a memset of 4)"),
     "lorenzo_sums": ("8", "codes in and out, for each axis"),
     "direct_values_f32": ("8", "codes in, values out"),
+    "fitted_encode_f32": ("18", "value, one neighbour of its taps, decoded value, code, size and bucket, all phases together; each side image adds 4"),
+    "fitted_decode_predict_f32": ("10", "one neighbour of its taps; prediction and bucket out; each side image adds 4"),
+    "fitted_decode_restore_f32": ("10", "prediction and bucket in, value and size out, and streams"),
+    "rans_count": ("5", "codes and buckets in"),
+    "rans_sizes": ("5", "codes and buckets in"),
+    "rans_encode": ("5", "codes and buckets in, words out (0.1 for a ratio of 40)"),
     "interp_decode_fine_f32": ("12", "code, one neighbour of four, decoded value"),
 }
 

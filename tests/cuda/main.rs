@@ -169,11 +169,20 @@ fn the_command_uses_the_gpu() {
         assert!(output.status.success(), "{output:?}");
     }
     assert!(std::fs::read(folder.join("cpu.f32")).unwrap() == std::fs::read(folder.join("gpu.f32")).unwrap());
-    // The fitted predictor has no kernels: the CPU with a word, or an error.
-    let output = with("auto.rsd", &["--device", "auto"]);
+    // The default effort, fits and all.
+    assert!(with("cpu.rsd", &[]).status.success());
+    let output = with("gpu.rsd", &["--device", "cuda"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(std::fs::read(folder.join("cpu.rsd")).unwrap() == std::fs::read(folder.join("gpu.rsd")).unwrap());
+    // A second trial of several images has no kernels: the CPU with a word, or an error.
+    let best = |output: &str, device: &str| {
+        let shape = ["--shape", "4,20,50", "--effort", "best", "--device", device, "-o", output];
+        residuum(&[&["compress", "t.f32", "--dtype", "f32", "--abs", "0.01", "--force"][..], &shape].concat())
+    };
+    let output = best("auto.rsd", "auto");
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("the CPU took over"), "{output:?}");
-    let output = with("none.rsd", &["--device", "cuda"]);
+    let output = best("none.rsd", "cuda");
     assert_eq!(output.status.code(), Some(5), "{output:?}");
     let output = with("none.rsd", &["--device", "cuda:7"]);
     assert_eq!(output.status.code(), Some(7), "{output:?}");

@@ -30,6 +30,11 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// A section without chunks: streams that another coder made.
+    pub fn of_streams(data: &'a [u8]) -> Self {
+        Self { thresholds: [0; 2], chunks: Vec::new(), lengths: Vec::new(), streams: data.into() }
+    }
+
     /// Reads the section of `n` codes. Chunks that are zstd frames are unpacked here.
     ///
     /// # Errors

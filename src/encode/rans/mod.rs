@@ -4,6 +4,8 @@
 //! neighbours do not wait for each other (and a warp decodes one stream); 16 bits at a time enter and leave a state. Byte layout in
 //! `container/format.md`.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod family;
 pub mod stream;
 pub mod token;

@@ -144,7 +144,7 @@ fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<T, Encoder<'_, T>>>) -> Enc
 }
 
 /// Streams are tasks of the decoder, and each costs some 100 bytes: two where phases are long enough to be shared, more in large tiles.
-fn n_streams(schedule: &Schedule) -> usize {
+pub(super) fn n_streams(schedule: &Schedule) -> usize {
     const VALUES: usize = 1 << 18;
     /// Pixels of images whose finest phases two threads can share.
     const SHARED: usize = 1 << 12;

@@ -4,6 +4,7 @@ use super::rows::{self, Rows};
 use super::site::{Room, Site, Taps, Weights};
 use crate::awake;
 use crate::quantize::Quantizer;
+use crate::quantize::log::log2;
 use crate::scratch::Buffer;
 use std::ops::Range;
 
@@ -101,18 +102,36 @@ pub struct Samples {
     candidates: Vec<u8>,
 }
 
+/// What a number of samples is enough for.
+pub struct Extent {
+    /// Bands of rows.
+    pub n_bands: usize,
+    /// Samples of the guess, at most.
+    pub most_guess: usize,
+    /// Of the pieces of equations, every so many serves for the guess.
+    pub guess_every: usize,
+}
+
+impl Extent {
+    /// Of about `n` samples.
+    pub fn of(n: f64) -> Self {
+        let n_bands = ((n / SAMPLES_PER_BAND) as usize + 1).min(MAX_BANDS).next_power_of_two();
+        let n_bands = if n_bands as f64 * SAMPLES_PER_BAND > n && n_bands > 1 { n_bands / 2 } else { n_bands };
+        let guess_every = ((n / GUESS_SAMPLES as f64) as usize).max(1);
+        Self { n_bands, most_guess: (n as usize).clamp(64, GUESS_SAMPLES), guess_every }
+    }
+}
+
 impl Samples {
     /// For about `n` samples of a phase with `n_taps` taps.
     pub fn new(n: f64, n_taps: usize) -> Self {
-        let n_bands = ((n / SAMPLES_PER_BAND) as usize + 1).min(MAX_BANDS).next_power_of_two();
-        let n_bands = if n_bands as f64 * SAMPLES_PER_BAND > n && n_bands > 1 { n_bands / 2 } else { n_bands };
+        let Extent { n_bands, most_guess, guess_every } = Extent::of(n);
         let n_rows = n_taps + 1;
         let equations = Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 };
-        let guess_every = ((n / GUESS_SAMPLES as f64) as usize).max(1);
         Self {
             bands: vec![Band { equations, pending: vec![], n_pending: 0 }; n_bands],
             features: Buffer::default(),
-            most_guess: (n as usize).clamp(64, GUESS_SAMPLES),
+            most_guess,
             n_guess: 0,
             guess_every,
             n_pieces: 0,
@@ -259,6 +278,8 @@ fn sample_band<T: Rows>(
             band.equations.n += n_there as f64;
         }
     }
+    // Batches end with the image, so that nothing waits for the next.
+    band.flush(n_taps + 1, n_shares);
 }
 
 /// Takes pieces into the samples of the guess: features, and sizes of the codes that the weights of `site` will give.
@@ -437,8 +458,8 @@ impl System {
     /// Bits for `n` values whose squared errors sum to `rss`, in bins: as for a Laplace distribution, never below 0.
     fn bits(n: f64, rss: f64) -> f64 {
         let sigma = (rss / n.max(1.0)).sqrt().max(1e-9);
-        // log2 of about e σ √2 for large σ; linear towards 0 for small.
-        n * (1.0 + 3.0 * sigma + 2.0 * sigma * sigma).log2()
+        // log2 of about e σ √2 for large σ; linear towards 0 for small. Not the maths library's, so that a GPU chooses the same taps.
+        n * log2(1.0 + 3.0 * sigma + 2.0 * sigma * sigma)
     }
 
     /// Forward selection while a tap pays; `share` values stand behind each of the samples, which `rounds` rounds repeat. Also gives
@@ -467,7 +488,11 @@ impl System {
         let mut r = self.b.clone();
         let mut chosen = Selection { order: vec![], columns: vec![], z: vec![], rss: self.yy };
         while chosen.order.len() < most {
-            let gain = |t: usize| if d[t] <= floor[t] { 0.0 } else { r[t] * r[t] / d[t] };
+            // What is not a number gains nothing: its sign is the machine's.
+            let gain = |t: usize| {
+                let gain = r[t] * r[t] / d[t];
+                if d[t] > floor[t] && gain > 0.0 { gain } else { 0.0 }
+            };
             let Some((t, gained)) = (0..n_taps).map(|t| (t, gain(t))).max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
             let left = (chosen.rss - gained).max(1e-9 * self.yy);
             if gained <= 0.0 || !pays(chosen.rss, left) {

@@ -107,26 +107,17 @@ impl<'a, T: Rows> Learner<'a, T> {
         budget: Budget,
         is_final: bool,
     ) -> Self {
-        let counts = pass_counts(schedule, 0..schedule.images.len());
-        let there = pass_counts(schedule, images.iter().copied());
-        // What a fit loses is inverse to the number of samples and counts for all values of the pass, so that samples go with the
-        // root of their number.
-        let samples = budget.samples(counts.iter().sum(), is_final);
-        let roots: f64 = counts.iter().map(|n| n.sqrt()).sum();
-        let of_pass = |(pass, taps): (usize, &Taps)| {
-            let n_samples = samples * counts[pass].sqrt() / roots;
-            let every = (there[pass] / n_samples.max(1.0)).max(1.0) as usize;
-            Pass {
-                samples: Samples::new(there[pass] / every as f64, taps.all.len()),
-                every,
-                count: counts[pass],
-                n_images: 0,
-                fitted: Fitted { shift: 0, bands: vec![vec![]] },
-                guess: vec![0; n_features(schedule.sides_of_pass(pass)) + 1],
-                weights: Weights::default(),
-            }
+        let of_pass = |(pass, (taps, sampling)): (usize, (&Taps, Sampling))| Pass {
+            samples: Samples::new(sampling.n, taps.all.len()),
+            every: sampling.every,
+            count: sampling.count,
+            n_images: 0,
+            fitted: Fitted { shift: 0, bands: vec![vec![]] },
+            guess: vec![0; n_features(schedule.sides_of_pass(pass)) + 1],
+            weights: Weights::default(),
         };
-        let passes = taps.iter().enumerate().map(of_pass).collect();
+        let samplings = Sampling::of_passes(schedule, images, budget, is_final);
+        let passes = taps.iter().zip(samplings).enumerate().map(of_pass).collect();
         Self {
             schedule,
             taps,
@@ -194,6 +185,34 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
             p.weights.guess.clone_from(&p.guess);
         }
         &p.weights
+    }
+}
+
+/// How a pass is sampled.
+pub(super) struct Sampling {
+    /// Of so many values of the trial one is sampled.
+    pub every: usize,
+    /// Number of samples, about.
+    pub n: f64,
+    /// Number of values in the tile.
+    pub count: f64,
+}
+
+impl Sampling {
+    /// Of all passes, for a trial over `images`.
+    pub fn of_passes(schedule: &Schedule, images: &[usize], budget: Budget, is_final: bool) -> Vec<Self> {
+        let counts = pass_counts(schedule, 0..schedule.images.len());
+        let there = pass_counts(schedule, images.iter().copied());
+        // What a fit loses is inverse to the number of samples and counts for all values of the pass, so that samples go with the
+        // root of their number.
+        let samples = budget.samples(counts.iter().sum(), is_final);
+        let roots: f64 = counts.iter().map(|n| n.sqrt()).sum();
+        let of_pass = |(&count, &there): (&f64, &f64)| {
+            let n_samples = samples * count.sqrt() / roots;
+            let every = (there / n_samples.max(1.0)).max(1.0) as usize;
+            Self { every, n: there / every as f64, count }
+        };
+        counts.iter().zip(&there).map(of_pass).collect()
     }
 }
 

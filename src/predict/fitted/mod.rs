@@ -10,6 +10,8 @@
 //! Class: `BitExact`; the fits are `EncoderOnly`. Byte layout in `container/format.md`.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod decode;
 pub mod encode;
 mod fit;

@@ -43,12 +43,12 @@ pub trait Rows: Kernels {
 }
 
 /// About `4 √x`, to the nearest integer, at most `most` (below 2^16): half the exponent, and the mantissa between powers of four in
-/// straight lines. Two integer operations where a square root would be half of all the work; `x` is not negative, NaN gives `most`.
+/// straight lines. Integer operations where a square root would be half of all the work; the sign does not matter, NaN gives `most`.
 #[inline(always)]
 fn root(x: f32, most: f32) -> u16 {
     const HALF_BIAS: u32 = 0x1fc0_0000;
     const INTEGER: f32 = (1 << 23) as f32;
-    let root = SIZE_SCALE * f32::from_bits((x.to_bits() >> 1) + HALF_BIAS);
+    let root = SIZE_SCALE * f32::from_bits((x.abs().to_bits() >> 1) + HALF_BIAS);
     let root = if root < most { root } else { most };
     (root + INTEGER).to_bits() as u16
 }
