@@ -94,7 +94,7 @@ impl Decoder {
         let (decoded, _) = self.tile(tile, members, None)?;
         for (member, (values, whole)) in self.group.members.iter().zip(decoded) {
             self.places.insert((member.variable, tile), (self.spool.len(), whole));
-            self.spool.push(&values.as_bytes())?;
+            self.spool.push(values.as_bytes())?;
         }
         Ok(())
     }
