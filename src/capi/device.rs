@@ -384,10 +384,11 @@ mod gpu {
     ) -> Result<(), Failure> {
         let _current = Caller::enter()?;
         let gpu = opened(state, device)?;
-        Ok(match dtype {
+        match dtype {
             DType::F32 => gpu.reserve::<f32>(shape, config)?,
             _ => gpu.reserve::<f64>(shape, config)?,
-        })
+        }
+        Ok(())
     }
 
     pub fn workspace_bytes(state: &State) -> usize {

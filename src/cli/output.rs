@@ -176,7 +176,7 @@ pub struct NamedSink {
 
 enum Inner {
     File(Box<dyn Sink>),
-    Stream(StreamSink),
+    Stream(Box<StreamSink>),
 }
 
 impl NamedSink {
@@ -187,7 +187,7 @@ impl NamedSink {
     pub fn create(path: &Path, schema: &Schema, format: Format, force: bool) -> Result<Self> {
         let name = name_of(path);
         let inner = if is_stream(path) {
-            StreamSink::create(path, schema, format).map(Inner::Stream)
+            StreamSink::create(path, schema, format).map(Box::new).map(Inner::Stream)
         } else {
             // A link stays one: its target is replaced.
             let target = if path.is_symlink() { path.canonicalize().unwrap_or(path.into()) } else { path.into() };

@@ -14,7 +14,7 @@ use std::io::Write;
 /// What is yet to be written.
 enum Step {
     /// The head of a variable.
-    Plan(Plan),
+    Plan(Box<Plan>),
     /// The next of the tiles in flight, of the variable of this name.
     Tile(String),
 }
@@ -43,7 +43,7 @@ impl<'a, W: Write> Flight<'a, W> {
 
     /// The next variable.
     pub fn begin(&mut self, plan: Plan) {
-        self.steps.push(Step::Plan(plan));
+        self.steps.push(Step::Plan(Box::new(plan)));
     }
 
     /// A whole variable.

@@ -10,7 +10,6 @@ use crate::io::select::{NamedRange, Selection};
 use crate::io::unpack::UnpackedSource;
 use crate::io::{self, Format, OpenOptions, Schema, Source};
 use crate::tile::Tiling;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Values read at once.
@@ -189,8 +188,12 @@ fn latitudes(folder: &Path, schema: &Schema, index: usize) -> Option<Vec<f64>> {
         return None;
     }
     let own = schema.variables.iter().position(|c| io::leaf(&c.path) == name && c.shape == [v.shape[axis]])?;
-    let whole: Vec<Range<u64>> = vec![0..v.shape[axis]];
-    match io::open(&folder.join(ORIGINAL), &OpenOptions::default()).ok()?.read(own, &whole).ok()? {
+    let whole = 0..v.shape[axis];
+    match io::open(&folder.join(ORIGINAL), &OpenOptions::default())
+        .ok()?
+        .read(own, std::slice::from_ref(&whole))
+        .ok()?
+    {
         Values::F32(v) => Some(v.into_iter().map(f64::from).collect()),
         Values::F64(v) => Some(v),
         _ => None,

@@ -355,7 +355,8 @@ fn degrees(y: f64, x: f64) -> f64 {
     const TAN_PI_8: f64 = 0.414_213_562_373_095_03;
     let (a, b) = (x.abs(), y.abs());
     let (small, large) = if a > b { (b, a) } else { (a, b) };
-    if !(large > 0.0) {
+    let has_angle = large > 0.0;
+    if !has_angle {
         return 0.0;
     }
     let t = small / large;

@@ -64,8 +64,9 @@ impl Agreement {
             }
             let x = f64::from(f) / self.step;
             let (below, is_upper) = split(x);
-            // Not `<`: what can not be told apart is listed.
-            if !((x - (below + 0.5)).abs() > near) {
+            // Not the opposite: what can not be told apart is listed.
+            let is_clear = (x - (below + 0.5)).abs() > near;
+            if !is_clear {
                 sides.push(((first + i) as u32, is_upper));
             }
             self.multiple(below, is_upper)

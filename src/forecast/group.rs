@@ -272,6 +272,7 @@ fn is_time(v: &Variable) -> bool {
     text(v, "units").contains(" since ")
 }
 
+#[allow(clippy::unnecessary_cast)] // of each type of number one is it already
 fn floats(schema: &Schema, variable: Option<usize>, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<f64>> {
     let i = variable.ok_or_else(|| Error::input("a dimension has no coordinate variable"))?;
     let name = || format!("variable {:?}", schema.variables[i].name());

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`residuum evaluate` needs no more memory for four times the data.
+"""`residuum evaluate` needs no more memory for three times the data, from a size on at which all buffers are in use.
 
     python tests/python/memory_evaluate.py [SIZE_IN_MB]
 
@@ -68,11 +68,12 @@ def run(size_mb: int) -> tuple:
 
 
 def main() -> None:
-    size_mb = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    small, large = run(size_mb), run(4 * size_mb)
+    size_mb = int(sys.argv[1]) if len(sys.argv) > 1 else 256
+    small, large = run(size_mb), run(3 * size_mb)
     for what, a, b in zip(("evaluate", "compress and decompress"), small, large):
-        print(f"{what}: {a:.0f} MB for {size_mb} MB, {b:.0f} MB for {4 * size_mb} MB")
-        assert b <= 1.15 * a + 10, "memory grows with the data"
+        print(f"{what}: {a:.0f} MB for {size_mb} MB, {b:.0f} MB for {3 * size_mb} MB")
+        # Allocators and readers keep some; what grew with the data would be three times as much.
+        assert b <= 1.25 * a + 40, "memory grows with the data"
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def day(unix_s):
     return datetime.datetime.fromtimestamp(int(unix_s), datetime.timezone.utc).strftime("%Y-%m-%d")
 
 
-def ratios(net, times, frames, noise, ranges, generator):
-    """Errors of forecasts over those of persistence by channel, from frames with uniform noise of so much of the range."""
+def squares(net, times, frames, noise, ranges, generator):
+    """Sums of the squared errors of forecasts and of persistence by channel, from frames with uniform noise of so much of the range."""
     ours = still = 0.0
     for t in range(len(times) - 2):
         x = torch.from_numpy(frames[t : t + 3])[:, None]
@@ -30,7 +30,7 @@ def ratios(net, times, frames, noise, ranges, generator):
             forecast = net.step(seen[0], seen[1], times_of)
         ours = ours + (forecast - x[2]).double().square().mean((0, 2, 3))
         still = still + (x[1] - x[2]).double().square().mean((0, 2, 3))
-    return (ours / still).sqrt().numpy()
+    return ours.numpy(), still.numpy()
 
 
 def main():
@@ -53,9 +53,9 @@ def main():
         ranges[s] = float(frames[:, s].max() - frames[:, s].min())
     tables = {}
     for title, noise in (("skill", 0.0), ("skill_1e-3", 1e-3), ("skill_1e-2", 1e-2)):
-        ratio = ratios(net, times, frames, noise, ranges, torch.Generator().manual_seed(1))
-        tables[title] = {n: round(float(np.mean(ratio[s])), 3) for n, s in at.items()}
-        print(title, tables[title], "mean of channels", round(float(ratio.mean()), 3), flush=True)
+        ours, still = squares(net, times, frames, noise, ranges, torch.Generator().manual_seed(1))
+        tables[title] = {n: round(float(np.sqrt(ours[s].sum() / still[s].sum())), 3) for n, s in at.items()}
+        print(title, tables[title], "by level", np.round(np.sqrt(ours / still), 2).tolist(), flush=True)
     if not a.manifest:
         return
     with open(a.weights, "rb") as f:
@@ -63,7 +63,7 @@ def main():
     parameters = sum(int(np.prod(x.shape)) for x in net.state_dict().values())
     training, _, _ = load(a.data)
     lines = [
-        "# Weights that come with residuum. Skill: root mean square error of a forecast of six hours over that of persistence, mean of the levels,",
+        "# Weights that come with residuum. Skill: root mean square error of a forecast of six hours over that of persistence, all levels together,",
         "# over the held-out period; `skill_1e-3` and `skill_1e-2` from frames with uniform noise of so much of each variable's range.",
         "",
         "[unet_t31]",

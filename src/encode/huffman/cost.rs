@@ -46,13 +46,14 @@ pub fn bits(data: &[u8], codes: &[i32]) -> Result<Vec<f32>> {
 mod tests {
     use super::super::cpu::encode;
     use super::*;
+    use crate::encode::bytes::Packing;
 
     #[test]
     fn bits_are_the_sections_and_rare_codes_take_more() {
         for n in [1, 5, 1000, CHUNK, CHUNK + 1, 2 * CHUNK + 77] {
             let codes: Vec<i32> =
                 (0..n).map(|i: usize| if i.is_multiple_of(97) { (i / 97) as i32 } else { 0 }).collect();
-            let data = encode(&codes);
+            let data = encode(&codes, Packing::Zstd);
             let bits = bits(&data, &codes).unwrap();
             assert_eq!(bits.len(), n);
             let sum: f64 = bits.iter().map(|&b| f64::from(b)).sum();

@@ -94,7 +94,7 @@ impl Decoder {
         let (decoded, _) = self.tile(tile, members, None)?;
         for (member, (values, whole)) in self.group.members.iter().zip(decoded) {
             self.places.insert((member.variable, tile), (self.spool.len(), whole));
-            self.spool.push(&values.as_bytes())?;
+            self.spool.push(values.as_bytes())?;
         }
         Ok(())
     }
@@ -145,7 +145,7 @@ impl Decoder {
         tile: u64,
         members: &[CodedMember],
         studied: Option<usize>,
-    ) -> Result<(Vec<(Values, usize)>, Option<TileCodes>)> {
+    ) -> Result<(Vec<Whole>, Option<TileCodes>)> {
         let first = members.iter().map(|m| m.tiling.region(tile)).find_map(|r| r.first().map(|r| r.start));
         let first = first.ok_or_else(|| Error::corrupt("a tile without members"))? as usize;
         // 1. Whatever has no forecasts is decoded at once.
@@ -232,6 +232,9 @@ impl Decoder {
         ))
     }
 }
+
+/// Values of a member's tile, and how many of its steps are whole.
+type Whole = (Values, usize);
 
 /// Errors after which the rest of a tile is lost.
 fn is_loss(e: &Error) -> bool {

@@ -7,7 +7,7 @@
 //! predictor.
 //!
 //! In memory are the values of one tile of all these variables with working copies, some twelve times as many bytes as f32 values; at
-//! most [`encode::MAX_VALUES`] values, unless one step has more.
+//! most 2^26 values, unless one step has more.
 
 mod bare;
 mod decode;

@@ -219,7 +219,7 @@ pub fn sample_equations<T: Rows>(
     samples: &mut Samples,
 ) {
     /// Samples that are worth a thread.
-    const ENOUGH: usize = 512;
+    const ENOUGH: usize = 128;
     let (n_rows, n_bands) = (site.size.0, samples.bands.len());
     let of_band = |(k, band): (usize, &mut Band)| {
         let first = pieces.partition_point(|p| p.0 * n_bands / n_rows < k);
@@ -292,7 +292,7 @@ pub fn sample_sizes<T: Rows>(
     samples: &mut Samples,
 ) {
     /// Samples that are worth a thread.
-    const ENOUGH: usize = 512;
+    const ENOUGH: usize = 256;
     let most = samples.most_guess;
     let n = site.n_features();
     if samples.features.is_empty() {
