@@ -172,8 +172,8 @@ template <class T> __device__ void encode_fine(const Args& a) {
   load_weights(&w, &a.fit_weights[p.pass]);
   encode_points<T>(a, p, w, quantizer_of<T>(a.state), work_of<T>(a), a.site.image, a.site.phase, blockIdx.x * BLOCK + threadIdx.x, gridDim.x * BLOCK);
 }
-extern "C" __global__ void __launch_bounds__(BLOCK) fitted_encode_f32(const Args a) { encode_fine<float>(a); }
-extern "C" __global__ void __launch_bounds__(BLOCK) fitted_encode_f64(const Args a) { encode_fine<double>(a); }
+extern "C" __global__ void __launch_bounds__(BLOCK, 3) fitted_encode_f32(const Args a) { encode_fine<float>(a); }
+extern "C" __global__ void __launch_bounds__(BLOCK, 3) fitted_encode_f64(const Args a) { encode_fine<double>(a); }
 
 // The state of a linear congruential generator after `n` steps.
 __device__ u32 after_steps(u32 state, u32 n) {

@@ -56,12 +56,13 @@ template <class T> __device__ void products(const Args& a) {
   Work<T> work = work_of<T>(a);
   T inverse = (T)a.state->inverse;
   u32 n_taps = fitting.n_candidates, n_rows = n_taps + 1, n_pairs = n_rows * (n_rows + 1) / 2;
-  u32 of_pair[PAIRS_A_THREAD];
+  u32 of_pair[PAIRS_A_THREAD / 2];  // row | column << 8, two a word: registers are scarce
   float sums[PAIRS_A_THREAD][LANES];
   #pragma unroll
   for (u32 r = 0; r < PAIRS_A_THREAD; ++r) {
     u32 pair = threadIdx.x + r * WIDE, row = pair < n_pairs ? row_of_pair(pair) : 0;
-    of_pair[r] = pair < n_pairs ? row << 16 | (pair - row * (row + 1) / 2) : 0;
+    u32 rows = pair < n_pairs ? row | (pair - row * (row + 1) / 2) << 8 : 0;
+    of_pair[r / 2] = r % 2 == 0 ? rows : of_pair[r / 2] | rows << 16;
     #pragma unroll
     for (u32 l = 0; l < LANES; ++l) sums[r][l] = 0.0f;
   }
@@ -92,7 +93,9 @@ template <class T> __device__ void products(const Args& a) {
     #pragma unroll
     for (u32 r = 0; r < PAIRS_A_THREAD; ++r) {
       if (threadIdx.x + r * WIDE >= n_pairs) continue;
-      const float *u = x + (of_pair[r] >> 16) * (HALF + 1), *v = x + (of_pair[r] & 0xffff) * (HALF + 1);
+      u32 rows = of_pair[r / 2] >> (r % 2 * 16);
+      const float *u = x + (rows & 255) * (HALF + 1), *v = x + (rows >> 8 & 255) * (HALF + 1);
+      #pragma unroll 1
       for (u32 at = 0; at < HALF; at += LANES) {
         #pragma unroll
         for (u32 l = 0; l < LANES; ++l) sums[r][l] = add(sums[r][l], mul(u[at + l], v[at + l]));

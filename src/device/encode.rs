@@ -175,6 +175,31 @@ impl Gpu {
         args.may_be_as_it_is = u32::from(config.packing() == Packing::Plain);
         Ok(args)
     }
+
+    /// The same for what the fitted predictor needs besides.
+    pub(super) fn rooms_for_fits<T: Rows>(
+        &mut self,
+        jobs: &[Job],
+        batch: &[TileOf],
+        config: &Config,
+        args: Args,
+    ) -> Result<()> {
+        let mut last = Vec::new();
+        for &(f, tile) in batch {
+            let region = jobs[f].tiling.region(tile);
+            let shape = tile::coding_shape(&region);
+            if shape == last {
+                continue;
+            }
+            if let Some(budget) = budget(config, &shape) {
+                let args = Args { n: tile::region_len(&region) as u32, ..args };
+                let (value, work) = (T::DTYPE.name(), T::DTYPE.name());
+                Encoder::new(&shape, budget).give_rooms(&mut Run { gpu: self, args, value, work })?;
+            }
+            last = shape;
+        }
+        Ok(())
+    }
 }
 
 /// All launches of a tile with the fitted predictor.

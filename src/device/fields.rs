@@ -172,7 +172,8 @@ impl Gpu {
         let tiles: Vec<TileOf> = (0..jobs[0].tiling.count()).map(|t| (0, t)).collect();
         let batch = &tiles[..Self::next_batch(&jobs, &tiles)];
         if !batch.is_empty() {
-            self.rooms_for::<T>(&jobs, batch, config)?;
+            let args = self.rooms_for::<T>(&jobs, batch, config)?;
+            self.rooms_for_fits::<T>(&jobs, batch, config, args)?;
         }
         Ok(())
     }
