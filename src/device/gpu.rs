@@ -40,6 +40,13 @@ pub(crate) fn memory_device(at: u64) -> Result<Option<usize>> {
     }
 }
 
+/// With candle's CUDA the driver is linked: where it is missing the program does not start.
+#[cfg(feature = "candle-cuda")]
+fn check_driver() -> Result<()> {
+    Ok(())
+}
+
+#[cfg(not(feature = "candle-cuda"))]
 fn check_driver() -> Result<()> {
     // SAFETY: only looks whether the library can be loaded; without it the driver's functions would panic.
     if unsafe { sys::is_culib_present() } { Ok(()) } else { Err(Error::device("there is no CUDA driver (libcuda)")) }

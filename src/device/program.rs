@@ -102,14 +102,8 @@ impl Program {
     ///
     /// # Errors
     /// `Device` if there is no NVRTC or it refuses.
-    #[allow(unsafe_code)]
     pub fn compile(&self) -> Result<Ptx> {
-        // SAFETY: only looks whether the library can be loaded.
-        if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
-            return Err(Error::device(
-                "NVRTC, which compiles the kernels, is not there; install libnvrtc of a CUDA toolkit (12 or later)",
-            ));
-        }
+        check_compiler()?;
         let ptx = compile_ptx_with_opts(&self.text, options(&self.arch))
             .map_err(|e| Error::device(format!("the kernels do not compile for {}: {e}", self.arch)))?;
         if let Some(path) = &self.cached {
@@ -117,6 +111,23 @@ impl Program {
         }
         Ok(ptx)
     }
+}
+
+/// With candle's CUDA the compiler is linked: where it is missing the program does not start.
+#[cfg(feature = "candle-cuda")]
+fn check_compiler() -> Result<()> {
+    Ok(())
+}
+
+#[cfg(not(feature = "candle-cuda"))]
+#[allow(unsafe_code)]
+fn check_compiler() -> Result<()> {
+    // SAFETY: only looks whether the library can be loaded.
+    if unsafe { cudarc::nvrtc::sys::is_culib_present() } {
+        return Ok(());
+    }
+    let install = "install libnvrtc of a CUDA toolkit (12 or later)";
+    Err(Error::device(format!("NVRTC, which compiles the kernels, is not there; {install}")))
 }
 
 /// Writes under another name first, so that nobody ever reads half a file.
