@@ -174,11 +174,11 @@ mod tests {
         let line = |bits: f64, psnr: f64, bound: &str| {
             serde_json::json!({"dataset": "d", "variable": "<img src=x>", "bound": bound, "method": "a|<b>",
                 "result": {"ratio": 32.0 / bits, "bits_per_value": bits, "psnr": psnr, "value_bytes": 100, "archive_bytes": 10,
-                    "maps": {"original": "maps/1-original.png"}, "timings": {"compress": {"seconds": 1.0, "stages": {"<a>": 1.0}}},
+                    "maps": {"original": "maps/1-original.png", "bits": "maps/1-bits.png"}, "timings": {"compress": {"seconds": 1.0, "stages": {"<a>": 1.0}}},
                     "bits": {"by_band": [1.0, 2.0], "by_scale": [1.0, 2.0]}}})
             .to_string()
         };
-        let maps = BTreeMap::from([("maps/1-original.png".to_string(), vec![1, 2, 3])]);
+        let maps = ["maps/1-original.png", "maps/1-bits.png"].map(|name| (name.to_string(), vec![1, 2, 3])).into();
         let text = format!("{}\n{}\nnot json\n", line(1.0, 40.0, "abs:1"), line(2.0, 60.0, "abs:2"));
         let report = Report::new(&suite, &text, maps);
         let html = html::page(&report);
