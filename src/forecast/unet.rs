@@ -12,7 +12,7 @@
 //!   the state, what the regression says, the time, and learned values of each place.
 //!
 //! Grid, variables and widths are in the weights' metadata, so that the recipe (`weights/recipe`) serves other grids too; its `model.py` is
-//! the twin of this file. Everything runs on the CPU in [`exact`](crate::forecast::exact) arithmetic, whatever device is asked for: forecasts have the same
+//! the twin of this file. Everything runs on the CPU in [`exact`] arithmetic, whatever device is asked for: forecasts have the same
 //! bits everywhere, and archives need no list of doubtful values.
 
 mod advection;
