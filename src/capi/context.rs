@@ -23,6 +23,7 @@ pub struct State {
     pub verify: bool,
     pub fill: Option<f64>,
     /// Kernels and working memory on devices.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there are none"))]
     pub devices: Devices,
     /// `None` for the threads that all contexts share.
     pub threads: Option<ThreadPool>,

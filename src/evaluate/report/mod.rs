@@ -189,7 +189,7 @@ mod tests {
             assert!(!html.contains(tag), "{tag}");
         }
         let (page, figures) = markdown::page(&report);
-        assert!(page.contains("a\\|<b>") && page.contains("(maps/1-original.png)"), "{page}");
+        assert!(page.contains(r"a\|\<b\>") && page.contains("(maps/1-original.png)"), "{page}");
         assert!(figures.iter().all(|(name, svg)| page.contains(name) && !svg.contains("<b>")) && figures.len() >= 2);
     }
 }

@@ -34,6 +34,13 @@ pub struct Encoded {
     pub outliers: Outliers,
 }
 
+impl Encoded {
+    /// Bytes that come of it, about.
+    fn size<T: Rows>(&self) -> usize {
+        self.bytes.len() + self.outliers.positions.len() * (1 + T::BYTES)
+    }
+}
+
 /// Values (NaN in marked places) to decisions and bytes.
 pub fn encode<T: Rows>(
     values: &[T],
@@ -84,7 +91,15 @@ pub fn encode<T: Rows>(
         }
     }
     drop(predicting);
-    stages::time(Stage::Encode, || to_bytes(plan, lanes))
+    let encoded = stages::time(Stage::Encode, || to_bytes(plan, lanes));
+    if budget.rounds > 1 && schedule.images.len() > budget.all_images {
+        // The fits of several trials may still be worse for a long series than those of a short one.
+        let shorter = encode(values, marks, shape, base, q, wrap, Budget::BALANCED);
+        if shorter.size::<T>() < encoded.size::<T>() {
+            return shorter;
+        }
+    }
+    encoded
 }
 
 /// A run through some `images`, which fits as it goes; `stand_in` makes the side images that are not among them.
