@@ -24,6 +24,10 @@ pub use beside::{Encoding, Known};
 
 mod beside;
 
+/// Images of a tile from which on fits that follow all of them may end in weights that let errors grow along the series, so that those of a
+/// short trial have to be tried too.
+const LONG_SERIES: usize = 100;
+
 /// Decisions and codes of a tile.
 pub struct Encoded {
     /// Decisions.
@@ -92,8 +96,7 @@ pub fn encode<T: Rows>(
     }
     drop(predicting);
     let encoded = stages::time(Stage::Encode, || to_bytes(plan, lanes));
-    if budget.rounds > 1 && schedule.images.len() > budget.all_images {
-        // The fits of several trials may still be worse for a long series than those of a short one.
+    if budget.rounds > 1 && schedule.images.len() > LONG_SERIES {
         let shorter = encode(values, marks, shape, base, q, wrap, Budget::BALANCED);
         if shorter.size::<T>() < encoded.size::<T>() {
             return shorter;

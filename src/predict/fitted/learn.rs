@@ -17,9 +17,8 @@ use crate::quantize::Quantizer;
 pub struct Budget {
     /// Trials: the first goes from image to image fitting as it goes, each other one starts from the fit of the one before.
     pub rounds: usize,
-    /// Tiles of at most so many images are tried with all of them; larger ones with some of each kind. (Fits that follow a long chain of
-    /// images can end in weights that let errors grow along it.)
-    pub all_images: usize,
+    /// Whether trials go through all images, or through some of each kind.
+    pub all_images: bool,
     /// Share of the values that are sampled.
     pub share: f64,
     /// Samples at most.
@@ -30,9 +29,9 @@ pub struct Budget {
 
 impl Budget {
     /// One trial over some images, a tenth of the values as samples.
-    pub const BALANCED: Self = Self { rounds: 1, all_images: 0, share: 0.1, most: 2e5, taps: 20 };
-    /// Two trials, over all images of all but long series, a quarter of the values: some three times slower, a few per cent smaller.
-    pub const BEST: Self = Self { rounds: 2, all_images: 100, share: 0.25, most: 2e6, taps: 32 };
+    pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5, taps: 20 };
+    /// Trials over all images, a quarter of the values: some three times slower, a few per cent smaller.
+    pub const BEST: Self = Self { rounds: 2, all_images: true, share: 0.25, most: 2e6, taps: 32 };
 
     /// Samples of a tile of `n` values; `once` if one run both fits and counts, which leaves time for more.
     fn samples(self, n: f64, once: bool) -> f64 {
@@ -45,7 +44,7 @@ impl Budget {
     pub fn images(self, schedule: &Schedule) -> Vec<usize> {
         /// How many values there should be for each that is sampled.
         const ROOM: f64 = 3.0;
-        if schedule.images.len() <= self.all_images {
+        if self.all_images {
             return (0..schedule.images.len()).collect();
         }
         let pixels = (schedule.lattices.ny * schedule.lattices.nx) as f64;
