@@ -267,7 +267,7 @@ extern "C" __global__ void __launch_bounds__(64) fitted_reduce(const Args a) {
   u32 n_taps = fitting->n_candidates, n_bands = fitting->n_bands;
   double n = 0.0;
   for (u32 b = 0; b < n_bands; ++b) n = add(n, fitting->n[b]);
-  if (threadIdx.x == 0) fitting->share = __ddiv_rn(fitting->count, not_below(n, 1.0));
+  if (threadIdx.x == 0) fitting->share = __ddiv_rn(mul(fitting->count, (double)a.step.rounds), not_below(n, 1.0));
   // Fewer samples than that would choose by chance.
   if (a.step.most_taps == 0 || n_taps <= a.step.most_taps || n < mul(40.0, (double)n_taps)) return;
   System system(fitting, 0, n_bands);
@@ -295,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(64) fitted_systems(const Args a) {
   if (groups > fitting->n_bands) return;
   u32 bands = fitting->n_bands / groups;
   System system(fitting, group * bands, (group + 1) * bands);
-  double share = fitting->share, rounds = 1.0, n = __ddiv_rn(mul(system.n_values(), share), rounds);
+  double share = fitting->share, rounds = (double)a.step.rounds, n = __ddiv_rn(mul(system.n_values(), share), rounds);
   double price = add(add(TAP_PRICE, 6.0), mul(NOISE_PRICE, share));
   select_taps(&chosen, system, fitting->n_candidates, price, n, share, rounds);
   if (threadIdx.x != 0) return;
@@ -324,6 +324,7 @@ extern "C" __global__ void __launch_bounds__(32) fitted_settle(const Args a) {
   Fitting* fitting = &a.fittings[pass];
   double total = 0.0, least = 0.0;
   for (u32 b = 0; b < fitting->n_bands; ++b) total = add(total, fitting->n[b]);
+  total = __ddiv_rn(total, (double)a.step.rounds);
   u32 best = 1;
   for (u32 groups = 1; groups <= fitting->n_bands && groups <= a.step.most_bands; groups *= 2) {
     // Few values can not pay for many bands.

@@ -155,6 +155,12 @@ struct Fitting {
   u8 candidates[FIT_TAPS];
 };
 
+// Of several runs the plan of the cheapest.
+struct CheapestRun {
+  u64 cost;                // in 1/1024 bits
+  FitPass passes[1];       // as many as there are
+};
+
 // What is known of a tile of the fitted predictor besides its passes.
 struct Fit {
   u32 wrap;
@@ -194,6 +200,9 @@ struct Step {
   u32 guess_every, guess_first, guess_from, guess_new;  // samples of the guess: of pieces from `first` on every so many
   u32 keep;                                             // codes count
   u32 base_only;
+  u32 rounds;                                           // how often the tile was sampled
+  u32 is_first;                                         // of several runs
+  u32 n_passes, padding;
   double count;
 };
 
@@ -261,14 +270,15 @@ struct Args {
   u32* plain;              // bits of streams
   u8* plan;
   u32* row_ends;           // [rows][2]: first value of a row that is a number, and one behind the last
+  CheapestRun* cheapest;
   Site site;
   Step step;
 };
 
 // The host has the same numbers: src/device/layout.rs.
-static_assert(sizeof(Args) == 584 && sizeof(State) == 440 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
+static_assert(sizeof(Args) == 608 && sizeof(State) == 440 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
 
-static_assert(sizeof(FitPass) == 1584 && sizeof(FitWeights) == 4712 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 40 && sizeof(Step) == 56, "as there");
+static_assert(sizeof(FitPass) == 1584 && sizeof(FitWeights) == 4712 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 40 && sizeof(Step) == 72, "as there");
 static_assert(sizeof(Fitting) == 114840, "as there");
 
 // Nothing more is done for this tile.

@@ -78,6 +78,7 @@ mod cuda {
             (PredictorChoice::Lorenzo, Effort::Fast),
             (PredictorChoice::Interp, Effort::Fast),
             (PredictorChoice::Fitted, Effort::Balanced),
+            (PredictorChoice::Fitted, Effort::Best),
         ];
         let (mut n, mut failures) = (0, 0);
         for (i, shape) in shapes.into_iter().enumerate() {
@@ -133,6 +134,7 @@ mod cuda {
             (PredictorChoice::Interp, Effort::Fast, Bound::rel(1e-3)),
             (PredictorChoice::Auto, Effort::Fast, Bound::rel(1e-4)),
             (PredictorChoice::Auto, Effort::Balanced, Bound::rel(1e-3)),
+            (PredictorChoice::Auto, Effort::Best, Bound::rel(1e-3)),
         ] {
             let config = Config::new(bound).with_predictor(predictor).with_effort(effort);
             // The first call takes memory and loads kernels.

@@ -8,14 +8,14 @@ use super::gpu::{Gpu, Run};
 use super::layout::{self, Args, BLOCK, Outcome, State, mode, predictor};
 use crate::bound::Resolved;
 use crate::compress::budget;
-use crate::config::{Config, Effort, PredictorChoice};
+use crate::config::{Config, PredictorChoice};
 use crate::encode::bytes::Packing;
 use crate::encode::huffman;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::field::DType;
 use crate::plan::Treatment;
 use crate::predict::fitted::Rows;
-use crate::predict::fitted::cuda::encode::{Encoder, is_single_trial};
+use crate::predict::fitted::cuda::encode::Encoder;
 use crate::predict::{interp, lorenzo, none};
 use crate::quantize::{self, log};
 use crate::tile::{self, Tiling};
@@ -259,9 +259,6 @@ fn finish_tile(run: &mut Run<'_>) -> Result<()> {
 
 impl Job {
     /// Of values at `at`. `known`: what the bound means, if that is known before the values are.
-    ///
-    /// # Errors
-    /// `Unsupported` if tiles have several images and the effort is [`Effort::Best`].
     pub fn new(
         at: u64,
         tiling: Tiling,
@@ -270,14 +267,7 @@ impl Job {
         fill: Option<u64>,
         dtype: DType,
         config: &Config,
-    ) -> Result<Self> {
-        // What is kept exactly has no codes, whatever the predictor.
-        let has_codes = tiling.count() > 0 && *known != Some(Treatment::Exact);
-        let shape = |i| tile::coding_shape(&tiling.region(i));
-        let has_second_trial = |i| budget(config, &shape(i)).is_some_and(|b| !is_single_trial(&shape(i), b));
-        if has_codes && config.effort == Effort::Best && (0..tiling.count()).any(has_second_trial) {
-            return Err(no_kernels());
-        }
+    ) -> Self {
         let asked = match config.predictor {
             PredictorChoice::Auto | PredictorChoice::Fitted | PredictorChoice::Forecast => predictor::AUTO,
             PredictorChoice::None => predictor::NONE,
@@ -300,7 +290,7 @@ impl Job {
                 _ => (mode::RELATIVE, bound.value, 0.0),
             },
         };
-        Ok(Self { at, tiling, fill, asked, mode, bound, relative, dtype })
+        Self { at, tiling, fill, asked, mode, bound, relative, dtype }
     }
 
     /// Bytes that there is room for in the output for a tile.
@@ -338,10 +328,4 @@ impl Job {
             ..*shared
         }
     }
-}
-
-fn no_kernels() -> Error {
-    Error::unsupported(
-        "the second trial of the effort best has no GPU kernels yet: choose the effort balanced or fast, or the CPU",
-    )
 }

@@ -78,7 +78,7 @@ impl Gpu {
     /// zstd packs is packed on the host, and small tiles come both with the fitted predictor and without, as it has a say in which is smaller.
     ///
     /// # Errors
-    /// `Usage` as there; `Unsupported` for tiles of several images with [`Effort::Best`](crate::Effort::Best), whose second trial has no kernels; `Device` if the device fails.
+    /// `Usage` as there; `Device` if the device fails.
     pub fn compress<T: Rows, V: DevicePtr<T>>(
         &mut self,
         values: &V,
@@ -168,7 +168,7 @@ impl Gpu {
         bound.check()?;
         let known = if bound.needs_statistics() { None } else { Some(plan_treatment(bound, None, T::DTYPE, None)?) };
         let tiling = Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape));
-        let jobs = [Job::new(0, tiling, &known, bound, None, T::DTYPE, config)?];
+        let jobs = [Job::new(0, tiling, &known, bound, None, T::DTYPE, config)];
         let tiles: Vec<TileOf> = (0..jobs[0].tiling.count()).map(|t| (0, t)).collect();
         let batch = &tiles[..Self::next_batch(&jobs, &tiles)];
         if !batch.is_empty() {
@@ -226,7 +226,7 @@ impl Gpu {
             if !matches!(known, Some(Treatment::Exact)) {
                 left.extend((0..tiling.count()).map(|t| (f, t)));
             }
-            jobs.push(Job::new(field.address, tiling, &known, bound, fill, T::DTYPE, config)?);
+            jobs.push(Job::new(field.address, tiling, &known, bound, fill, T::DTYPE, config));
             archives.push(ArchiveOf::new(target, known));
         }
         // Fields without tiles for the device: nothing in them, or kept exactly.

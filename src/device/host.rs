@@ -27,7 +27,7 @@ fn compress_tile<T: Rows>(
     let shape: Vec<u64> = tile::coding_shape(region).iter().map(|&n| n as u64).collect();
     let at = gpu.put("values", bytemuck::cast_slice(values))?;
     let known = Some(treatment.clone());
-    let jobs = [Job::new(at, Tiling::whole(&shape), &known, *asked, *fill, T::DTYPE, config)?];
+    let jobs = [Job::new(at, Tiling::whole(&shape), &known, *asked, *fill, T::DTYPE, config)];
     let (out, outcomes) = gpu.code_tiles::<T>(&jobs, &[(0, 0)], config)?;
     match outcomes.first() {
         Some(ways) => {

@@ -223,6 +223,10 @@ pub struct Step {
     pub guess_new: u32,
     pub keep: u32,
     pub base_only: u32,
+    pub rounds: u32,
+    pub is_first: u32,
+    pub n_passes: u32,
+    pub padding: u32,
     pub count: f64,
 }
 
@@ -297,6 +301,7 @@ pub struct Args {
     pub plain: u64,
     pub plan: u64,
     pub row_ends: u64,
+    pub cheapest: u64,
     pub site: Site,
     pub step: Step,
 }
@@ -306,7 +311,7 @@ unsafe impl cudarc::driver::DeviceRepr for Args {}
 
 // The kernels have the same numbers.
 const _: () = assert!(size_of::<FitPass>() == 1584 && size_of::<Fit>() == 292 && size_of::<FitStream>() == 160);
-const _: () = assert!(size_of::<Step>() == 56 && size_of::<Site>() == 40);
-const _: () = assert!(size_of::<Args>() == 584 && size_of::<State>() == 440);
+const _: () = assert!(size_of::<Step>() == 72 && size_of::<Site>() == 40);
+const _: () = assert!(size_of::<Args>() == 608 && size_of::<State>() == 440);
 const _: () =
     assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24 && size_of::<Outcome>() == 48);

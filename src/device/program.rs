@@ -12,6 +12,7 @@ const FILES: &[(&str, &str)] = &[
     ("common/state.cuh", include_str!("../../kernels/common/state.cuh")),
     ("common/varint.cuh", include_str!("../../kernels/common/varint.cuh")),
     ("common/token.cuh", include_str!("../../kernels/common/token.cuh")),
+    ("common/cost.cuh", include_str!("../../kernels/common/cost.cuh")),
     ("common/walk.cuh", include_str!("../../kernels/common/walk.cuh")),
     ("common/predict.cuh", include_str!("../../kernels/common/predict.cuh")),
     ("common/rans.cuh", include_str!("../../kernels/common/rans.cuh")),
@@ -36,6 +37,7 @@ const FILES: &[(&str, &str)] = &[
     ("rans_encode.cu", include_str!("../../kernels/rans_encode.cu")),
     ("fitted_learn.cu", include_str!("../../kernels/fitted_learn.cu")),
     ("fitted_encode.cu", include_str!("../../kernels/fitted_encode.cu")),
+    ("fitted_choose.cu", include_str!("../../kernels/fitted_choose.cu")),
     ("fitted_decode.cu", include_str!("../../kernels/fitted_decode.cu")),
 ];
 

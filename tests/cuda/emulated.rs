@@ -86,7 +86,7 @@ fn parity() {
                     let values = content(kind, shape, &mut random);
                     let fill = kind.contains("fill").then_some(FILL);
                     // Other efforts pack on the host; without a predictor of their own they try the fitted one too.
-                    let effort = if case % 3 == 0 { Effort::Fast } else { Effort::Balanced };
+                    let effort = [Effort::Fast, Effort::Balanced, Effort::Best][random.below(3) as usize];
                     let config = Config::new(*bound).with_predictor(predictor).with_effort(effort);
                     let what = format!("{name} {kind} {bound_name} {effort:?}");
                     if turn == 0 {
@@ -144,6 +144,33 @@ fn larger_fields() {
     }
 }
 
+/// Several trials, of which the cheapest counts; series so long that a short trial is one of them.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn best() {
+    let mut gpu = Gpu::open(0).unwrap();
+    let mut random = Random(12);
+    let shapes: [&[usize]; 4] = [&[7, 40, 52], &[3, 4, 36, 31], &[2, 130, 97], &[102, 24, 27]];
+    for (i, shape) in shapes.into_iter().enumerate() {
+        for (k, kind) in ["smooth", "fill", "spikes", "nan patch"].into_iter().enumerate() {
+            if i == 3 && k % 2 == 1 {
+                continue; // Long ones take their time.
+            }
+            let values = content(kind, shape, &mut random);
+            let bounds = [Bound::rel(1e-3), Bound::psnr(55.0), Bound::pw_rel(1e-2), Bound::rel(1e-2)];
+            let config =
+                Config::new(bounds[(i + k) % 4]).with_predictor(PredictorChoice::Fitted).with_effort(Effort::Best);
+            let fill = (kind == "fill").then_some(FILL);
+            let what = format!("{kind} {}", config.bound);
+            if k == 0 {
+                same::<f64>(&mut gpu, &values, shape, fill, &config, &what);
+            } else {
+                same::<f32>(&mut gpu, &values, shape, fill, &config, &what);
+            }
+        }
+    }
+}
+
 /// A few small fields that come by every kernel, for the slow builds.
 #[test]
 #[ignore = "needs the software driver: main.rs runs it"]
@@ -152,15 +179,15 @@ fn few() {
     let mut random = Random(3);
     // The build that looks for races takes a second a launch of many threads.
     let fewer = number("FEWER", 0) == 1;
-    for (kind, bound, predictor) in [
-        ("fill", Bound::rel(1e-3), PredictorChoice::Auto),
-        ("nan patch", Bound::abs(0.01), PredictorChoice::Lorenzo),
-        ("mixed signs", Bound::pw_rel(1e-3), PredictorChoice::Interp),
-        ("near fill", Bound::psnr(50.0), PredictorChoice::None),
-        ("spikes", Bound::abs(0.1), PredictorChoice::Interp),
-        ("fill", Bound::abs(0.1), PredictorChoice::Fitted),
+    for (kind, bound, predictor, effort) in [
+        ("fill", Bound::rel(1e-3), PredictorChoice::Auto, Effort::Fast),
+        ("nan patch", Bound::abs(0.01), PredictorChoice::Lorenzo, Effort::Fast),
+        ("mixed signs", Bound::pw_rel(1e-3), PredictorChoice::Interp, Effort::Fast),
+        ("near fill", Bound::psnr(50.0), PredictorChoice::None, Effort::Fast),
+        ("spikes", Bound::abs(0.1), PredictorChoice::Interp, Effort::Fast),
+        ("fill", Bound::abs(0.1), PredictorChoice::Fitted, Effort::Best),
     ] {
-        let config = Config::new(bound).with_predictor(predictor).with_effort(Effort::Fast);
+        let config = Config::new(bound).with_predictor(predictor).with_effort(effort);
         let is_fitted = predictor == PredictorChoice::Fitted;
         for shape in if is_fitted { [&[23usize, 24][..], &[4, 19, 31]] } else { [&[33, 65][..], &[5, 7, 11]] } {
             let values = content(kind, shape, &mut random);

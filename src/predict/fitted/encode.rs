@@ -25,7 +25,7 @@ pub use beside::{Encoding, Known};
 mod beside;
 
 /// Images of a tile from which on fits that follow all of them may end in weights that let errors grow along the series, so that those of a
-/// short trial have to be tried too.
+/// short trial are tried too.
 const LONG_SERIES: usize = 100;
 
 /// Decisions and codes of a tile.
@@ -36,13 +36,6 @@ pub struct Encoded {
     pub bytes: Vec<u8>,
     /// Values that codes miss.
     pub outliers: Outliers,
-}
-
-impl Encoded {
-    /// Bytes that come of it, about.
-    fn size<T: Rows>(&self) -> usize {
-        self.bytes.len() + self.outliers.positions.len() * (1 + T::BYTES)
-    }
 }
 
 /// Values (NaN in marked places) to decisions and bytes.
@@ -62,47 +55,70 @@ pub fn encode<T: Rows>(
     let pixels = lattices.ny * lattices.nx;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap, base, step: q.step };
     let mut plan = Plan { wrap, n_streams, ..Plan::default() };
-    let encoders = |keep: bool| encoders(&schedule, n_streams, values, marks, *q, keep);
-
-    // 1. A trial, which fits as it goes. Where each image is the only one of its kind, it is the run that counts.
-    let images = budget.images(&schedule);
-    let is_final = schedule.images.len() == schedule.sides_of_kind.len();
-    let mut learner = Learner::new(&schedule, &taps, values, *q, &images, budget, is_final);
-    let mut lanes = encoders(is_final);
     let beside = |s: usize| stand_in(&values[s * pixels..][..pixels], s, lattices, wrap, q.step.to_f64());
-    trial(&tile, &images, &beside, &mut learner, &mut lanes);
-    learner.finish(&mut plan);
-    if !is_final {
-        // 2. More trials, through all images, with the fit of the one before.
-        let mut best: Option<(u64, Plan)> = None;
+    let encoders = |keep: bool| encoders(&schedule, n_streams, values, marks, *q, keep);
+    let is_final = is_final(&schedule);
+    let budgets = budgets(&schedule, budget);
+    let mut cheapest = Cheapest { is_only: budgets.iter().map(|b| b.rounds).sum::<usize>() == 1, run: None };
+    for budget in budgets {
+        // 1. A trial, which fits as it goes. Where each image is the only one of its kind, it is the run that counts.
+        let images = budget.images(&schedule);
+        let mut learner = Learner::new(&schedule, &taps, values, *q, &images, budget, is_final);
+        let mut lanes = encoders(is_final);
+        trial(&tile, &images, &beside, &mut learner, &mut lanes);
+        learner.finish(&mut plan);
+        if is_final {
+            cheapest.offer(&plan, lanes);
+            continue;
+        }
+        // 2. More trials, through all images, with the fit of the one before: their codes might do.
         for _ in 1..budget.rounds {
             learner.again(&plan);
-            let mut trial = encoders(true);
-            tile.run(&mut learner, &mut trial, |_, _| {});
-            let cost = cost_of(&trial);
-            if best.as_ref().is_none_or(|b| cost < b.0) {
-                best = Some((cost, plan.clone()));
-                lanes = trial;
-            }
+            let mut lanes = encoders(true);
+            tile.run(&mut learner, &mut lanes, |_, _| {});
+            cheapest.offer(&plan, lanes);
             learner.finish(&mut plan);
         }
-        // 3. The run that counts.
-        let mut last = encoders(true);
-        tile.run(&mut plan.weights(&taps), &mut last, |_, _| {});
-        match best {
-            Some((cost, cheapest)) if cost < cost_of(&last) => plan = cheapest,
-            _ => lanes = last,
-        }
+        // 3. A run with the last fit.
+        let mut lanes = encoders(true);
+        tile.run(&mut plan.weights(&taps), &mut lanes, |_, _| {});
+        cheapest.offer(&plan, lanes);
     }
     drop(predicting);
-    let encoded = stages::time(Stage::Encode, || to_bytes(plan, lanes));
-    if budget.rounds > 1 && schedule.images.len() > LONG_SERIES {
-        let shorter = encode(values, marks, shape, base, q, wrap, Budget::BALANCED);
-        if shorter.size::<T>() < encoded.size::<T>() {
-            return shorter;
+    let (_, plan, lanes) = cheapest.run.unwrap_or_default();
+    stages::time(Stage::Encode, || to_bytes(plan, lanes))
+}
+
+/// Of several runs the one whose codes take the least.
+struct Cheapest<'a, T: Rows> {
+    /// Whether there is but one, whose cost nobody needs.
+    is_only: bool,
+    /// Its cost, the plan that it followed, and its codes.
+    run: Option<(u64, Plan, Vec<Lane<T, Encoder<'a, T>>>)>,
+}
+
+impl<'a, T: Rows> Cheapest<'a, T> {
+    fn offer(&mut self, plan: &Plan, lanes: Vec<Lane<T, Encoder<'a, T>>>) {
+        let cost = if self.is_only { 0 } else { cost_of(&lanes) };
+        if self.run.as_ref().is_none_or(|r| cost <= r.0) {
+            self.run = Some((cost, plan.clone(), lanes));
         }
     }
-    encoded
+}
+
+/// Whether a trial is the run that counts.
+pub(super) fn is_final(schedule: &Schedule) -> bool {
+    schedule.images.len() == schedule.sides_of_kind.len()
+}
+
+/// What is spent on the trials of a tile, one after the other; their number of rounds is the number of runs whose codes might do. Of these
+/// the cheapest counts, of equal ones the last.
+pub(super) fn budgets(schedule: &Schedule, budget: Budget) -> Vec<Budget> {
+    if is_final(schedule) {
+        return vec![Budget { rounds: 1, ..budget }];
+    }
+    let is_long = budget.rounds > 1 && schedule.images.len() > LONG_SERIES;
+    if is_long { vec![Budget::BALANCED, budget] } else { vec![budget] }
 }
 
 /// A run through some `images`, which fits as it goes; `stand_in` makes the side images that are not among them.
