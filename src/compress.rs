@@ -6,7 +6,7 @@
 use crate::awake;
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
-use crate::container::Writer;
+use crate::container::{Writer, limits};
 use crate::device::{Coder, Cpu, Uncoded};
 use crate::encode::bytes::Packing;
 #[cfg(feature = "cuda")]
@@ -271,7 +271,7 @@ pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> R
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
 fn text_tiling(source: &mut dyn Source, variable: usize, config: &Config) -> Result<Tiling> {
     let shape = source.schema().variables[variable].shape.clone();
-    let mut most = config.max_tile_values(crate::DType::Text, &shape).min(exact::MAX_TILE_TEXTS);
+    let mut most = config.max_tile_values(crate::DType::Text, &shape).min(limits::MAX_TILE_TEXTS);
     loop {
         let tiling = Tiling::new(&shape, most);
         let mut cut = None;
@@ -312,7 +312,7 @@ fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
 }
 
 /// Whether any of the values has these bits.
-fn has_bits(values: &Values, bits: u64) -> bool {
+pub(crate) fn has_bits(values: &Values, bits: u64) -> bool {
     match values {
         Values::F32(v) => v.par_chunks(BLOCK).any(|block| block.iter().any(|x| u64::from(x.to_bits()) == bits)),
         Values::F64(v) => v.par_chunks(BLOCK).any(|block| block.iter().any(|x| x.to_bits() == bits)),

@@ -199,6 +199,20 @@ impl Values {
         }
     }
 
+    /// The same, where `len` comes from a file: no memory for so many is an error, where [`Values::zeros`] would end the process.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    pub(crate) fn try_zeros(dtype: DType, len: usize) -> Result<Self> {
+        let size = if dtype == DType::Text { size_of::<String>() } else { dtype.size() };
+        // Asked for and given back: there is no zeroed allocation that may fail, and this one costs nothing.
+        let room = len.checked_mul(size).map(|bytes| Vec::<u8>::new().try_reserve_exact(bytes));
+        match room {
+            Some(Ok(())) => Ok(Values::zeros(dtype, len)),
+            _ => Err(Error::unsupported(format!("there is no memory for {len} values of {dtype} at once"))),
+        }
+    }
+
     /// Elements from little-endian bytes. Not for text of any length.
     ///
     /// # Errors

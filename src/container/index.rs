@@ -62,12 +62,19 @@ impl Index {
         let weights_len = has_weights.then(|| reader.varint()).transpose()?;
         weights_len.map(&mut next).transpose()?;
         let mut variables = Vec::new();
-        for _ in 0..reader.varint()? {
-            let plan_len = reader.varint()?;
+        // So that a short index can not promise many sections.
+        let section = |reader: &mut Reader<'_>| {
+            reader.varint().and_then(|n| if n < MIN_SECTION_BYTES { Err(bad()) } else { Ok(n) })
+        };
+        let n_variables = reader.varint()?;
+        if n_variables > limits::MAX_SCHEMA_OBJECTS {
+            return Err(bad());
+        }
+        for _ in 0..n_variables {
+            let plan_len = section(&mut reader)?;
             let mut entry = VariableEntry { plan: next(plan_len)?, tiles: Vec::new() };
             for _ in 0..reader.varint()? {
-                // So that a short index can not promise many tiles.
-                let len = reader.varint().and_then(|n| if n < MIN_SECTION_BYTES { Err(bad()) } else { Ok(n) })?;
+                let len = section(&mut reader)?;
                 entry.tiles.push((next(len)?, len));
             }
             variables.push((plan_len, entry));
@@ -108,4 +115,29 @@ pub fn read_index<R: Read + Seek>(input: &mut R, file_len: u64, version: u16) ->
         return Err(Error::corrupt("index is damaged"));
     }
     Index::from_bytes(&payload, HEADER_BYTES, index_at, version > VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_index_promises_little() {
+        let sections = |numbers: &[u64]| {
+            let mut data = vec![];
+            numbers.iter().for_each(|&n| bytes::put_varint(&mut data, n));
+            Index::from_bytes(&data, HEADER_BYTES, HEADER_BYTES + numbers[0] + 20, false)
+        };
+        assert!(sections(&[10, 1, 10, 1, 10]).is_ok());
+        // Plan or tile shorter than any section.
+        assert!(sections(&[10, 2, 0, 0, 20, 0]).is_err());
+        assert!(sections(&[10, 1, 11, 1, 9]).is_err());
+        // As many variables as no schema has.
+        let mut many = vec![10, limits::MAX_SCHEMA_OBJECTS + 1];
+        many.extend(std::iter::repeat_n([10, 0], many[1] as usize).flatten());
+        let mut data = vec![];
+        many.iter().for_each(|&n| bytes::put_varint(&mut data, n));
+        let end = HEADER_BYTES + 10 + 10 * many[1];
+        assert!(Index::from_bytes(&data, HEADER_BYTES, end, false).is_err());
+    }
 }

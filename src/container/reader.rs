@@ -8,7 +8,7 @@ use crate::codes::{TileCodes, tile_codes};
 use crate::compress::method;
 use crate::device::{Coder, Cpu, Undecoded};
 use crate::error::{Context, Error, Kind, Result};
-use crate::field::Values;
+use crate::field::{DType, Values};
 use crate::io::Schema;
 use crate::plan::Plan;
 use crate::stages::{Stage, time};
@@ -128,11 +128,12 @@ impl<R: Read + Seek> Archive<R> {
 
     pub(super) fn add(&mut self, plan: &[u8], plan_len: u64, tiles: Places) -> Result<&StoredVariable> {
         let plan: Plan = minicbor::decode(plan).map_err(|e| Error::corrupt(format!("plan is damaged: {e}")))?;
-        plan.check(limits::MAX_TILE_VALUES)?;
         let i = plan.variable as usize;
-        let shape = self.schema.variables.get(i).map(|v| &v.shape);
-        if shape != Some(&plan.tiling.shape) || tiles.len() as u64 > plan.tiling.count() {
-            return Err(Error::corrupt("plan does not match the schema"));
+        let unlike = || Error::corrupt("plan does not match the schema");
+        let v = self.schema.variables.get(i).ok_or_else(unlike)?;
+        plan.check(if v.dtype == DType::Text { limits::MAX_TILE_TEXTS } else { limits::MAX_TILE_VALUES })?;
+        if v.shape != plan.tiling.shape || tiles.len() as u64 > plan.tiling.count() {
+            return Err(unlike());
         }
         let stored_bytes = plan_len + tiles.iter().map(|t| t.1).sum::<u64>();
         match &mut self.variables[i] {
@@ -179,9 +180,13 @@ impl<R: Read + Seek> Archive<R> {
     /// The coded bytes of a tile, checksum verified.
     ///
     /// # Errors
-    /// `Corrupt` if it is damaged or not there.
+    /// `Usage` if the variable has no such tile, `Corrupt` if it is damaged or a recovered archive lacks it.
     pub fn coded_tile(&mut self, variable: usize, tile: u64) -> Result<Vec<u8>> {
         let stored = self.variable(variable)?;
+        let n_tiles = stored.plan.tiling.count();
+        if tile >= n_tiles {
+            return Err(Error::usage(format!("there is no tile {tile}: the variable has {n_tiles}")));
+        }
         let &(offset, len) = usize::try_from(tile)
             .ok()
             .and_then(|t| stored.tiles.get(t))

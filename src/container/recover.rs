@@ -11,6 +11,16 @@ use crate::tile;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
+/// What is damaged is as good as not there. What the system refuses is no damage: an archive shall not be given up for a disk that can not
+/// be read just now.
+fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(what) => Ok(Some(what)),
+        Err(e) if e.kind() == Kind::Corrupt => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 impl<R: Read + Seek> Archive<R> {
     /// Opens what there is of an archive. If its index is whole, that is every variable whose plan is; if not, what comes before the first
     /// section that is not whole.
@@ -18,12 +28,12 @@ impl<R: Read + Seek> Archive<R> {
     /// Tiles that turn out to be damaged read as fill values (NaN or 0 where there are none), and are among [`Archive::damaged`] then.
     ///
     /// # Errors
-    /// As [`Archive::open`] if not even the schema is whole.
+    /// As [`Archive::open`] if not even the schema is whole; `Io` if the input can not be read, which is no damage.
     pub fn recover(mut input: R) -> Result<Self> {
         let file_len = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
         let version = section::read_header(&mut input)?;
-        let index = read_index(&mut input, file_len, version).ok();
+        let index = unless_damaged(read_index(&mut input, file_len, version))?;
         input.seek(SeekFrom::Start(HEADER_BYTES))?;
         let schema = read_schema(&mut input)?;
         let mut archive = Self::new(input, version, schema, file_len);
@@ -31,19 +41,18 @@ impl<R: Read + Seek> Archive<R> {
         if let Some(index) = index {
             archive.weights = index.weights_len.map(|len| (HEADER_BYTES + index.schema_len, len));
             for (plan_len, entry) in index.variables {
-                // What does not fit is as good as not there.
-                let _ = archive.add_indexed(plan_len, entry);
+                unless_damaged(archive.add_indexed(plan_len, entry))?;
             }
             return Ok(archive);
         }
         let mut at = archive.input.stream_position()?;
         // Payload and length of the last plan, and the tiles since.
         let mut current: Option<(Vec<u8>, u64, Places)> = None;
-        while let Ok((k, payload, len)) = section::read(&mut archive.input, limits::MAX_TILE_BYTES) {
+        while let Some((k, payload, len)) = unless_damaged(section::read(&mut archive.input, limits::MAX_TILE_BYTES))? {
             match (k, &mut current) {
                 (kind::PLAN, _) => {
                     if let Some((plan, plan_len, tiles)) = current.replace((payload, len, vec![])) {
-                        archive.add(&plan, plan_len, tiles)?;
+                        unless_damaged(archive.add(&plan, plan_len, tiles))?;
                     }
                 }
                 (kind::TILE, Some((.., tiles))) => tiles.push((at, len)),
@@ -53,7 +62,7 @@ impl<R: Read + Seek> Archive<R> {
             at += len;
         }
         if let Some((plan, plan_len, tiles)) = current {
-            archive.add(&plan, plan_len, tiles)?;
+            unless_damaged(archive.add(&plan, plan_len, tiles))?;
         }
         Ok(archive)
     }
@@ -109,6 +118,78 @@ impl<R: Read + Seek> Archive<R> {
                 Ok((region, values))
             }
             Err(e) => Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bound, Config, Field};
+    use std::io::Cursor;
+
+    /// An archive on a disk that can not read the byte at `bad`.
+    struct BadSector {
+        file: Cursor<Vec<u8>>,
+        bad: u64,
+    }
+
+    impl Read for BadSector {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            let at = self.file.position();
+            let most = self.bad.checked_sub(at).unwrap_or(u64::MAX).min(out.len() as u64);
+            match self.file.read(&mut out[..most as usize])? {
+                0 if at == self.bad => Err(std::io::Error::other("bad sector")),
+                n => Ok(n),
+            }
+        }
+    }
+
+    impl Seek for BadSector {
+        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+            self.file.seek(to)
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_not_given_up() {
+        let values: Vec<f32> = (0..10_000).map(|i| (i as f32 * 0.1).sin()).collect();
+        let config = Config::new(Bound::abs(1e-3)).with_tile_bytes(1);
+        let whole = crate::compress(&Field::new(&values, &[100, 100]).unwrap(), &config).unwrap();
+        let cut = whole[..whole.len() - 1].to_vec();
+        for file in [whole, cut] {
+            for bad in (0..file.len() as u64).step_by(7) {
+                let input = BadSector { file: Cursor::new(file.clone()), bad };
+                // Tiles are looked at later, if there is an index.
+                let read = Archive::recover(input).and_then(|mut a| a.read_all(0));
+                let kind = read.map_err(|e| e.kind());
+                assert_eq!(kind.err(), Some(Kind::Io), "byte {bad} of {}", file.len());
+            }
+        }
+    }
+
+    #[test]
+    fn one_impossible_plan_costs_itself_only() {
+        use super::super::Writer;
+        use crate::io::{Format, Schema};
+        use crate::plan::{Plan, Treatment};
+        use crate::tile::Tiling;
+        let mut schema = Schema::single(Format::Raw, "x", DType::U8, &[2]);
+        schema.variables.push(schema.variables[0].clone());
+        let mut writer = Writer::new(Vec::new(), &schema).unwrap();
+        let tile = crate::compress::store_as_it_is(&Values::U8(vec![1, 2])).unwrap();
+        for (variable, n) in [(0, 3), (1, 2)] {
+            let tiling = Tiling::whole(&[n]);
+            writer.begin(&Plan { variable, treatment: Treatment::Exact, tiling, forecast: None }).unwrap();
+            writer.tile(&tile).unwrap();
+        }
+        let mut archive = writer.finish().unwrap();
+        for _ in 0..2 {
+            let mut recovered = Archive::recover(Cursor::new(archive.clone())).unwrap();
+            assert!(recovered.variable(0).is_err());
+            assert_eq!(recovered.read_all(1).unwrap(), Values::U8(vec![1, 2]));
+            // And without the index.
+            archive.pop();
         }
     }
 }
