@@ -6,7 +6,6 @@ use crate::container::Archive;
 use crate::error::Error;
 use crate::field::DType;
 use crate::io::raw::Runs;
-use crate::tile::Tiling;
 use std::ffi::c_void;
 use std::io::Cursor;
 
@@ -35,7 +34,9 @@ pub unsafe extern "C" fn residuum_decompress(
     call(context, |state| {
         // SAFETY: `archive_bytes` bytes, by the header.
         let archive = unsafe { memory::slice(archive.cast::<u8>(), archive_bytes, "archive")? };
-        let (mut archive, tiling, dtype) = open(archive, variable, element_type, capacity)?;
+        let mut archive = open(archive, variable, element_type, capacity)?;
+        let tiling = archive.variable(variable)?.plan.tiling.clone();
+        let dtype = archive.schema().variables[variable].dtype;
         if dtype == DType::Text {
             return Err(Error::unsupported("text of any length is not restored by the C interface").into());
         }
@@ -61,23 +62,23 @@ pub unsafe extern "C" fn residuum_decompress(
     })
 }
 
-/// The archive and how a variable is stored in it, if it is of this type and the caller has room for its values.
+/// The archive, if the variable is of this type and the caller has room for its values.
 pub(super) fn open(
     archive: &[u8],
     variable: usize,
     element_type: i32,
     capacity: usize,
-) -> Result<(Archive<Cursor<&[u8]>>, Tiling, DType), Failure> {
+) -> Result<Archive<Cursor<&[u8]>>, Failure> {
     let archive = Archive::open(Cursor::new(archive))?;
-    let tiling = archive.variable(variable)?.plan.tiling.clone();
+    let shape = &archive.variable(variable)?.plan.tiling.shape;
     let dtype = archive.schema().variables[variable].dtype;
     if ElementType::from(dtype) as i32 != element_type {
         return Err(Failure::usage(format!("the variable is of type {dtype}, not residuum_type {element_type}")));
     }
-    match tiling.shape.iter().product::<u64>() {
+    match shape.iter().product::<u64>() {
         n if dtype != DType::Text && n > capacity as u64 => {
             Err(Failure::BufferTooSmall { has: capacity, needs: n, of: "values" })
         }
-        _ => Ok((archive, tiling, dtype)),
+        _ => Ok(archive),
     }
 }

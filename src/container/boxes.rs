@@ -95,6 +95,7 @@ pub(crate) fn copy_values(
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // boxes of one axis
 mod tests {
     use super::*;
     use crate::compress::store_as_it_is;
