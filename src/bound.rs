@@ -11,7 +11,7 @@ pub enum Mode {
     /// `|x̂ − x| ≤ value`, in the units of the data.
     #[n(0)]
     Abs,
-    /// `|x̂ − x| ≤ value · (max − min)`, over the variable's finite values other than fill values.
+    /// `|x̂ − x| ≤ value · (max − min)`, over the variable's finite values other than fill values and −0.0.
     #[n(1)]
     Rel,
     /// `|x̂ − x| ≤ value · |x|` at every point.
@@ -109,7 +109,7 @@ impl Bound {
             Mode::Rel => self.value * range,
             Mode::PwRel => return Ok(Resolved::PointWise(self.value)),
             Mode::Psnr => {
-                let max_mse = (range / 10f64.powf(self.value / 20.0)).powi(2);
+                let max_mse = (range / peak_over_rmse(self.value)).powi(2);
                 let absolute = (3.0 * max_mse).sqrt();
                 return Ok(if representable(absolute) && max_mse > 0.0 && range.is_finite() {
                     Resolved::MeanSquare { absolute, max_mse }
@@ -121,6 +121,12 @@ impl Bound {
         // A derived bound too small for the type (a constant field, denormals) is kept the only way there is.
         Ok(if representable(absolute) { Resolved::Absolute(absolute) } else { Resolved::Exact })
     }
+}
+
+/// What the range is of the root mean square error, at a PSNR of so many dB. The archive holds what follows of it, so that it has to have the
+/// same bits everywhere, which the maths libraries of systems do not promise.
+pub(crate) fn peak_over_rmse(psnr: f64) -> f64 {
+    libm::pow(10.0, psnr / 20.0)
 }
 
 impl std::str::FromStr for Bound {
@@ -211,7 +217,7 @@ pub fn is_special<T: Float>(value: T, fill: Option<T>) -> bool {
     !value.to_f64().is_finite() || bits == negative_zero || fill.is_some_and(|f| f.to_bits() == bits)
 }
 
-/// Statistics of a variable's finite values other than fill values.
+/// Statistics of a variable's finite values other than fill values and −0.0, which are kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
 pub struct Stats {
     /// Smallest.
@@ -301,5 +307,20 @@ impl Comparison {
     /// Peak signal-to-noise ratio in dB; infinite without errors.
     pub fn psnr(&self) -> f64 {
         -20.0 * self.nrmse().log10()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_have_the_same_bits_everywhere() {
+        // glibc 2.36 has other last bits for all of them.
+        for (psnr, bits) in [(1.35, 0x3ff2_b0c1_f727_46e4), (2.25, 0x3ff4_bb21_f97b_2a5e), (3.7, 0x3ff8_7f55_90f3_d6ee)]
+        {
+            assert_eq!(peak_over_rmse(psnr).to_bits(), bits, "{psnr} dB");
+        }
+        assert_eq!(peak_over_rmse(60.0), 1000.0);
     }
 }

@@ -37,7 +37,7 @@ pub fn decompress<T: Float>(archive: &[u8]) -> Result<(Vec<T>, Vec<usize>)> {
 /// Restores `variables` (indices into the archive's schema, each with the box wanted) into `sink`, tile by tile.
 ///
 /// # Errors
-/// As [`Archive::tile`], and whatever the sink reports; messages name the variable.
+/// As [`Archive::tile`], `Usage` if there is no such variable or box, and whatever the sink reports; messages name the variable.
 pub fn decompress_to<R: Read + Seek>(
     archive: &mut Archive<R>,
     variables: &[(usize, Vec<Range<u64>>)],
@@ -48,11 +48,13 @@ pub fn decompress_to<R: Read + Seek>(
     let mut wanted = vec![];
     let mut sizes = vec![];
     for (out, (variable, region)) in variables.iter().enumerate() {
-        let v = &archive.schema().variables[*variable];
-        let stored = archive.variable(*variable).context(|| format!("variable {:?}", v.name()))?;
+        let v = archive.schema().variables.get(*variable).ok_or_else(|| Error::usage("no such variable"))?;
+        let place = || format!("variable {:?}", v.name());
+        let stored = archive.variable(*variable).context(place)?;
         let tiling = &stored.plan.tiling;
+        tiling.check_box(region).context(place)?;
         let tiles = tiling.touching(stored.n_tiles(), region).map(|t| (out, t));
-        wanted.extend(tiles.inspect(|&(_, t)| sizes.push(tile::region_len(&tiling.region(t)) * v.dtype.size() as u64)));
+        wanted.extend(tiles.inspect(|&(_, t)| sizes.push(tile::decoded_bytes(v.dtype, &tiling.region(t)))));
     }
     for batch in tile::batches(sizes, DEFAULT_TILE_BYTES) {
         let wanted = &wanted[batch];

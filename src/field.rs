@@ -199,6 +199,23 @@ impl Values {
         }
     }
 
+    /// The same, where `len` comes from a file: no memory for so many is an error, where [`Values::zeros`] would end the process.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    pub(crate) fn try_zeros(dtype: DType, len: usize) -> Result<Self> {
+        let size = if dtype == DType::Text { size_of::<String>() } else { dtype.size() };
+        // Asked for and given back: there is no zeroed allocation that may fail, and this one costs nothing.
+        let mut room = Vec::<u8>::new();
+        let is_there = len.checked_mul(size).is_some_and(|bytes| room.try_reserve_exact(bytes).is_ok());
+        // Or the compiler may take it for granted.
+        drop(std::hint::black_box(room));
+        if !is_there {
+            return Err(Error::unsupported(format!("there is no memory for {len} values of {dtype} at once")));
+        }
+        Ok(Values::zeros(dtype, len))
+    }
+
     /// Elements from little-endian bytes. Not for text of any length.
     ///
     /// # Errors

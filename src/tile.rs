@@ -5,8 +5,9 @@
 //! Files whose steps are more alike than their levels are cut into boxes of several steps instead, where a tile has no room for
 //! several steps of all levels ([`Tiling::in_steps`]).
 
+use crate::config::DEFAULT_TILE_BYTES;
 use crate::error::{Error, Result};
-use crate::field::MAX_FIELD_DIMS;
+use crate::field::{DType, MAX_FIELD_DIMS};
 use minicbor::{Decode, Encode};
 use std::ops::Range;
 
@@ -73,7 +74,8 @@ impl Tiling {
     fn counts(&self) -> impl Iterator<Item = u64> {
         let axis = self.axis as usize;
         self.shape.iter().take(axis + 1).enumerate().map(move |(k, &n)| match axis - k {
-            0 => n.div_ceil(self.len),
+            // A length of 0 is that of an empty axis.
+            0 => n.div_ceil(self.len.max(1)),
             1 => n.div_ceil(self.steps()),
             _ => n,
         })
@@ -139,6 +141,17 @@ impl Tiling {
         (n_tiles / per_block * len).min(n)
     }
 
+    /// Refuses a box that is not within the variable.
+    ///
+    /// # Errors
+    /// `Usage`.
+    pub(crate) fn check_box(&self, region: &[Range<u64>]) -> Result<()> {
+        let shape = &self.shape;
+        let fits =
+            region.len() == shape.len() && region.iter().zip(shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
+        if fits { Ok(()) } else { Err(Error::usage(format!("box {region:?} does not fit the shape {shape:?}"))) }
+    }
+
     /// Those of the first `n_tiles` tiles that touch `region`, in order. (A damaged plan may promise more than could ever be counted.)
     pub fn touching<'a>(&'a self, n_tiles: u64, region: &'a [Range<u64>]) -> impl Iterator<Item = u64> + 'a {
         (0..n_tiles.min(self.count()))
@@ -164,6 +177,12 @@ pub(crate) fn most_of_series(shape: &[u64]) -> u64 {
         return u64::MAX;
     }
     (ENOUGH / a_step).clamp(STEPS, steps.div_ceil(2)).saturating_mul(a_step)
+}
+
+/// Bytes that the values of a box count for where tiles are decoded side by side. Texts of any length count for a batch of their own:
+/// what they take shows when they are decoded.
+pub(crate) fn decoded_bytes(dtype: DType, region: &[Range<u64>]) -> u64 {
+    if dtype == DType::Text { DEFAULT_TILE_BYTES } else { region_len(region).saturating_mul(dtype.size() as u64) }
 }
 
 /// Cuts a list of tiles of so many `bytes` into runs to be coded side by side, each of `most` bytes at most, or of a single tile.

@@ -6,7 +6,6 @@ use crate::container::Archive;
 use crate::error::Error;
 use crate::field::DType;
 use crate::io::raw::Runs;
-use crate::tile::Tiling;
 use std::ffi::c_void;
 use std::io::Cursor;
 
@@ -35,19 +34,21 @@ pub unsafe extern "C" fn residuum_decompress(
     call(context, |state| {
         // SAFETY: `archive_bytes` bytes, by the header.
         let archive = unsafe { memory::slice(archive.cast::<u8>(), archive_bytes, "archive")? };
-        let (tiling, dtype) = check_variable(archive, variable, element_type, capacity)?;
+        let mut archive = open(archive, variable, element_type, capacity)?;
+        let tiling = archive.variable(variable)?.plan.tiling.clone();
+        let dtype = archive.schema().variables[variable].dtype;
         if dtype == DType::Text {
             return Err(Error::unsupported("text of any length is not restored by the C interface").into());
         }
-        let mut archive = Archive::open(Cursor::new(archive))?;
         let n = tiling.shape.iter().product::<u64>();
         // Not more than `capacity`, which is a `usize`.
         let n_bytes = (n as usize).checked_mul(dtype.size()).ok_or_else(|| Failure::usage("values: too many"))?;
         // SAFETY: room for `capacity` values of the variable's type for our use alone, by the header; `n_bytes` is at most that.
         let room = unsafe { memory::room(values.cast(), n_bytes, "values")? };
         state.run(|| {
-            for t in 0..tiling.count() {
-                let (region, values) = archive.tile(variable, t)?;
+            let tiles: Vec<u64> = (0..tiling.count()).collect();
+            for tile in archive.batches(variable, &tiles)?.iter().flat_map(|batch| archive.tiles(batch)) {
+                let (region, values) = tile?;
                 let mut rest = values.as_bytes();
                 for (start, n) in Runs::new(&tiling.shape, &region)? {
                     let (start, n) = (start as usize * dtype.size(), n as usize * dtype.size());
@@ -61,23 +62,23 @@ pub unsafe extern "C" fn residuum_decompress(
     })
 }
 
-/// How a variable is stored, if it is of this type and the caller has room for its values.
-pub(super) fn check_variable(
+/// The archive, if the variable is of this type and the caller has room for its values.
+pub(super) fn open(
     archive: &[u8],
     variable: usize,
     element_type: i32,
     capacity: usize,
-) -> Result<(Tiling, DType), Failure> {
+) -> Result<Archive<Cursor<&[u8]>>, Failure> {
     let archive = Archive::open(Cursor::new(archive))?;
-    let tiling = archive.variable(variable)?.plan.tiling.clone();
+    let shape = &archive.variable(variable)?.plan.tiling.shape;
     let dtype = archive.schema().variables[variable].dtype;
     if ElementType::from(dtype) as i32 != element_type {
         return Err(Failure::usage(format!("the variable is of type {dtype}, not residuum_type {element_type}")));
     }
-    match tiling.shape.iter().product::<u64>() {
+    match shape.iter().product::<u64>() {
         n if dtype != DType::Text && n > capacity as u64 => {
             Err(Failure::BufferTooSmall { has: capacity, needs: n, of: "values" })
         }
-        _ => Ok((tiling, dtype)),
+        _ => Ok(archive),
     }
 }

@@ -5,7 +5,7 @@
 
 use super::compress::{float_type, n_values};
 use super::context::State;
-use super::decompress::check_variable;
+use super::decompress;
 use super::{Context, Failure, Status, call, memory};
 use crate::field::DType;
 use std::ffi::c_void;
@@ -22,7 +22,7 @@ use std::ffi::c_void;
 /// and once the field (but at most 1 GiB) on the device. It is used again, and grows with larger fields; `residuum_reserve_device` takes it in
 /// advance, `residuum_context_free` gives it back, and so does a call that ends with `RESIDUUM_STATUS_DEVICE`.
 ///
-/// The fitted predictor has no kernels: the effort has to be `RESIDUUM_EFFORT_FAST`, or the predictor another one.
+/// All predictors have kernels, but the second trial of `RESIDUUM_EFFORT_BEST` has none: fields whose tiles have several images need another effort.
 ///
 /// @param element_type         `RESIDUUM_TYPE_F32` or `RESIDUUM_TYPE_F64`
 /// @param values               the field, in C order, in memory of a device
@@ -124,13 +124,13 @@ pub unsafe extern "C" fn residuum_decompress_device(
         if !archive_is_there {
             // SAFETY: `archive_bytes` bytes of the host, by the header.
             let bytes = unsafe { memory::slice(archive.cast::<u8>(), archive_bytes, "archive")? };
-            check_variable(bytes, variable, element_type, capacity)?;
+            decompress::open(bytes, variable, element_type, capacity)?;
         }
         gpu::with(state, values as u64, capacity, dtype, stream, |gpu| {
             let copied;
             let bytes = if archive_is_there {
                 copied = gpu::read(gpu, at, archive_bytes)?;
-                check_variable(&copied, variable, element_type, capacity)?;
+                decompress::open(&copied, variable, element_type, capacity)?;
                 &copied[..]
             } else {
                 // SAFETY: as above.

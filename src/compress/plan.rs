@@ -3,6 +3,7 @@
 use super::scan::{has_bits, statistics_of};
 use crate::bound::{Bound, Resolved, Stats};
 use crate::config::Config;
+use crate::container::limits;
 use crate::encode::exact;
 use crate::error::Result;
 use crate::field::Values;
@@ -76,7 +77,7 @@ pub(crate) fn tiling_of(source: &mut dyn Source, i: usize, config: &Config) -> R
 /// Tiles of a variable of text: by a first reading, so that no tile has more bytes than a reader takes.
 pub(super) fn text_tiling(source: &mut dyn Source, variable: usize, config: &Config) -> Result<Tiling> {
     let shape = source.schema().variables[variable].shape.clone();
-    let mut most = config.max_tile_values(crate::DType::Text, &shape).min(exact::MAX_TILE_TEXTS);
+    let mut most = config.max_tile_values(crate::DType::Text, &shape).min(limits::MAX_TILE_TEXTS);
     loop {
         let tiling = Tiling::new(&shape, most);
         let mut cut = None;

@@ -14,7 +14,7 @@ pub(super) fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
 }
 
 /// Whether any of the values has these bits.
-pub(super) fn has_bits(values: &Values, bits: u64) -> bool {
+pub(crate) fn has_bits(values: &Values, bits: u64) -> bool {
     match values {
         Values::F32(v) => v.par_chunks(BLOCK).any(|block| block.iter().any(|x| u64::from(x.to_bits()) == bits)),
         Values::F64(v) => v.par_chunks(BLOCK).any(|block| block.iter().any(|x| x.to_bits() == bits)),

@@ -3,6 +3,9 @@
 /// Values in a tile: 32 Mi, that is 256 MiB of f64. Writers make tiles of at most a quarter of it.
 pub const MAX_TILE_VALUES: u64 = 1 << 25;
 
+/// Texts of any length in a tile: each takes memory, be it empty. Writers make no larger tiles either.
+pub const MAX_TILE_TEXTS: u64 = 1 << 16;
+
 /// Bytes of the schema (names, attributes) when unpacked.
 pub const MAX_SCHEMA_BYTES: usize = 1 << 25;
 

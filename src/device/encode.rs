@@ -286,7 +286,7 @@ impl Job {
                 Resolved::Exact => (mode::ABSOLUTE, 0.0, 0.0),
             },
             _ => match bound.mode {
-                crate::bound::Mode::Psnr => (mode::MEAN_SQUARE, 10f64.powf(bound.value / 20.0), 0.0),
+                crate::bound::Mode::Psnr => (mode::MEAN_SQUARE, crate::bound::peak_over_rmse(bound.value), 0.0),
                 _ => (mode::RELATIVE, bound.value, 0.0),
             },
         };

@@ -106,6 +106,14 @@ pub struct Undecoded {
     pub treatment: Treatment,
 }
 
+/// A tile of any type: floats by the coder, others exactly.
+fn compress_any<C: Coder + ?Sized>(coder: &mut C, tile: &Uncoded, config: &Config) -> Result<Vec<u8>> {
+    match &tile.values {
+        values @ (Values::F32(_) | Values::F64(_)) => coder.compress(values, &tile.region, &tile.treatment, config),
+        values => crate::compress::store_as_it_is(values),
+    }
+}
+
 /// Codes tiles. Whatever the device, the bytes are the same.
 pub trait Coder: Send {
     /// A tile of floats to bytes, as [`crate::compress::compress_tile`].
@@ -122,11 +130,7 @@ pub trait Coder: Send {
 
     /// Several tiles, with values of any type: those that are no floats are stored exactly. The results are in the order of the tiles.
     fn compress_all(&mut self, tiles: &[Uncoded], config: &Config) -> Vec<Result<Vec<u8>>> {
-        let code = |tile: &Uncoded| match &tile.values {
-            values @ (Values::F32(_) | Values::F64(_)) => self.compress(values, &tile.region, &tile.treatment, config),
-            values => crate::compress::store_as_it_is(values),
-        };
-        tiles.iter().map(code).collect()
+        tiles.iter().map(|tile| compress_any(self, tile, config)).collect()
     }
 
     /// Bytes to several tiles, in their order.
@@ -182,11 +186,7 @@ impl Coder for Cpu {
     }
 
     fn compress_all(&mut self, tiles: &[Uncoded], config: &Config) -> Vec<Result<Vec<u8>>> {
-        let code = |tile: &Uncoded| match &tile.values {
-            values @ (Values::F32(_) | Values::F64(_)) => Self.compress(values, &tile.region, &tile.treatment, config),
-            values => crate::compress::store_as_it_is(values),
-        };
-        tiles.par_iter().with_max_len(1).map(code).collect()
+        tiles.par_iter().with_max_len(1).map(|tile| compress_any(&mut Self, tile, config)).collect()
     }
 
     fn decompress_all(&mut self, tiles: &[Undecoded]) -> Vec<Result<Values>> {

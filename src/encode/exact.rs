@@ -17,8 +17,6 @@ const PCO_LEVEL: usize = 8;
 const MAX_TEXT_BYTES: usize = 1 << 28;
 /// Bytes of text that a writer puts into a tile, unless one text has more.
 pub const TILE_TEXT_BYTES: u64 = 1 << 26;
-/// Texts that a writer puts into a tile: each takes memory, be it empty.
-pub const MAX_TILE_TEXTS: u64 = 1 << 16;
 
 /// Bytes that texts take before compression; 0 for other values.
 pub fn text_bytes(values: &Values) -> u64 {

@@ -3,6 +3,7 @@
 use super::frame::Grid;
 use super::names::Key;
 use super::needs::{Needs, Offer};
+use crate::container::limits;
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
 use crate::io::{AttributeValue, Schema, Variable, leaf};
@@ -126,7 +127,10 @@ impl Group {
                     return Err(Error::input("is not at the times of the other fields of the model")).context(name);
                 }
                 Some(_) => members.push(Member { variable: *i, name: format!("{:?}", v.name()), keys: keys.clone() }),
-                None => statics.extend(keys.iter().flatten().take(1).map(|key| (*i, key.clone()))),
+                None => {
+                    check_len(v).context(name)?;
+                    statics.extend(keys.iter().flatten().take(1).map(|key| (*i, key.clone())));
+                }
             }
         }
         let (Some((lat, lon)), Some(time)) = (common, time) else {
@@ -272,11 +276,23 @@ fn is_time(v: &Variable) -> bool {
     text(v, "units").contains(" since ")
 }
 
+/// Refuses coordinates and static fields that nobody has: they are in memory whole, and an archive may promise any number of values.
+fn check_len(v: &Variable) -> Result<()> {
+    match v.len() {
+        n if n <= limits::MAX_TILE_VALUES => Ok(()),
+        n => Err(Error::input(format!(
+            "{n} values of what the forecasts need whole: there can be {}",
+            limits::MAX_TILE_VALUES
+        ))),
+    }
+}
+
 #[allow(clippy::unnecessary_cast)] // of each type of number one is it already
 fn floats(schema: &Schema, variable: Option<usize>, read: &mut dyn FnMut(usize) -> Result<Values>) -> Result<Vec<f64>> {
     let i = variable.ok_or_else(|| Error::input("a dimension has no coordinate variable"))?;
     let name = || format!("variable {:?}", schema.variables[i].name());
     let no_numbers = || Error::input("coordinates are no numbers");
+    check_len(&schema.variables[i]).context(name)?;
     let values = read(i).context(name)?;
     with_numbers!(&values, v => Ok(v.iter().map(|&x| x as f64).collect()), text => Err(no_numbers())).context(name)
 }
@@ -348,7 +364,16 @@ fn epoch(units: &str) -> Option<(f64, i64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{date, epoch};
+    use super::{date, epoch, floats};
+    use crate::field::DType;
+    use crate::io::{Format, Schema};
+
+    #[test]
+    fn coordinates_of_any_size_are_not_read() {
+        let schema = Schema::single(Format::Raw, "lat", DType::F64, &[1 << 40]);
+        let e = floats(&schema, Some(0), &mut |_| unreachable!("too large")).unwrap_err();
+        assert!(e.to_string().contains("33554432"), "{e}");
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

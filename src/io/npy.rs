@@ -93,29 +93,49 @@ impl NpySource {
         Ok(Self { schema, flat, fortran })
     }
 
-    /// Replaces the file by a temporary copy in C order.
-    fn transpose(&mut self) -> Result<()> {
+    /// Replaces the file by a temporary copy in C order, block by block of some `block_bytes`.
+    fn transpose(&mut self, block_bytes: u64) -> Result<()> {
         let variable = &self.schema.variables[0];
         let mut copy = FlatValues::create(tempfile::tempfile()?, 0, variable)?;
-        let size = variable.dtype.size() as u64;
-        // Slabs of the file's slowest dimension, which is the array's last: each is contiguous in the file.
-        let slowest = self.flat.shape[0];
-        let slab_bytes = raw::bytes_of(&self.flat.shape[1..], variable.dtype).unwrap_or(size).max(1);
-        let step = (TRANSPOSE_BYTES / slab_bytes).max(1);
-        let mut first = 0;
-        while first < slowest && !variable.is_empty() {
-            let end = (first + step).min(slowest);
-            let mut region: Vec<Range<u64>> = self.flat.shape.iter().map(|&n| 0..n).collect();
-            region[0] = first..end;
-            let slab = self.flat.read(&region)?;
+        let shape = &variable.shape;
+        let lens = block(shape, variable.dtype.size() as u64, block_bytes);
+        let mut at = vec![0; shape.len()];
+        let mut is_left = !variable.is_empty();
+        while is_left {
+            let of_axis = |d: usize| at[d]..(at[d] + lens[d]).min(shape[d]);
+            let mut region: Vec<Range<u64>> = (0..shape.len()).rev().map(of_axis).collect();
+            let values = self.flat.read(&region)?;
             region.reverse();
-            copy.write(&region, &reverse_dimensions(&slab, &region))?;
-            first = end;
+            copy.write(&region, &reverse_dimensions(&values, &region))?;
+            // Odometer: the last dimension turns fastest.
+            is_left = (0..shape.len()).rev().any(|d| {
+                at[d] = if region[d].end < shape[d] { region[d].end } else { 0 };
+                at[d] > 0
+            });
         }
         self.flat = copy;
         self.fortran = false;
         Ok(())
     }
+}
+
+/// Lengths of the blocks that an array of `shape` is transposed in, of some `block_bytes`: long along the array's last dimension, which is
+/// contiguous in the copy, and along its first, which is contiguous in the file, so that neither is read or written value by value.
+fn block(shape: &[u64], size: u64, block_bytes: u64) -> Vec<u64> {
+    /// Bytes that are read or written at once, at least, where there are as many.
+    const RUN_BYTES: u64 = 4096;
+    let run = (RUN_BYTES / size).min((block_bytes / size).isqrt()).max(1);
+    let last = shape.len() - 1;
+    let mut lens = vec![1; shape.len()];
+    for d in [0, last] {
+        lens[d] = shape[d].min(run);
+    }
+    // Whole dimensions, the last first, join runs.
+    for d in (0..shape.len()).rev() {
+        let rest = (block_bytes / size / lens.iter().product::<u64>()).max(1);
+        lens[d] = shape[d].min(lens[d] * rest);
+    }
+    lens
 }
 
 /// Values in Fortran order of the box `region` put in C order.
@@ -154,7 +174,7 @@ impl Source for NpySource {
     fn read(&mut self, variable: usize, region: &[Range<u64>]) -> Result<Values> {
         raw::only_variable(variable)?;
         if self.fortran {
-            self.transpose()?;
+            self.transpose(TRANSPOSE_BYTES)?;
         }
         self.flat.read(region)
     }
@@ -355,4 +375,58 @@ pub(crate) fn dtype_of_name(name: &str) -> Option<DType> {
 
 fn damaged(expected: &str) -> Error {
     Error::input(format!("damaged .npy header: expected {expected}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fortran_order_is_transposed_in_blocks_of_long_runs() {
+        const BYTES: u64 = 32 << 20;
+        for (shape, size) in [
+            (&[250_000_000, 2][..], 4),
+            (&[2, 250_000_000], 4),
+            (&[8760, 721, 1440], 4),
+            (&[8760, 100, 100], 8),
+            (&[2, 1 << 30, 2], 1),
+            (&[1 << 12, 1, 1 << 12], 2),
+            (&[3, 5], 8),
+        ] {
+            let lens = block(shape, size, BYTES);
+            let n: u64 = lens.iter().product::<u64>() * size;
+            assert!(n <= BYTES, "{shape:?}: {lens:?}");
+            let run = |dims: &mut dyn Iterator<Item = (u64, u64)>| {
+                let mut run = size;
+                for (len, n) in dims {
+                    run *= len;
+                    if len < n {
+                        break;
+                    }
+                }
+                run
+            };
+            let in_file = run(&mut lens.iter().copied().zip(shape.iter().copied()));
+            let in_copy = run(&mut lens.iter().rev().copied().zip(shape.iter().rev().copied()));
+            let whole = shape.iter().product::<u64>() * size;
+            assert!(in_file.min(in_copy) >= whole.min(4096), "{shape:?}: {lens:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_of_any_size_put_an_array_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npy");
+        let shape = [4u64, 3, 5];
+        let mut file = b"\x93NUMPY\x01\x00\x46\x00".to_vec();
+        file.extend(format!("{:69}\n", "{'descr': '<i2', 'fortran_order': True, 'shape': (4, 3, 5), }").bytes());
+        file.extend((0..60i16).flat_map(i16::to_le_bytes));
+        std::fs::write(&path, file).unwrap();
+        let in_c_order: Vec<i16> = (0..60).map(|i| i / 15 + i / 5 % 3 * 4 + i % 5 * 12).collect();
+        for block_bytes in [1, 8, 30, 50, 1000] {
+            let mut source = NpySource::open(&path).unwrap();
+            source.transpose(block_bytes).unwrap();
+            assert_eq!(source.read(0, &shape.map(|n| 0..n)).unwrap(), Values::I16(in_c_order.clone()), "{block_bytes}");
+        }
+    }
 }

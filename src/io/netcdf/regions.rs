@@ -1,5 +1,6 @@
 //! Boxes in arrays: checks, and the contiguous runs that a box consists of.
 
+use super::super::raw::Runs;
 use super::super::{Schema, Variable};
 use crate::error::{Error, Result};
 use std::ops::Range;
@@ -32,28 +33,7 @@ pub fn checked_len(shape: &[u64], element_bytes: usize) -> Option<u64> {
 /// Calls `visit(start, len)` for every run of elements of `region` that is contiguous in a C-order array of `shape`.
 /// Runs come in C order of the region, so that a buffer of the region is consumed from front to back.
 pub fn for_each_run(shape: &[u64], region: &[Range<u64>], mut visit: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
-    if region.iter().any(|r| r.start >= r.end) {
-        return Ok(());
-    }
-    // Dimensions from `tail` on are one run: all but the first of them are covered from end to end.
-    let mut tail = shape.len();
-    while tail > 0 && (tail == shape.len() || region[tail] == (0..shape[tail])) {
-        tail -= 1;
-    }
-    let mut strides = vec![1u64; shape.len()];
-    for d in (1..shape.len()).rev() {
-        strides[d - 1] = strides[d] * shape[d];
-    }
-    let run: u64 = region[tail..].iter().map(|r| r.end - r.start).product();
-    let mut at: Vec<u64> = region.iter().map(|r| r.start).collect();
-    loop {
-        visit(at.iter().zip(&strides).map(|(a, s)| a * s).sum(), run)?;
-        let Some(d) = (0..tail).rev().find(|&d| at[d] + 1 < region[d].end) else { return Ok(()) };
-        at[d] += 1;
-        for k in d + 1..tail {
-            at[k] = region[k].start;
-        }
-    }
+    Runs::new(shape, region)?.try_for_each(|(start, n)| visit(start, n))
 }
 
 #[cfg(test)]

@@ -94,10 +94,13 @@ impl<T: Rows> Course<T> {
         let image = self.next;
         let sides: Vec<&Pyramid<T>> = tile.schedule.images[image].0.iter().map(|&s| &self.pyramids[s]).collect();
         let pyramid = tile.image(image, &sides, teacher, lanes);
-        // Those whose last use was the image before.
-        for (pyramid, &last) in self.pyramids.iter_mut().zip(&self.last_use) {
-            if image > 0 && last == image - 1 {
-                *pyramid = vec![];
+        // Those whose last use was the image before: it, or it had them beside it.
+        if let Some(before) = image.checked_sub(1) {
+            let given = self.pyramids.len() / 2;
+            for &s in tile.schedule.images[before].0.iter().chain(&[before, given + before]) {
+                if self.last_use[s] == before {
+                    self.pyramids[s] = vec![];
+                }
             }
         }
         self.next += 1;

@@ -18,7 +18,7 @@ use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
 use crate::scratch::Buffer;
 use crate::stages::{self, Stage};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub use beside::{Encoding, Known};
 
@@ -131,9 +131,13 @@ fn trial<T: Rows>(
 ) {
     let schedule = tile.schedule;
     let mut pyramids = HashMap::new();
+    let sides_of = |image: usize| &schedule.images[image].0;
+    let uses = images.iter().enumerate().flat_map(|(k, &image)| sides_of(image).iter().map(move |&s| (s, k)));
+    let last_use: HashMap<usize, usize> = uses.collect();
+    let mut coded = HashSet::new();
     for (k, &image) in images.iter().enumerate() {
-        let sides = &schedule.images[image].0;
-        let has_sizes = |s: &usize| *s >= schedule.given() || images[..k].contains(s);
+        let sides = sides_of(image);
+        let has_sizes = |s: &usize| *s >= schedule.given() || coded.contains(s);
         learner.knows_sizes = sides.iter().take(FEATURE_SIDES).all(has_sizes);
         for &s in sides {
             pyramids.entry(s).or_insert_with(|| stand_in(s));
@@ -141,7 +145,8 @@ fn trial<T: Rows>(
         let beside: Vec<&Pyramid<T>> = sides.iter().map(|s| &pyramids[s]).collect();
         let pyramid = tile.image(image, &beside, learner, lanes);
         pyramids.insert(image, pyramid);
-        pyramids.retain(|p, _| images[k + 1..].iter().any(|&i| schedule.images[i].0.contains(p)));
+        pyramids.retain(|p, _| last_use.get(p).is_some_and(|&last| last > k));
+        coded.insert(image);
     }
 }
 
