@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::field::{DType, Float};
 use minicbor::{Decode, Encode};
+use rayon::prelude::*;
 
 /// How an error bound is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -274,24 +275,84 @@ pub struct Comparison {
 impl Comparison {
     /// Compares `restored` with `original`, value by value.
     pub fn add<T: Float>(&mut self, original: &[T], restored: &[T], bound: &Resolved, fill: Option<T>) {
+        /// Values of a task.
+        const BLOCK: usize = 1 << 15;
         self.n += original.len() as u64;
         self.violations += original.len().abs_diff(restored.len()) as u64;
-        for (&x, &y) in original.iter().zip(restored) {
-            if is_special(x, fill) || is_special(y, fill) {
-                self.violations += u64::from(x.to_bits() != y.to_bits());
-                continue;
-            }
+        let pairs = original.par_chunks(BLOCK).zip(restored.par_chunks(BLOCK));
+        // Sums in order, whatever the number of threads.
+        let blocks: Vec<Self> = pairs.map(|(x, y)| Self::of_block(x, y, bound, fill)).collect();
+        blocks.iter().for_each(|b| self.merge(b));
+    }
+
+    /// Of some values, but for their number. Lanes of their own, as one running sum would wait for itself at every value.
+    fn of_block<T: Float>(original: &[T], restored: &[T], bound: &Resolved, fill: Option<T>) -> Self {
+        const LANES: usize = 8;
+        let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+        let (mut largest, mut over, mut squares) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        let (mut plain, mut violations) = ([0u64; LANES], [0u64; LANES]);
+        // An allowed error is one of the two: 0 times a finite value is 0.
+        let (constant, factor) = match *bound {
+            Resolved::Exact => (0.0, 0.0),
+            Resolved::Absolute(a) | Resolved::MeanSquare { absolute: a, .. } => (a, 0.0),
+            Resolved::PointWise(r) => (0.0, r),
+        };
+        let negative_zero = 1u64 << (8 * T::BYTES - 1);
+        // Without a fill value the test for it repeats the one for −0.0.
+        let fill = fill.map_or(negative_zero, T::to_bits);
+        let mut look = |l: usize, x: T, y: T| {
+            let (x_bits, y_bits) = (x.to_bits(), y.to_bits());
             let (x, y) = (x.to_f64(), y.to_f64());
-            self.stats = self.stats.merged(Stats { min: x, max: x, n: 1 });
-            let error = (y - x).abs();
-            let allowed = bound.at(x);
-            self.sum_squares += error * error;
-            self.max_error = self.max_error.max(error);
-            if allowed > 0.0 {
-                self.max_error_over_bound = self.max_error_over_bound.max(error / allowed);
+            let is_plain = (x.abs() <= f64::MAX)
+                & (y.abs() <= f64::MAX)
+                & (x_bits != negative_zero)
+                & (y_bits != negative_zero)
+                & (x_bits != fill)
+                & (y_bits != fill);
+            let error = if is_plain { (y - x).abs() } else { 0.0 };
+            let allowed = constant + factor * x.abs();
+            let quotient = if allowed > 0.0 { error / allowed } else { 0.0 };
+            let (least, most) = if is_plain { (x, x) } else { (f64::INFINITY, f64::NEG_INFINITY) };
+            min[l] = if least < min[l] { least } else { min[l] };
+            max[l] = if most > max[l] { most } else { max[l] };
+            largest[l] = if error > largest[l] { error } else { largest[l] };
+            over[l] = if quotient > over[l] { quotient } else { over[l] };
+            squares[l] += error * error;
+            plain[l] += u64::from(is_plain);
+            violations[l] += u64::from((error > allowed) | (!is_plain & (x_bits != y_bits)));
+        };
+        let n = original.len().min(restored.len());
+        let (x_blocks, x_rest) = original[..n].as_chunks::<LANES>();
+        let (y_blocks, y_rest) = restored[..n].as_chunks::<LANES>();
+        for (x, y) in x_blocks.iter().zip(y_blocks) {
+            for l in 0..LANES {
+                look(l, x[l], y[l]);
             }
-            self.violations += u64::from(error > allowed);
         }
+        x_rest.iter().zip(y_rest).enumerate().for_each(|(l, (&x, &y))| look(l, x, y));
+        let largest_of = |lanes: [f64; LANES]| lanes.into_iter().fold(0.0, f64::max);
+        let stats = Stats {
+            min: min.into_iter().fold(f64::INFINITY, f64::min),
+            max: max.into_iter().fold(f64::NEG_INFINITY, f64::max),
+            n: plain.iter().sum(),
+        };
+        Self {
+            n: 0,
+            violations: violations.iter().sum(),
+            max_error: largest_of(largest),
+            max_error_over_bound: largest_of(over),
+            sum_squares: squares.iter().sum(),
+            stats,
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.n += other.n;
+        self.violations += other.violations;
+        self.max_error = self.max_error.max(other.max_error);
+        self.max_error_over_bound = self.max_error_over_bound.max(other.max_error_over_bound);
+        self.sum_squares += other.sum_squares;
+        self.stats = self.stats.merged(other.stats);
     }
 
     /// Root mean square error over the finite values.
@@ -313,6 +374,61 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Value by value, as the definition has it.
+    fn compared(original: &[f32], restored: &[f32], bound: &Resolved, fill: Option<f32>) -> Comparison {
+        let mut c = Comparison { n: original.len() as u64, ..Comparison::default() };
+        for (&x, &y) in original.iter().zip(restored) {
+            if is_special(x, fill) || is_special(y, fill) {
+                c.violations += u64::from(x.to_bits() != y.to_bits());
+                continue;
+            }
+            let (x, y) = (f64::from(x), f64::from(y));
+            let (error, allowed) = ((y - x).abs(), bound.at(x));
+            c.stats = c.stats.merged(Stats { min: x, max: x, n: 1 });
+            c.sum_squares += error * error;
+            c.max_error = c.max_error.max(error);
+            if allowed > 0.0 {
+                c.max_error_over_bound = c.max_error_over_bound.max(error / allowed);
+            }
+            c.violations += u64::from(error > allowed);
+        }
+        c
+    }
+
+    #[test]
+    fn comparisons_are_those_of_the_definition() {
+        let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.0, -999.0, f32::MAX, f32::MIN_POSITIVE, 1e-42];
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        for n in [0, 1, 7, 8, 9, 1000, 70_001] {
+            let original: Vec<f32> = (0..n)
+                .map(|_| if random() % 16 == 0 { odd[random() as usize % odd.len()] } else { random() as f32 * 1e-5 })
+                .collect();
+            let restored: Vec<f32> = original
+                .iter()
+                .map(|&x| match random() % 32 {
+                    0 => odd[random() as usize % odd.len()],
+                    _ => x + (random() % 5) as f32 * 0.01,
+                })
+                .collect();
+            let mean_square = Resolved::MeanSquare { absolute: 0.02, max_mse: 1.0 };
+            for bound in [Resolved::Exact, Resolved::Absolute(0.03), Resolved::PointWise(1e-3), mean_square] {
+                for fill in [None, Some(-999.0)] {
+                    let (mut found, wanted) = (Comparison::default(), compared(&original, &restored, &bound, fill));
+                    found.add(&original, &restored, &bound, fill);
+                    assert!((found.sum_squares - wanted.sum_squares).abs() <= 1e-9 * wanted.sum_squares);
+                    assert_eq!(Comparison { sum_squares: wanted.sum_squares, ..found }, wanted, "{n} {bound:?}");
+                }
+            }
+        }
+        let mut longer = Comparison::default();
+        longer.add(&[1.0f32; 70_000], &[1.0; 3], &Resolved::Exact, None);
+        assert_eq!((longer.n, longer.violations, longer.stats.n), (70_000, 69_997, 3));
+    }
 
     #[test]
     fn powers_have_the_same_bits_everywhere() {

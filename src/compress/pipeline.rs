@@ -1,7 +1,7 @@
 //! The pipeline of one tile: special values, quantizer, predictor, codes, check, bytes.
 
 use super::method;
-use super::scan::{mark, statistics};
+use super::scan::{BLOCK, mark, statistics};
 use crate::awake;
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
@@ -20,6 +20,7 @@ use crate::quantize::special::{Found, Specials};
 use crate::quantize::square;
 use crate::stages::{Stage, time};
 use crate::tile;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Compresses one tile of f32 or f64: a box `region` of a variable. The pipeline.
@@ -238,7 +239,7 @@ impl<T: Rows> Tile<'_, T> {
         let decoded_logs = tile.decode_codes(&encoded, found.as_ref())?;
         let packing = self.config.packing();
         let signs = log::signs_to_bytes(self.values, packing);
-        let mut decoded: Vec<T> = decoded_logs.iter().map(|&y| log::inverse(y)).collect();
+        let mut decoded: Vec<T> = decoded_logs.par_iter().map(|&y| log::inverse(y)).collect();
         log::apply_signs(&signs, &mut decoded)?;
         if let Some(found) = &found {
             found.specials.apply(&mut decoded);
@@ -333,16 +334,19 @@ impl<T: Rows> Tile<'_, T> {
     /// Stores exactly what would decode to the fill value, or to −0.0, without being it.
     pub(crate) fn keep_off_fill(&self, decoded: &[T], outliers: &mut Outliers) {
         let collides = |(x, y): (&T, &T)| x.to_bits() != y.to_bits() && is_special(*y, self.fill);
-        let mut pairs: Vec<(u32, u64)> =
-            outliers.positions.iter().copied().zip(outliers.bits.iter().copied()).collect();
-        let known = pairs.len();
-        for (i, pair) in self.values.iter().zip(decoded).enumerate() {
-            if collides(pair) && outliers.positions.binary_search(&(i as u32)).is_err() {
-                pairs.push((i as u32, pair.0.to_bits()));
-            }
-        }
-        if pairs.len() > known {
-            *outliers = Outliers::from_unsorted(pairs);
+        let blocks = self.values.par_chunks(BLOCK).zip(decoded.par_chunks(BLOCK)).enumerate();
+        let of_block = |(b, (values, decoded)): (usize, (&[T], &[T]))| {
+            // Hardly any block has special values; those are looked at one by one.
+            let (.., any_special) = T::scan(decoded, self.fill);
+            let all = if any_special { values.iter().zip(decoded) } else { [].iter().zip(&[]) };
+            let found = all.enumerate().filter(|&(_, pair)| collides(pair));
+            found.map(|(i, (x, _))| ((b * BLOCK + i) as u32, x.to_bits())).collect::<Vec<_>>()
+        };
+        let mut more: Vec<(u32, u64)> = blocks.flat_map_iter(of_block).collect();
+        more.retain(|(i, _)| outliers.positions.binary_search(i).is_err());
+        if !more.is_empty() {
+            more.extend(outliers.positions.iter().copied().zip(outliers.bits.iter().copied()));
+            *outliers = Outliers::from_unsorted(more);
         }
     }
 

@@ -27,7 +27,7 @@ fn f32_of(bits: u64) -> f32 {
 }
 
 /// Values that a task of a scan looks at.
-const BLOCK: usize = 1 << 15;
+pub(super) const BLOCK: usize = 1 << 15;
 
 /// Statistics of the values (f32 or f64) that are not special.
 pub fn statistics<T: Rows>(values: &[T], fill: Option<T>) -> Stats {

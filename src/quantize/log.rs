@@ -6,6 +6,7 @@
 use crate::encode::bytes::{self, Packing, Reader};
 use crate::error::{Error, Result};
 use crate::field::Float;
+use rayon::prelude::*;
 
 /// Relative error of [`exp2`] and of the logarithm, with room to spare.
 const POLYNOMIAL_ERROR: f64 = 1e-13;
@@ -20,7 +21,7 @@ pub fn bound<T: Float>(relative: f64) -> f64 {
 /// `log2 |x|`; NaN where `skip` says so.
 pub fn forward<T: Float>(values: &[T], skip: &[bool]) -> Vec<f64> {
     values
-        .iter()
+        .par_iter()
         .enumerate()
         .map(|(i, v)| if skip.get(i) == Some(&true) { f64::NAN } else { log2(v.to_f64().abs()) })
         .collect()

@@ -6,6 +6,7 @@
 
 use crate::quantize::cpu::Kernels;
 use multiversion::multiversion;
+use multiversion::target::target_cfg_f;
 
 /// `4 √|code|` to the nearest integer, at most 255: the size of a code as contexts see it.
 pub const SIZE_SCALE: f32 = 4.0;
@@ -159,27 +160,20 @@ pub fn pair_len(n: usize, a: usize) -> usize {
     a + 1 + if a + 1 < n { a + 2 } else { 0 }
 }
 
-/// Those of rows `a` (even) and `a + 1` alone, so that threads can share them. Blocks of 2 × 4 rows, so that what is loaded is used more than once.
+/// Those of rows `a` (even) and `a + 1` alone, so that threads can share them.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
 pub fn products_of_pair(x: &[f32], n: usize, stride: usize, len: usize, a: usize, g: &mut [f64]) {
     let row = |i: usize| x[i.min(n - 1) * stride..][..len].as_chunks::<LANES>().0;
     let first = a;
     for b in (0..=(a + 1).min(n - 1)).step_by(4) {
-        let (a0, a1) = (row(a), row(a + 1));
-        let (b0, b1, b2, b3) = (row(b), row(b + 1), row(b + 2), row(b + 3));
+        let (of_a, of_b) = ([row(a), row(a + 1)], [row(b), row(b + 1), row(b + 2), row(b + 3)]);
         let mut sums = [[0f32; LANES]; 8];
-        let others = a0.iter().zip(a1).zip(b0).zip(b1).zip(b2).zip(b3);
-        for (((((a0, a1), b0), b1), b2), b3) in others {
-            for lane in 0..LANES {
-                sums[0][lane] += a0[lane] * b0[lane];
-                sums[1][lane] += a0[lane] * b1[lane];
-                sums[2][lane] += a0[lane] * b2[lane];
-                sums[3][lane] += a0[lane] * b3[lane];
-                sums[4][lane] += a1[lane] * b0[lane];
-                sums[5][lane] += a1[lane] * b1[lane];
-                sums[6][lane] += a1[lane] * b2[lane];
-                sums[7][lane] += a1[lane] * b3[lane];
-            }
+        // Eight sums of all lanes stay in registers only where there are as many as with AVX-512.
+        if target_cfg_f!(target_feature = "avx512f") {
+            block_of_products::<LANES, 0>(of_a, of_b, &mut sums);
+        } else {
+            block_of_products::<{ LANES / 2 }, 0>(of_a, of_b, &mut sums);
+            block_of_products::<{ LANES / 2 }, { LANES / 2 }>(of_a, of_b, &mut sums);
         }
         for (k, sum) in sums.iter().enumerate() {
             let (a, b) = (a + k / 4, b + k % 4);
@@ -192,6 +186,30 @@ pub fn products_of_pair(x: &[f32], n: usize, stride: usize, len: usize, a: usize
             g[row + b] += f64::from((four[0] + four[2]) + (four[1] + four[3]));
         }
     }
+}
+
+/// Lanes `FROM..FROM + W` of the sums of products of 2 × 4 rows: blocks, so that what is loaded is used more than once.
+#[inline(always)]
+fn block_of_products<const W: usize, const FROM: usize>(
+    a: [&[[f32; LANES]]; 2],
+    b: [&[[f32; LANES]]; 4],
+    sums: &mut [[f32; LANES]; 8],
+) {
+    let mut part = [[0f32; W]; 8];
+    let rows = a[0].iter().zip(a[1]).zip(b[0]).zip(b[1]).zip(b[2]).zip(b[3]);
+    for (((((a0, a1), b0), b1), b2), b3) in rows {
+        for l in 0..W {
+            part[0][l] += a0[FROM + l] * b0[FROM + l];
+            part[1][l] += a0[FROM + l] * b1[FROM + l];
+            part[2][l] += a0[FROM + l] * b2[FROM + l];
+            part[3][l] += a0[FROM + l] * b3[FROM + l];
+            part[4][l] += a1[FROM + l] * b0[FROM + l];
+            part[5][l] += a1[FROM + l] * b1[FROM + l];
+            part[6][l] += a1[FROM + l] * b2[FROM + l];
+            part[7][l] += a1[FROM + l] * b3[FROM + l];
+        }
+    }
+    sums.iter_mut().zip(part).for_each(|(sum, part)| sum[FROM..FROM + W].copy_from_slice(&part));
 }
 
 macro_rules! rows {
