@@ -303,7 +303,7 @@ pub fn plan_treatment(bound: Bound, stats: Option<Stats>, dtype: crate::DType, f
     })
 }
 
-fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
+pub(crate) fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
     match values {
         Values::F32(v) => statistics(v, fill.map(f32_of)),
         Values::F64(v) => statistics(v, fill.map(f64::from_bits)),
