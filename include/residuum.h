@@ -48,7 +48,7 @@
 #define RESIDUUM_MAX_DIMS 64
 
 /**
- * What became of a call: 0 if all is well, else who must act. The first six are the exit statuses of the command as well.
+ * What became of a call: 0 if all is well, else who must act. Those from 0 to 7 are the exit statuses of the command as well.
  */
 enum residuum_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -182,7 +182,7 @@ enum residuum_bound
    */
   RESIDUUM_BOUND_ABS = 0,
   /**
-   * |y - x| <= bound * (max - min), over the field's finite values other than fill values.
+   * |y - x| <= bound * (max - min), over the field's finite values other than fill values and -0.0.
    */
   RESIDUUM_BOUND_REL = 1,
   /**
@@ -529,7 +529,7 @@ residuum_status residuum_decompress(struct residuum_context *context,
  * and once the field (but at most 1 GiB) on the device. It is used again, and grows with larger fields; `residuum_reserve_device` takes it in
  * advance, `residuum_context_free` gives it back, and so does a call that ends with `RESIDUUM_STATUS_DEVICE`.
  *
- * The fitted predictor has no kernels: the effort has to be `RESIDUUM_EFFORT_FAST`, or the predictor another one.
+ * All predictors have kernels, but the second trial of `RESIDUUM_EFFORT_BEST` has none: fields whose tiles have several images need another effort.
  *
  * @param element_type         `RESIDUUM_TYPE_F32` or `RESIDUUM_TYPE_F64`
  * @param values               the field, in C order, in memory of a device

@@ -89,6 +89,9 @@ pub struct Config {
     pub verify: bool,
 }
 
+/// Why else a variable is kept bit for bit, which its values tell.
+pub(crate) const UNWRITTEN: &str = "values that were never written are among those missing, with another value";
+
 /// Default size of a tile: with all working copies some ten times as much is in memory.
 pub const DEFAULT_TILE_BYTES: u64 = 32 << 20;
 
@@ -194,8 +197,18 @@ impl Config {
     /// Whether a floating-point variable is kept bit for bit: scalars, variables with several fill values, and, unless they have a bound
     /// of their own, coordinates and their bounds.
     pub fn is_kept_exact(&self, v: &Variable, is_coordinate: bool) -> bool {
-        let has_own_bound = self.bounds.keys().any(|name| name.trim_start_matches('/') == v.name());
-        v.shape.is_empty() || v.has_several_fill_values() || (!has_own_bound && is_coordinate)
+        self.why_exact(v, is_coordinate).is_some()
+    }
+
+    /// Why a floating-point variable is kept bit for bit, if it is.
+    pub(crate) fn why_exact(&self, v: &Variable, is_coordinate: bool) -> Option<&'static str> {
+        let has_own_bound = || self.bounds.keys().any(|name| name.trim_start_matches('/') == v.name());
+        match () {
+            _ if v.shape.is_empty() => Some("it is a scalar"),
+            _ if v.has_several_fill_values() => Some("it has several fill values"),
+            _ if is_coordinate && !has_own_bound() => Some("it is a coordinate without a bound of its own"),
+            _ => None,
+        }
     }
 
     /// What goes behind zstd: with effort fast nothing does, so that a GPU's bytes are final before they leave it.

@@ -45,7 +45,7 @@ use std::sync::TryLockError;
 /// `residuum_abi_version` tells that of the library that a program runs with.
 pub const ABI_VERSION: u32 = 1;
 
-/// What became of a call: 0 if all is well, else who must act. The first six are the exit statuses of the command as well.
+/// What became of a call: 0 if all is well, else who must act. Those from 0 to 7 are the exit statuses of the command as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Status {
@@ -126,7 +126,7 @@ impl From<DType> for ElementType {
 pub enum BoundMode {
     /// |y - x| <= bound, in the units of the data; 0 for lossless.
     Abs = 0,
-    /// |y - x| <= bound * (max - min), over the field's finite values other than fill values.
+    /// |y - x| <= bound * (max - min), over the field's finite values other than fill values and -0.0.
     Rel = 1,
     /// |y - x| <= bound * |x| at every point.
     PwRel = 2,
@@ -181,20 +181,39 @@ pub extern "C" fn residuum_version() -> *const c_char {
 /// A few words for a status. Static: never freed. `residuum_last_error` says more.
 #[unsafe(no_mangle)]
 pub extern "C" fn residuum_status_text(status: i32) -> *const c_char {
-    let is = |s: Status| status == s as i32;
-    let text = match status {
-        _ if is(Status::Ok) => c"done",
-        _ if is(Status::BoundViolated) => c"a value left its bound: a bug, please report it",
-        _ if is(Status::Usage) => c"the call is wrong",
-        _ if is(Status::Input) => c"not an archive",
-        _ if is(Status::Corrupt) => c"the archive is damaged",
-        _ if is(Status::Unsupported) => c"not supported by this version",
-        _ if is(Status::Io) => c"the operating system refused",
-        _ if is(Status::BufferTooSmall) => c"the buffer is too small",
-        _ if is(Status::Internal) => c"a bug of the library, please report it",
-        _ => c"no status of this version",
-    };
-    text.as_ptr()
+    let known = STATUSES.into_iter().find(|&s| s as i32 == status);
+    known.map_or(c"no status of this version", Status::text).as_ptr()
+}
+
+/// All of them.
+const STATUSES: [Status; 10] = [
+    Status::Ok,
+    Status::BoundViolated,
+    Status::Usage,
+    Status::Input,
+    Status::Corrupt,
+    Status::Unsupported,
+    Status::Io,
+    Status::Device,
+    Status::BufferTooSmall,
+    Status::Internal,
+];
+
+impl Status {
+    fn text(self) -> &'static CStr {
+        match self {
+            Self::Ok => c"done",
+            Self::BoundViolated => c"a value left its bound: a bug, please report it",
+            Self::Usage => c"the call is wrong",
+            Self::Input => c"not an archive",
+            Self::Corrupt => c"the archive is damaged",
+            Self::Unsupported => c"not supported by this version",
+            Self::Io => c"the operating system refused",
+            Self::Device => c"the GPU or its driver failed",
+            Self::BufferTooSmall => c"the buffer is too small",
+            Self::Internal => c"a bug of the library, please report it",
+        }
+    }
 }
 
 /// Why a call did not succeed.

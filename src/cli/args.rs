@@ -92,14 +92,14 @@ pub struct CompressArgs {
     /// ones take the cheaper of lorenzo and interp. `forecast` is the forecast of --forecast itself, coded without any step in space: for comparison.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = predictors())]
     pub predictor: PredictorChoice,
-    /// Size of the tiles that are compressed and read independently.
+    /// Size of the tiles that are compressed and read independently; they have at most 8 Mi values, that is 32 MiB of f32.
     #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub tile_mib: u64,
     /// Do not decode and compare every tile before it is written. Saves about a third of the time.
     #[arg(long)]
     pub no_verify: bool,
     /// Where tiles are coded: cpu, auto (a GPU where there is one, the CPU for what it can not do), cuda or cuda:N. The archive is the same. A GPU
-    /// has no kernels for the fitted predictor, which --effort fast does without.
+    /// has no kernels for the second trial of --effort best.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     pub device: Choice,
     /// Weights of a model (safetensors, see `residuum weights`) whose forecasts of each step, made of the steps before as they will be
@@ -173,7 +173,8 @@ pub struct DecompressArgs {
     /// Restore only these indices of a dimension, END excluded; unnamed dimensions by number, from 0. Repeatable.
     #[arg(long, value_name = "DIM=START:END", value_parser = named_range)]
     pub range: Vec<NamedRange>,
-    /// Restore what is whole of an archive that is incomplete or damaged; fill values stand for tiles that are not.
+    /// Restore what is whole of an archive that is incomplete or damaged; fill values stand for tiles that are not. Warnings name what is lost;
+    /// the exit status is 0 all the same.
     #[arg(long)]
     pub recover: bool,
     /// Where tiles are decoded: cpu, auto, cuda or cuda:N, as for compress. The values are the same.
@@ -201,12 +202,13 @@ pub struct InspectArgs {
 
 /// Compare an archive with the original: every value against its bound, everything else bit for bit.
 ///
-/// Exit status 1 if anything differs that should not. Shape and type of a raw original come from the archive.
+/// Exit status 1 if anything differs that should not. Shape and type of a raw original come from the archive, which may have been made of the same values
+/// in memory or in an .npy file.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The file or Zarr folder that was compressed.
+    /// The file or Zarr folder that was compressed; - is standard input.
     pub original: PathBuf,
-    /// The archive made of it.
+    /// The archive made of it; - is standard input.
     pub archive: PathBuf,
     /// Weights of the model that the archive was made with, if it was made with one.
     #[arg(long, value_name = "WEIGHTS")]

@@ -8,12 +8,14 @@ use super::report::{SIZE_HEADINGS, VariableReport, total_cells};
 use super::table::{self, Table};
 use super::{coder, note, note_coder, print, print_error, set_threads};
 use crate::compress::{Before, Progress, compress_rest};
-use crate::config::{Config, PredictorChoice};
+use crate::config::{Config, PredictorChoice, UNWRITTEN};
 use crate::container::Archive;
 use crate::device::Coder;
 use crate::error::{Context, Error, Result};
 use crate::io::unpack::UnpackedSource;
 use crate::io::{OpenOptions, Schema, Source, Variable};
+use crate::plan::Treatment;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -25,13 +27,14 @@ pub fn run(args: &CompressArgs) -> Result<ExitCode> {
     let outputs = outputs(args)?;
     set_threads(args.common.threads)?;
     let mut coder = coder(args.device)?;
+    let others = if config.bounds.is_empty() { HashSet::new() } else { names_of_several(args) };
     let mut status = ExitCode::SUCCESS;
     let mut failed = false;
     // No output may take the place of anything that the call reads, be it before or after.
     let read: Vec<&Path> = args.inputs.iter().chain(&args.bounds).chain(&args.forecast).map(PathBuf::as_path).collect();
     for (input, output) in args.inputs.iter().zip(&outputs) {
-        let code =
-            output::check(output, &read, args.force).and_then(|()| compress(input, output, &config, args, &mut *coder));
+        let code = output::check(output, &read, args.force)
+            .and_then(|()| compress(input, output, &config, &others, args, &mut *coder));
         let code = code.unwrap_or_else(|e| print_error(&e));
         // The first failure decides the status.
         if !failed && code != ExitCode::SUCCESS {
@@ -40,6 +43,19 @@ pub fn run(args: &CompressArgs) -> Result<ExitCode> {
     }
     note_coder(&*coder);
     Ok(status)
+}
+
+/// Names of the variables of all inputs, if there are several: a bound may be meant for one that only some have. An input that can not be opened is
+/// found out in its turn.
+fn names_of_several(args: &CompressArgs) -> HashSet<String> {
+    let inputs = args.inputs.iter().filter(|i| args.inputs.len() > 1 && !input::is_stream(i));
+    let opened = inputs.filter_map(|i| input::open(i, &options(args)).ok());
+    opened.flat_map(|o| o.source.schema().variables.iter().map(|v| v.name().to_string()).collect::<Vec<_>>()).collect()
+}
+
+/// How inputs that do not describe themselves are read.
+fn options(args: &CompressArgs) -> OpenOptions {
+    OpenOptions { shape: args.shape.clone(), dtype: args.dtype }
 }
 
 /// The variables that the model of `--forecast` forecasts, compressed beside its forecasts.
@@ -148,14 +164,14 @@ fn compress(
     path: &Path,
     target: &Path,
     config: &Config,
+    others: &HashSet<String>,
     args: &CompressArgs,
     coder: &mut dyn Coder,
 ) -> Result<ExitCode> {
     let name = || input::name_of(path);
-    let options = OpenOptions { shape: args.shape.clone(), dtype: args.dtype };
-    let opened = input::open(path, &options).context(name)?;
+    let opened = input::open(path, &options(args)).context(name)?;
     let mut config = config.clone();
-    let mut source = prepare(opened.source, &mut config, args).context(name)?;
+    let mut source = prepare(opened.source, &mut config, others, args).context(name)?;
     config.check_names(source.schema()).context(name)?;
     let warn = |source: &mut dyn Source| {
         source.warnings().iter().for_each(|w| note(&format!("warning: {}: {w}", name())));
@@ -177,14 +193,12 @@ fn compress(
         (Err(e), Some(_)) => return Err(e),
         (result, _) => result.context(name)?,
     }
-    let table = match out.reopen()? {
-        Some(file) => {
-            // What can not be opened shall not get a name.
-            let archive = Archive::open(BufReader::new(file)).context(|| target.display().to_string())?;
-            Some(summary(&archive, path, target)?)
-        }
+    let archive = match out.reopen()? {
+        // What can not be opened shall not get a name.
+        Some(file) => Some(Archive::open(BufReader::new(file)).context(|| target.display().to_string())?),
         None => None,
     };
+    let table = archive.as_ref().map(|archive| summary(archive, path, target)).transpose()?;
     out.finish()?;
 
     if !args.common.quiet {
@@ -194,22 +208,30 @@ fn compress(
             None => note(&format!("{} -> {}: {}, {speed}", name(), output::name_of(target), table::bytes(value_bytes))),
         }
         note_packed(source.schema(), &config, &name());
+        note_exact(source.schema(), archive.as_ref(), &config, &name());
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The source as it is to be compressed.
-fn prepare(source: Box<dyn Source>, config: &mut Config, args: &CompressArgs) -> Result<Box<dyn Source>> {
+fn prepare(
+    source: Box<dyn Source>,
+    config: &mut Config,
+    others: &HashSet<String>,
+    args: &CompressArgs,
+) -> Result<Box<dyn Source>> {
     let source = if args.unpack { input::unpacked(source)? } else { source };
-    if args.var.is_empty() && args.exclude.is_empty() && source.unreadable().is_empty() {
-        return Ok(source);
-    }
     let all: Vec<String> = source.schema().variables.iter().map(|v| v.name().to_string()).collect();
-    let source = SelectedSource::new(source, &args.var, &args.exclude)?;
-    // A bounds file may serve many calls: bounds of variables left out are no misspelt names.
-    let is_left_out = |name: &String| all.contains(name) && !source.schema().variables.iter().any(|v| v.name() == name);
-    config.bounds.retain(|name, _| !is_left_out(name));
-    Ok(Box::new(source))
+    let is_whole = args.var.is_empty() && args.exclude.is_empty() && source.unreadable().is_empty();
+    let source: Box<dyn Source> =
+        if is_whole { source } else { Box::new(SelectedSource::new(source, &args.var, &args.exclude)?) };
+    // A bounds file may serve many calls and inputs: bounds of variables that are left out, or in another input, are no misspelt names.
+    let is_elsewhere = |name: &String| {
+        let is_here = source.schema().variables.iter().any(|v| v.name() == name);
+        !is_here && (all.contains(name) || others.contains(name))
+    };
+    config.bounds.retain(|name, _| !is_elsewhere(name));
+    Ok(source)
 }
 
 fn summary(archive: &Archive<BufReader<File>>, input: &Path, target: &Path) -> Result<String> {
@@ -248,5 +270,21 @@ fn note_packed(schema: &Schema, config: &Config, name: &str) {
         note(&format!(
             "note: {name}: packed integers are kept exactly ({names}); --unpack compresses them within the bound"
         ));
+    }
+}
+
+/// Says which variables were kept exactly although a bound was named for them, and why.
+fn note_exact(schema: &Schema, archive: Option<&Archive<BufReader<File>>>, config: &Config, name: &str) {
+    let coordinates = schema.coordinates();
+    for (i, v) in schema.variables.iter().enumerate() {
+        let is_named = config.bounds.contains_key(v.name()) && !config.bound_of(v.name()).is_lossless();
+        // What stands where nothing was written shows in the values, which the archive tells of.
+        let stored = archive.and_then(|a| a.variable(i).ok());
+        let is_exact = || stored.is_some_and(|s| s.plan.treatment == Treatment::Exact);
+        let has_unwritten = || schema.unwritten_bits(i).is_some_and(|u| schema.fill_bits(i) != Some(u)) && is_exact();
+        let reason = config.why_exact(v, coordinates[i]).or_else(|| has_unwritten().then_some(UNWRITTEN));
+        if let Some(reason) = reason.filter(|_| is_named && v.dtype.is_float()) {
+            note(&format!("note: {name}: variable {:?} is kept exactly, whatever its bound: {reason}", v.name()));
+        }
     }
 }

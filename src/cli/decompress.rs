@@ -20,7 +20,9 @@ use std::process::ExitCode;
 pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
     let name = || input::name_of(&args.archive);
     let target = target(args)?;
-    output::check(&target, &[&args.archive], args.force)?;
+    // No output may take the place of anything that the call reads.
+    let read: Vec<&Path> = std::iter::once(&args.archive).chain(&args.forecast).map(PathBuf::as_path).collect();
+    output::check(&target, &read, args.force)?;
     set_threads(args.common.threads)?;
     let file = input::open_archive_file(&args.archive).context(name)?;
     let mut archive = if args.recover { Archive::recover(file) } else { Archive::open(file) }.context(name)?;

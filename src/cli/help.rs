@@ -3,7 +3,7 @@
 /// Of the command; [`crate::Kind::exit_code`] gives the numbers.
 pub const EXIT_STATUS: &str = "\
 Exit status:
-  0  success
+  0  success; decompress --recover: something was restored, warnings say what was not
   1  a value is beyond its bound, or verify found another difference
   2  the command line is wrong: an option, a bound, a shape, a file that is there already
   3  the input file is damaged or holds what can not be read
@@ -27,7 +27,8 @@ Examples:
 pub const COMPRESS_EXAMPLES: &str = "\
 Bounds (x the value, y what comes back):
   --abs X      |y - x| <= X, in the units of the data
-  --rel X      |y - x| <= X * (max - min) of the variable's finite values
+  --rel X      |y - x| <= X * (max - min) of the variable's finite values,
+               but for fill values and -0.0
   --pw-rel X   |y - x| <= X * |x| at every point
   --psnr DB    20 log10((max - min) / rmse) >= DB
   --lossless   every bit

@@ -1,7 +1,7 @@
 //! Inputs: a path or standard input, whole or some variables only, packed or unpacked.
 
 use crate::error::{Context, Error, Result};
-use crate::field::Values;
+use crate::field::{DType, Values};
 use crate::io::select::Selection;
 use crate::io::unpack::UnpackedSource;
 use crate::io::{self, OpenOptions, Schema, Source};
@@ -38,8 +38,26 @@ pub struct Input {
 /// # Errors
 /// As [`io::open`]; without the input's name.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Input> {
+    open_with(path, |_| Ok(options.clone()))
+}
+
+/// As [`open`], as raw values of this shape and type if the file has as many bytes as those, or does not say itself what it holds.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_or_raw(path: &Path, shape: &[u64], dtype: DType) -> Result<Input> {
+    open_with(path, |path| {
+        let raw = OpenOptions { shape: Some(shape.to_vec()), dtype: Some(dtype) };
+        let n = shape.iter().product::<u64>().checked_mul(dtype.size() as u64);
+        let is_raw = !path.is_dir() && (n == Some(path.metadata()?.len()) || !io::describes_itself(path)?);
+        Ok(if is_raw { raw } else { OpenOptions::default() })
+    })
+}
+
+/// Opens a path as `options` say of a file that can be looked at as often as need be.
+fn open_with(path: &Path, options: impl FnOnce(&Path) -> Result<OpenOptions>) -> Result<Input> {
     if !is_stream(path) {
-        return Ok(Input { source: io::open(path, options)?, _spool: None });
+        return Ok(Input { source: io::open(path, &options(path)?)?, _spool: None });
     }
     // Formats have directories at their ends and bounds need two readings: a pipe is copied to disk first.
     let spool = tempfile::tempdir()?;
@@ -47,7 +65,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Input> {
     let copy = spool.path().join("data");
     let mut file = File::create(&copy)?;
     std::io::copy(&mut stream(path)?, &mut file).context(|| copy.display().to_string())?;
-    Ok(Input { source: io::open(&copy, options)?, _spool: Some(spool) })
+    Ok(Input { source: io::open(&copy, &options(&copy)?)?, _spool: Some(spool) })
 }
 
 /// What comes out of standard input, a pipe or a device.

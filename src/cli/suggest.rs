@@ -4,12 +4,12 @@ use super::args::SuggestArgs;
 use super::table::{self, Table};
 use super::{input, note, print, set_threads};
 use crate::bound::{Bound, Comparison, Resolved, Stats};
-use crate::compress::{compress_tile, plan_treatment, statistics};
-use crate::config::Config;
+use crate::compress::{compress_tile, has_bits, plan_treatment, statistics_of};
+use crate::config::{Config, UNWRITTEN};
 use crate::decompress::decompress_tile;
 use crate::error::{Context, Error, Result};
 use crate::evaluate::{lattice, sample};
-use crate::field::{DType, Float, Values};
+use crate::field::{DType, Values};
 use crate::io::unpack::UnpackedSource;
 use crate::io::{OpenOptions, Source, Variable};
 use crate::plan::Treatment;
@@ -51,7 +51,9 @@ pub fn run(args: &SuggestArgs) -> Result<ExitCode> {
     for i in (0..schema.variables.len()).filter(is_meant) {
         let place = || format!("{}: variable {:?}", name(), schema.variables[i].name());
         let packed = packings.get(i).copied().flatten();
-        reports.push(Report::of(source.as_mut(), i, packed, &config, args).context(place)?);
+        // As `compress` with one bound for all.
+        let exact = config.why_exact(&schema.variables[i], coordinates[i]);
+        reports.push(Report::of(source.as_mut(), i, packed, exact, &config, args).context(place)?);
     }
     if reports.is_empty() && !args.json {
         note(&format!("note: {}: no floating-point or packed fields; name variables with --var", name()));
@@ -112,11 +114,20 @@ struct Report {
     n_boxes: usize,
     stats: Stats,
     packing: Option<Packing>,
+    /// Why it is kept exactly, if it is.
+    exact: Option<&'static str>,
     estimates: Vec<Estimate>,
 }
 
 impl Report {
-    fn of(source: &mut dyn Source, i: usize, packed: Option<f64>, config: &Config, args: &SuggestArgs) -> Result<Self> {
+    fn of(
+        source: &mut dyn Source,
+        i: usize,
+        packed: Option<f64>,
+        exact: Option<&'static str>,
+        config: &Config,
+        args: &SuggestArgs,
+    ) -> Result<Self> {
         let v = source.schema().variables[i].clone();
         let fill = source.schema().fill_bits(i);
         if !v.dtype.is_float() {
@@ -128,18 +139,25 @@ impl Report {
         let max_values = (args.sample_mib << 20) / v.dtype.size() as u64;
         let boxes = sample::boxes(&v.shape, max_values);
         let samples = boxes.iter().map(|b| source.read(i, b)).collect::<Result<Vec<_>>>()?;
-        let mut stats = samples.iter().fold(Stats::default(), |s, values| s.merged(stats_of(values, fill)));
+        let mut stats = samples.iter().fold(Stats::default(), |s, values| s.merged(statistics_of(values, fill)));
         if sample::len(&boxes) < v.len() {
             // A bound relative to the range of a few levels would be another bound.
             for image in sample::spread(&v.shape, (RANGE_BYTES / image_bytes(&v)).clamp(2, RANGE_IMAGES)) {
-                stats = stats.merged(stats_of(&source.read(i, &image)?, fill));
+                stats = stats.merged(statistics_of(&source.read(i, &image)?, fill));
             }
         }
         let packing = match packed {
             Some(step) => Some(Packing::Integers(step)),
             None => float_packing(&samples, &boxes, fill),
         };
-        let bounds = if args.bound.is_empty() { bounds(&stats, packing.as_ref()) } else { args.bound.clone() };
+        let unwritten = source.schema().unwritten_bits(i).filter(|&u| fill != Some(u));
+        let has_unwritten = |u| samples.iter().any(|values| has_bits(values, u));
+        let exact = exact.or_else(|| unwritten.is_some_and(has_unwritten).then_some(UNWRITTEN));
+        let bounds = match &args.bound[..] {
+            _ if exact.is_some() => vec![Bound::LOSSLESS],
+            [] => bounds(&stats, packing.as_ref(), v.dtype),
+            named => named.to_vec(),
+        };
         let parts: Vec<(&Values, &[Range<u64>])> = samples.iter().zip(boxes.iter().map(Vec::as_slice)).collect();
         let estimates = bounds.iter().map(|b| estimate(&parts, *b, &stats, v.dtype, fill, config));
         Ok(Self {
@@ -154,6 +172,7 @@ impl Report {
             n_boxes: boxes.len(),
             stats,
             packing,
+            exact,
             estimates: estimates.collect::<Result<_>>()?,
             shape: v.shape,
         })
@@ -197,6 +216,9 @@ impl Report {
                 effort(args),
             ),
         };
+        if let Some(reason) = self.exact {
+            text += &format!("kept exactly, whatever the bound: {reason}\n");
+        }
         text + &self.packing.as_ref().map(|p| p.to_text(&units)).unwrap_or_default()
     }
 
@@ -226,6 +248,7 @@ impl Report {
             "n_boxes": self.n_boxes,
             "min": (self.stats.n > 0).then_some(self.stats.min),
             "max": (self.stats.n > 0).then_some(self.stats.max),
+            "kept_exactly": self.exact,
             "packed_as": kind,
             "packing_step": step,
             "estimates": self.estimates.iter().map(of).collect::<Vec<_>>(),
@@ -256,16 +279,8 @@ impl Packing {
     }
 }
 
-fn stats_of(values: &Values, fill: Option<u64>) -> Stats {
-    match values {
-        Values::F32(v) => statistics(v, fill.map(Float::from_bits)),
-        Values::F64(v) => statistics(v, fill.map(Float::from_bits)),
-        _ => Stats::default(),
-    }
-}
-
 /// The bounds that are shown: relative ones, absolute ones of whole powers of ten in the same range, half a step.
-fn bounds(stats: &Stats, packing: Option<&Packing>) -> Vec<Bound> {
+fn bounds(stats: &Stats, packing: Option<&Packing>, dtype: DType) -> Vec<Bound> {
     let mut bounds: Vec<Bound> = RELATIVE.map(Bound::rel).to_vec();
     let range = stats.range();
     if range > 0.0 && range.is_finite() {
@@ -277,7 +292,9 @@ fn bounds(stats: &Stats, packing: Option<&Packing>) -> Vec<Bound> {
         Some(Packing::Integers(step) | Packing::Floats(step)) => Some(step / 2.0),
         _ => None,
     };
-    bounds.extend(half.filter(|h| *h > 0.0 && (*h as f32) > 0.0).map(Bound::abs));
+    bounds.extend(half.filter(|h| *h > 0.0).map(Bound::abs));
+    // None that `compress` would refuse.
+    bounds.retain(|b| b.resolve(stats, dtype).is_ok());
     bounds
 }
 

@@ -11,7 +11,7 @@ use crate::bound::{Comparison, Resolved};
 use crate::compress::Progress;
 use crate::container::Archive;
 use crate::error::{Context, Error, Kind, Result};
-use crate::field::Values;
+use crate::field::{DType, Values};
 use crate::io::{Format, OpenOptions, Schema, Source, Variable};
 use crate::plan::{Plan, Treatment};
 use crate::tile;
@@ -26,13 +26,17 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     set_threads(args.common.threads)?;
     let original_name = || input::name_of(&args.original);
     let archive_name = || input::name_of(&args.archive);
-    if input::is_pipe(&args.original) {
-        return Err(Error::usage("verify reads the original from a file"));
+    if input::is_pipe(&args.original) && input::is_pipe(&args.archive) {
+        return Err(Error::usage("standard input is the original or the archive, not both"));
     }
     let file = input::open_archive_file(&args.archive).context(archive_name)?;
     let mut archive = Archive::open(file).context(archive_name)?;
     set_forecasts(&mut archive, args.forecast.as_deref()).context(archive_name)?;
-    let opened = input::open(&args.original, &options(archive.schema())).context(original_name)?;
+    let opened = match as_raw(archive.schema()) {
+        Some((shape, dtype)) => input::open_or_raw(&args.original, shape, dtype),
+        None => input::open(&args.original, &OpenOptions::default()),
+    };
+    let opened = opened.context(original_name)?;
     let source = opened.source;
     let was_unpacked = archive.schema().variables.iter().any(|v| {
         let original = find(source.schema(), archive.schema(), v);
@@ -77,12 +81,10 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     Err(Error::new(Kind::BoundViolated, message)).context(archive_name)
 }
 
-/// How to read an original that does not say what it holds.
-fn options(schema: &Schema) -> OpenOptions {
-    match (&schema.variables[..], schema.format) {
-        ([v], Format::Raw) => OpenOptions { shape: Some(v.shape.clone()), dtype: Some(v.dtype) },
-        _ => OpenOptions::default(),
-    }
+/// Shape and type of the values of an archive whose original may not say what it holds: raw values, or an array that may be there as such too.
+fn as_raw(schema: &Schema) -> Option<(&[u64], DType)> {
+    let [v] = &schema.variables[..] else { return None };
+    matches!(schema.format, Format::Raw | Format::Npy).then_some((&v.shape, v.dtype))
 }
 
 /// The original's variable that `v` of the archive was made of. Variables of raw and .npy files are named after the file,
@@ -119,8 +121,9 @@ impl Check {
             Treatment::Lossy { resolved, fill, .. } => (*resolved, *fill),
         };
         let mut comparison = Comparison::default();
-        for t in 0..plan.tiling.count() {
-            let (region, restored) = archive.tile(i, t).context(|| place(&args.archive))?;
+        let tiles: Vec<u64> = (0..plan.tiling.count()).collect();
+        for tile in archive.batches(i, &tiles)?.iter().flat_map(|batch| archive.tiles(batch)) {
+            let (region, restored) = tile.context(|| place(&args.archive))?;
             let values = source.read(original, &region).context(|| place(&args.original))?;
             match (&values, &restored) {
                 (Values::F32(x), Values::F32(y)) => {

@@ -5,7 +5,7 @@ use crate::field::Values;
 use crate::predict::fitted::Rows;
 use rayon::prelude::*;
 
-pub(super) fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
+pub(crate) fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
     match values {
         Values::F32(v) => statistics(v, fill.map(f32_of)),
         Values::F64(v) => statistics(v, fill.map(f64::from_bits)),

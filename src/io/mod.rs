@@ -421,26 +421,45 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
     if path.is_dir() {
         return Ok(Box::new(zarr::ZarrSource::open(path)?));
     }
-    let mut magic = [0u8; 8];
-    let n = {
-        use std::io::Read;
-        let mut file = std::fs::File::open(path)?;
-        let mut n = 0;
-        while n < magic.len() {
-            match file.read(&mut magic[n..])? {
-                0 => break,
-                k => n += k,
-            }
-        }
-        n
-    };
-    match &magic[..n] {
-        m if m.starts_with(b"\x93NUMPY") => Ok(Box::new(npy::NpySource::open(path)?)),
-        m if m.starts_with(b"CDF") || m.starts_with(b"\x89HDF") => Ok(Box::new(netcdf::NetCdfSource::open(path)?)),
-        m if m.starts_with(b"GRIB") => Err(Error::unsupported(
+    match Content::of(path)? {
+        Content::Npy => Ok(Box::new(npy::NpySource::open(path)?)),
+        Content::NetCdf => Ok(Box::new(netcdf::NetCdfSource::open(path)?)),
+        Content::Grib => Err(Error::unsupported(
             "GRIB is not read directly: convert it with `cdo -f nc4 copy` or `grib_to_netcdf` first",
         )),
-        _ => Err(Error::input("not a NetCDF, .npy or Zarr input; for raw binary values give --shape and --dtype")),
+        Content::Unknown => {
+            Err(Error::input("not a NetCDF, .npy or Zarr input; for raw binary values give --shape and --dtype"))
+        }
+    }
+}
+
+/// Whether a file or Zarr folder says itself what it holds, so that no shape needs to be named for it.
+///
+/// # Errors
+/// `Io` if it can not be read.
+pub(crate) fn describes_itself(path: &Path) -> Result<bool> {
+    Ok(path.is_dir() || !matches!(Content::of(path)?, Content::Unknown))
+}
+
+/// What the first bytes of a file are those of.
+enum Content {
+    Npy,
+    NetCdf,
+    Grib,
+    Unknown,
+}
+
+impl Content {
+    fn of(path: &Path) -> Result<Self> {
+        use std::io::Read;
+        let mut start = Vec::new();
+        std::fs::File::open(path)?.take(8).read_to_end(&mut start)?;
+        Ok(match &start[..] {
+            m if m.starts_with(b"\x93NUMPY") => Self::Npy,
+            m if m.starts_with(b"CDF") || m.starts_with(b"\x89HDF") => Self::NetCdf,
+            m if m.starts_with(b"GRIB") => Self::Grib,
+            _ => Self::Unknown,
+        })
     }
 }
 

@@ -128,12 +128,13 @@ fn block(shape: &[u64], size: u64, block_bytes: u64) -> Vec<u64> {
     let last = shape.len() - 1;
     let mut lens = vec![1; shape.len()];
     for d in [0, last] {
-        lens[d] = shape[d].min(run);
+        // 1 where there are no values, too.
+        lens[d] = shape[d].clamp(1, run);
     }
     // Whole dimensions, the last first, join runs.
     for d in (0..shape.len()).rev() {
         let rest = (block_bytes / size / lens.iter().product::<u64>()).max(1);
-        lens[d] = shape[d].min(lens[d] * rest);
+        lens[d] = shape[d].min(lens[d] * rest).max(1);
     }
     lens
 }
@@ -392,6 +393,8 @@ mod tests {
             (&[2, 1 << 30, 2], 1),
             (&[1 << 12, 1, 1 << 12], 2),
             (&[3, 5], 8),
+            (&[4, 0, 5], 8),
+            (&[0, 3], 4),
         ] {
             let lens = block(shape, size, BYTES);
             let n: u64 = lens.iter().product::<u64>() * size;

@@ -83,6 +83,41 @@ fn text_of_another_encoding_is_announced() {
     assert!(output.status.success() && said.contains("attribute \"title\" is not UTF-8"), "{said}");
 }
 
+/// Values of an archive are the same values in a file of another kind.
+#[test]
+fn verify_takes_arrays_and_raw_values_for_each_other() {
+    let folder = Folder::new();
+    let values = npy(&folder.path("x.npy"), &[30, 40]);
+    folder.put("x.f32", values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+    folder.works("compress x.npy --abs 0.01");
+    folder.works("compress x.f32 --shape 30,40 --dtype f32 --abs 0.01");
+    for archive in ["x.npy.rsd", "x.f32.rsd"] {
+        for original in ["x.npy", "x.f32"] {
+            folder.works(&format!("verify {original} {archive}"));
+            folder.piped(&format!("verify - {archive} -q"), &folder.bytes(original));
+        }
+        folder.fails(&format!("verify {archive} {archive}"), 2, "takes 4800 bytes");
+    }
+    folder.fails("verify - -", 2, "not both");
+}
+
+#[test]
+fn bounds_serve_several_inputs() {
+    let folder = Folder::new();
+    for name in ["t", "q"] {
+        file_of(&folder.path(format!("{name}.nc")), Format::NetCdf4, vec![(name, Values::F32(field(50)), vec![])]);
+    }
+    std::fs::create_dir(folder.path("out")).unwrap();
+    folder.put("b.toml", "bound = \"rel:1e-3\"\n[bounds]\nt = \"abs:0.5\"\nq = \"abs:0.25\"\n");
+    folder.works("compress t.nc q.nc --bounds b.toml -o out");
+    for (name, bound) in [("t", "abs:0.5"), ("q", "abs:0.25")] {
+        assert!(folder.works(&format!("inspect out/{name}.nc.rsd")).contains(bound), "{name}");
+    }
+    // A name that none of them has is misspelt.
+    folder.fails("compress t.nc --bounds b.toml -o out --force", 2, "a bound names \"q\"");
+    folder.fails("compress t.nc q.nc --bounds b.toml --bound w=abs:1 -o out --force", 2, "a bound names \"w\"");
+}
+
 /// An archive that allows more than was asked for is found out, whatever its values.
 #[test]
 fn verify_finds_bounds_made_looser() {

@@ -38,6 +38,9 @@ fn inputs_are_never_replaced() {
     folder.works("compress p --abs 1 -o a.rsd");
     folder.fails("decompress a.rsd --force -o d.zarr", 2, "not a Zarr store");
     assert!(folder.path("d.zarr/a.rsd").exists());
+    folder.put("w.safetensors", "precious");
+    folder.fails("decompress a.rsd --forecast w.safetensors -o w.safetensors --force", 2, "is an input");
+    assert_eq!(folder.bytes("w.safetensors"), b"precious");
     // A store is replaced, an empty folder too.
     std::fs::create_dir(folder.path("e.zarr")).unwrap();
     folder.works("decompress a.rsd --force -o e.zarr");

@@ -62,3 +62,50 @@ fn samples_are_of_the_size_asked_for() {
     assert_eq!(folder.works("suggest b.nc"), "");
     folder.fails("suggest b.nc --var n", 2, "kept exactly");
 }
+
+/// What `compress` keeps exactly has no other bound to choose, and a bound that was named for it is not left out in silence.
+#[test]
+fn what_is_kept_exactly_is_said() {
+    let folder = Folder::new();
+    let number = |name: &str, value: f32| attribute(name, AttributeValue::F32(vec![value]));
+    let mut unwritten = field(400);
+    unwritten[..50].fill(9.969_21e36);
+    let variables = vec![
+        ("two", Values::F32(field(400)), vec![number("_FillValue", 1e20), number("missing_value", -9999.0)]),
+        ("unwritten", Values::F32(unwritten), vec![number("missing_value", -9999.0)]),
+        ("one", Values::F32(field(400)), vec![number("_FillValue", 1e20)]),
+    ];
+    file_of(&folder.path("a.nc"), Format::NetCdf4, variables);
+    let json = suggestions(&folder, "a.nc --var two --var unwritten --var one");
+    let output =
+        folder.run("compress a.nc --rel 1e-3 --bound two=abs:0.1 --bound unwritten=abs:0.1 --bound one=abs:0.1");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for (i, (name, reason)) in
+        [("two", Some("several fill values")), ("unwritten", Some("never written")), ("one", None)]
+            .into_iter()
+            .enumerate()
+    {
+        let v = &json["variables"][i];
+        assert_eq!(v["name"], name);
+        let n = v["estimates"].as_array().unwrap().len();
+        let note = format!("variable {name:?} is kept exactly, whatever its bound: ");
+        match reason {
+            Some(reason) => {
+                assert!(n == 1 && v["estimates"][0]["bound"] == "lossless", "{v}");
+                assert!(v["kept_exactly"].as_str().unwrap().contains(reason), "{v}");
+                assert!(said.contains(&note) && said.contains(reason), "{said}");
+                assert!(folder.works(&format!("suggest a.nc --var {name}")).contains(reason));
+            }
+            None => assert!(n > 1 && v["kept_exactly"].is_null() && !said.contains(&note), "{v} {said}"),
+        }
+    }
+}
+
+#[test]
+fn ranges_of_next_to_nothing_are_no_error() {
+    let folder = Folder::new();
+    let values = (0..4000).map(|i| f32::from_bits(i % 7000)).collect();
+    let schema = Schema::single(Format::Npy, "x", residuum::DType::F32, &[40, 100]);
+    write(&folder.path("x.npy"), &schema, &[Values::F32(values)]);
+    assert!(suggestions(&folder, "x.npy")["variables"][0]["estimates"].as_array().unwrap().len() >= 4);
+}

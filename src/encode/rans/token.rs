@@ -57,7 +57,7 @@ pub fn of_codes(codes: &[i32], tokens: &mut [u8]) {
         // Exponent and upper bit of the mantissa; magnitudes below 2^24 are exact.
         let magnitude = code.unsigned_abs();
         let range = (((magnitude.min(1 << LIMIT_LOG2) as i32) as f32).to_bits() >> 22).wrapping_sub(FIRST_BITS);
-        let large = FIRST_RANGE as u32 + range;
+        let large = (FIRST_RANGE as u32).wrapping_add(range);
         let large = if magnitude < 1 << LIMIT_LOG2 { large } else { ESCAPE as u32 };
         *token = if magnitude <= DIRECT { direct } else { large } as u8;
     }
