@@ -529,8 +529,6 @@ residuum_status residuum_decompress(struct residuum_context *context,
  * and once the field (but at most 1 GiB) on the device. It is used again, and grows with larger fields; `residuum_reserve_device` takes it in
  * advance, `residuum_context_free` gives it back, and so does a call that ends with `RESIDUUM_STATUS_DEVICE`.
  *
- * All predictors have kernels, but the second trial of `RESIDUUM_EFFORT_BEST` has none: fields whose tiles have several images need another effort.
- *
  * @param element_type         `RESIDUUM_TYPE_F32` or `RESIDUUM_TYPE_F64`
  * @param values               the field, in C order, in memory of a device
  * @param n_dims               number of dimensions, 1 to 5

@@ -98,8 +98,7 @@ pub struct CompressArgs {
     /// Do not decode and compare every tile before it is written. Saves about a third of the time.
     #[arg(long)]
     pub no_verify: bool,
-    /// Where tiles are coded: cpu, auto (a GPU where there is one, the CPU for what it can not do), cuda or cuda:N. The archive is the same. A GPU
-    /// has no kernels for the second trial of --effort best.
+    /// Where tiles are coded: cpu, auto (a GPU where there is one, the CPU for what it can not do), cuda or cuda:N. The archive is the same.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     pub device: Choice,
     /// Weights of a model (safetensors, see `residuum weights`) whose forecasts of each step, made of the steps before as they will be
