@@ -1,6 +1,7 @@
 //! Peers that are built in: SZ3 and zfp.
 //!
-//! Values go in slabs of up to 64 MiB with four axes at most, each slab behind its length: neither streams. zfp is called in C.
+//! Values go in slabs of up to 64 MiB with four axes at most, each slab behind its length: neither streams. So memory is that of a slab,
+//! several times over, whatever the size of a variable. Both run in one thread. zfp is called in C.
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
@@ -116,7 +117,7 @@ fn sz3_compress<T: sz3::SZ3Compressible>(values: &[T], axes: &[usize], absolute:
 }
 
 fn sz3_decompress<T: sz3::SZ3Compressible + Clone>(coded: &[u8]) -> Result<Vec<T>> {
-    Ok(sz3::decompress::<T, _>(coded).map_err(|e| sz3_failed(&e))?.1.data().to_vec())
+    Ok(sz3::decompress::<T, _>(coded).map_err(|e| sz3_failed(&e))?.1.into_data())
 }
 
 fn zfp_failed() -> Error {
