@@ -198,9 +198,11 @@ mod tests {
     fn peers_keep_an_absolute_bound() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let shape = [2u64, 3, 1, 40, 50];
+        // Five axes, of which four are left; multiples of 4, as zfp fills up its blocks.
+        let shape = [2u64, 2, 4, 40, 52];
         let n = shape.iter().product::<u64>() as usize;
-        let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.05).sin() * 10.0 + (i % 7) as f32 * 0.01).collect();
+        let smooth = |i: usize| ((i % 52) as f32 * 0.05).sin() * 10.0 + (i / 52 % 40) as f32 * 0.1;
+        let values: Vec<f32> = (0..n).map(|i| smooth(i) + (i % 7) as f32 * 0.01).collect();
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         std::fs::write(path("x"), &bytes).unwrap();
         for peer in [Peer::Sz3, Peer::Zfp] {
