@@ -36,8 +36,8 @@ pub(crate) use plan::plan_of;
 pub use plan::plan_treatment;
 pub(crate) use plan::tiling_of;
 use plan::{plan_variable, text_tiling};
-pub(crate) use scan::{has_bits, mark, statistics_of};
 pub use scan::statistics;
+pub(crate) use scan::{has_bits, mark, statistics_of};
 
 /// First byte of a tile: how the rest is to be read.
 pub(crate) mod method {

@@ -316,9 +316,12 @@ pub struct SuggestArgs {
 pub struct EvaluateArgs {
     /// Suite file (TOML), see below.
     pub suite: PathBuf,
-    /// Folder for results and report.
+    /// Folder for results and report. Cells that it has results of are not run again.
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Run cells that failed before again, once what was missing is there.
+    #[arg(long)]
+    pub retry_failed: bool,
     /// Number of threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,

@@ -31,7 +31,8 @@ pub fn run(args: &EvaluateArgs) -> Result<ExitCode> {
         folder: args.suite.parent().unwrap_or(Path::new("")).to_path_buf(),
         threads: args.threads,
     };
-    let setting = Setting { suite_path: &args.suite, output: folder, command: &command, worker };
+    let setting =
+        Setting { suite_path: &args.suite, output: folder, command: &command, worker, retry_failed: args.retry_failed };
     let place = || results_in(folder).display().to_string();
     let summary = cells(&suite, &setting, &mut |m| note(&format!("failed: {m}"))).context(place)?;
     report::write(&suite, folder).context(place)?;

@@ -89,7 +89,8 @@ Suite file (TOML), paths relative to it:
   residuum = [\"--forecast\", \"aurora.safetensors\"]
   [[method]]
   name = \"SZ3\"
-  peer = \"sz3\"                       or zfp; builds with feature `peers`
+  peer = \"sz3\"                       or zfp; builds with feature `peers`. One thread; a slab of up to 64 MiB
+                                     is in memory, several times over, as neither streams
   [[method]]
   name = \"zstd\"
   command.compress = [\"zstd\", \"-q\", \"{input}\", \"-o\", \"{archive}\"]

@@ -364,7 +364,10 @@ fn execute(arguments: &[String], folder: &Path, data: &Extract, limit: Option<Du
                 return Ok(json!({ "seconds": time.as_secs_f64(), "peak_bytes": peak }));
             }
             let said = std::fs::read(&said).unwrap_or_default();
-            let said = String::from_utf8_lossy(&said[..said.len().min(300)]).trim().to_string();
+            let said = String::from_utf8_lossy(&said);
+            // The folder has another name each time; what fails must say the same.
+            let said = said.replace(&format!("{}/", data.folder.path().display()), "");
+            let said: String = said.trim().chars().take(300).collect();
             return Err(Error::input(format!("{status}: {said}")));
         }
         if limit.is_some_and(|limit| start.elapsed() > limit) {

@@ -33,6 +33,8 @@ pub struct Setting<'a> {
     pub command: &'a str,
     /// What runs methods: this program.
     pub worker: Worker,
+    /// Whether cells that failed before are run again.
+    pub retry_failed: bool,
 }
 
 /// Name of the file of results.
@@ -46,7 +48,7 @@ pub const MAPS: &str = "maps";
 /// `Io` if results can not be read or written. A cell that fails is a line with `error`.
 pub fn run(suite: &Suite, setting: &Setting<'_>, say: &mut dyn FnMut(&str)) -> Result<Summary> {
     let results = setting.output.join(RESULTS);
-    let known = known(&results)?;
+    let known = known(&results, setting.retry_failed)?;
     std::fs::create_dir_all(setting.output.join(MAPS))?;
     let out = std::fs::OpenOptions::new().create(true).append(true).open(results)?;
     let host = host();
@@ -232,8 +234,8 @@ impl Run<'_> {
     }
 }
 
-/// Keys of the lines there are. A last line that was cut short is taken away.
-fn known(results: &Path) -> Result<HashSet<String>> {
+/// Keys of the lines there are. A last line that was cut short is taken away, and so are those of failures that are to be tried again.
+fn known(results: &Path, retry_failed: bool) -> Result<HashSet<String>> {
     if !results.exists() {
         return Ok(HashSet::new());
     }
@@ -242,8 +244,22 @@ fn known(results: &Path) -> Result<HashSet<String>> {
     if whole < text.len() {
         std::fs::OpenOptions::new().write(true).open(results)?.set_len(whole as u64)?;
     }
-    let key = |line: &str| serde_json::from_str::<Value>(line).ok()?["key"].as_str().map(String::from);
-    Ok(text[..whole].lines().filter_map(key).collect())
+    let (mut keys, mut kept) = (HashSet::new(), String::new());
+    for line in text[..whole].lines() {
+        let value = serde_json::from_str::<Value>(line).unwrap_or_default();
+        if retry_failed && !value["error"].is_null() {
+            continue;
+        }
+        keys.extend(value["key"].as_str().map(String::from));
+        kept.extend([line, "\n"]);
+    }
+    if kept.len() < whole {
+        // Beside it first: whoever is cut off here loses nothing.
+        let beside = results.with_extension("new");
+        std::fs::write(&beside, kept)?;
+        std::fs::rename(beside, results)?;
+    }
+    Ok(keys)
 }
 
 /// What the figures were measured on.

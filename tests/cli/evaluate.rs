@@ -87,6 +87,29 @@ fn a_suite_is_run_recorded_and_resumed() {
     assert_eq!(without_timings(lines(&folder, "out")), without_timings(first));
 }
 
+/// A cell that failed is left alone until asked for; then what succeeds takes its place.
+#[cfg(unix)]
+#[test]
+fn what_failed_is_tried_again_when_asked() {
+    let folder = Folder::new();
+    netcdf(&folder.path("a.nc"));
+    let tool = folder.path("tool");
+    let with = |from: &str, to: &str| format!("[{tool:?}, \"{{{from}}}\", \"{{{to}}}\"]");
+    let suite = SUITE.replacen("[\"false\"]", &with("input", "archive"), 1);
+    folder.put("suite.toml", suite.replacen("[\"false\"]", &with("archive", "output"), 1));
+    folder.works("evaluate suite.toml -o out");
+    let first = lines(&folder, "out");
+    assert_eq!(first.iter().filter(|l| l["error"].is_string()).count(), 2);
+    std::os::unix::fs::symlink("/bin/cp", tool).unwrap();
+    assert!(folder.works("evaluate suite.toml -o out").contains("0 cells done, 0 failed, 6 known"));
+    assert_eq!(lines(&folder, "out"), first);
+    let said = folder.works("evaluate suite.toml -o out --retry-failed");
+    assert!(said.contains("2 cells done, 0 failed, 4 known"), "{said}");
+    let second = lines(&folder, "out");
+    assert_eq!(second[..4], first.iter().filter(|l| l["error"].is_null()).cloned().collect::<Vec<_>>());
+    assert!(second[4..].iter().all(|l| l["method"] == "broken" && l["result"]["max_error"] == 0.0), "{second:?}");
+}
+
 /// Killed again and again, as soon as there is another line: in the end all is as if nothing had happened.
 #[cfg(unix)]
 #[test]
@@ -141,4 +164,44 @@ fn suites_that_are_not_understood_are_refused() {
     folder.put("c.toml", SUITE);
     let said = folder.works("evaluate c.toml -o out");
     assert!(said.contains("0 cells done, 6 failed"), "{said}");
+}
+
+/// Variables that are compressed together share an archive: one that is cut off among their lines is made again, and says the same.
+#[cfg(all(unix, feature = "forecast"))]
+#[test]
+fn variables_compressed_together_are_resumed_too() {
+    let folder = Folder::new();
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/gcm_t31_6h.nc"), folder.path("a.nc")).unwrap();
+    folder.put(
+        "suite.toml",
+        r#"
+name = "together"
+bounds = ["rel:1e-2"]
+[[dataset]]
+name = "a"
+paths = ["a.nc"]
+ranges = { time = "0:3" }
+[[method]]
+name = "advection"
+residuum = ["--effort", "fast", "--forecast", "advection", "--predictor", "forecast"]
+"#,
+    );
+    let said = folder.works("evaluate suite.toml -o out --threads 1");
+    assert!(said.contains("6 cells done, 0 failed"), "{said}");
+    let first = lines(&folder, "out");
+    assert!(first.iter().all(|l| l["result"]["violations"] == 0 && l["result"]["structure"]["of"] == "codes"));
+    let text = String::from_utf8(folder.bytes("out/results.jsonl")).unwrap();
+    let cut = text.match_indices('\n').nth(1).unwrap().0 + 20;
+    folder.put("out/results.jsonl", &text[..cut]);
+    let said = folder.works("evaluate suite.toml -o out --threads 1");
+    assert!(said.contains("4 cells done, 0 failed, 2 known"), "{said}");
+    assert_eq!(without_timings(lines(&folder, "out")), without_timings(first.clone()));
+
+    // Nor does the number of threads change anything but times.
+    folder.works("evaluate suite.toml -o other --threads 2");
+    let without_host = |mut lines: Vec<Value>| {
+        lines.iter_mut().for_each(|l| l["host"]["threads"] = Value::Null);
+        without_timings(lines)
+    };
+    assert_eq!(without_host(lines(&folder, "other")), without_host(first));
 }

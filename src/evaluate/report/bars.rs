@@ -4,22 +4,28 @@ use super::style::css;
 use super::{Report, escaped};
 use crate::stages::Stage;
 
-const WIDTH: f64 = 760.0;
+/// About as many as the page has pixels, so that letters are as large as elsewhere.
+const WIDTH: f64 = 940.0;
 
-/// A key to colours in one or more lines, from `y` on; the height that it took.
-fn key(svg: &mut String, names: &[&str], y: f64) -> f64 {
+/// A key to colours in one or more lines of this width; the height that it took.
+pub fn key(svg: &mut String, names: &[(&str, String)], width: f64) -> f64 {
     let (mut x, mut line) = (4.0, 0.0);
-    for (i, name) in names.iter().enumerate() {
-        let width = 26.0 + 7.2 * name.chars().count() as f64;
-        if x + width > WIDTH && x > 4.0 {
+    for (name, color) in names {
+        let own = 28.0 + 7.2 * name.chars().count() as f64;
+        if x + own > width && x > 4.0 {
             (x, line) = (4.0, line + 1.0);
         }
-        let top = y + 20.0 * line;
-        *svg += &format!("<rect x=\"{x:.0}\" y=\"{top:.0}\" width=\"12\" height=\"12\" fill=\"{}\"/>", css(i));
+        let top = 2.0 + 20.0 * line;
+        *svg += &format!("<rect x=\"{x:.0}\" y=\"{top:.0}\" width=\"12\" height=\"12\" fill=\"{color}\"/>");
         *svg += &text(x + 17.0, top + 10.5, "start", name);
-        x += width;
+        x += own;
     }
-    20.0 * (line + 1.0) + 6.0
+    20.0 * (line + 1.0) + 8.0
+}
+
+/// Names in the order of the colours.
+fn colored<'n>(names: &[&'n str]) -> Vec<(&'n str, String)> {
+    names.iter().enumerate().map(|(i, name)| (*name, css(i))).collect()
 }
 
 fn text(x: f64, y: f64, anchor: &str, what: &str) -> String {
@@ -46,7 +52,7 @@ impl Report<'_> {
         let left = (7.4 * longest as f64 + 12.0).min(260.0);
         let (bar, gap) = (13.0, 10.0);
         let mut svg = String::new();
-        let mut y = key(&mut svg, &self.methods, 2.0);
+        let mut y = key(&mut svg, &colored(&self.methods), WIDTH);
         for field in &self.fields {
             let height = bar * self.methods.len() as f64;
             svg += &text(left - 8.0, y + height / 2.0 + 4.0, "end", field);
@@ -97,7 +103,7 @@ impl Report<'_> {
         let longest = bars.iter().map(|b| b.0.chars().count()).max().unwrap_or(0);
         let left = (7.4 * longest as f64 + 12.0).min(260.0);
         let mut svg = String::new();
-        let mut y = key(&mut svg, &names, 2.0);
+        let mut y = key(&mut svg, &colored(&names), WIDTH);
         for (label, sums) in &bars {
             if label != "restore" {
                 y += 6.0;

@@ -1,7 +1,8 @@
 //! Charts with axes.
 
 use super::Report;
-use super::style::COLORS;
+use super::bars::key;
+use super::style::{COLORS, css_of};
 use plotters::prelude::*;
 
 /// A line: its name, its colour, whether it is dashed, its points.
@@ -22,7 +23,6 @@ struct Chart {
     label_y: fn(&f64) -> String,
     /// Whether the y axis starts at 0.
     from_zero: bool,
-    key: SeriesLabelPosition,
 }
 
 fn plain(x: &f64) -> String {
@@ -59,7 +59,6 @@ impl Report<'_> {
             label_x: plain,
             label_y: plain,
             from_zero: false,
-            key: SeriesLabelPosition::LowerRight,
         })
     }
 
@@ -91,6 +90,7 @@ impl Report<'_> {
                 })),
             }
         }
+        cut_below(&mut lines);
         draw(&Chart {
             x: "wavenumber along rows, from",
             y: "power of the octave",
@@ -99,7 +99,6 @@ impl Report<'_> {
             label_x: power_of_two,
             label_y: power_of_ten,
             from_zero: false,
-            key: SeriesLabelPosition::UpperRight,
         })
     }
 
@@ -125,7 +124,6 @@ impl Report<'_> {
             label_x: plain,
             label_y: plain,
             from_zero: true,
-            key: SeriesLabelPosition::UpperLeft,
         })
     }
 
@@ -144,9 +142,20 @@ impl Report<'_> {
             label_x: power_of_two,
             label_y: plain,
             from_zero: true,
-            key: SeriesLabelPosition::UpperLeft,
         })
     }
+}
+
+/// Ends the first line where it falls a decade below all others: the spectrum of a model's field drops to nothing where the model ends,
+/// and the others would be flat beside it.
+fn cut_below(lines: &mut [Line]) {
+    let Some((first, others)) = lines.split_first_mut() else { return };
+    let floor = others.iter().flat_map(|l| &l.points).map(|p| p.1).fold(f64::INFINITY, f64::min) - 1.0;
+    let Some(end) = first.points.iter().position(|p| p.1 < floor) else { return };
+    let (Some(&before), after) = (first.points[..end].last(), first.points[end]) else { return };
+    let x = before.0 + (after.0 - before.0) * (before.1 - floor) / (before.1 - after.1);
+    first.points.truncate(end);
+    first.points.push((x, floor));
 }
 
 /// The chart as SVG; `None` if there are no points.
@@ -162,14 +171,22 @@ fn draw(chart: &Chart) -> Option<String> {
     let room = |a: f64, b: f64| if b > a { (b - a) * 0.06 } else { a.abs().max(1.0) * 0.06 };
     let across = left - room(left, right)..right + room(left, right);
     let bottom = if chart.from_zero { 0.0 } else { low - room(low, high) };
-    // The key is above lines that start at 0 or end near the top.
-    let top = high + room(bottom, high) * if chart.from_zero { 4.0 } else { 1.0 };
+    let top = high + room(bottom, high);
     let mut svg = String::new();
     paint(&mut svg, chart, across, bottom..top).ok()?;
-    // Black is what the page writes in: dark pages have light text. The size is the page's.
+    // Black is what the page writes in: dark pages have light text. The size is the page's, and the key has room above.
     let (width, height) = chart.size;
     let svg = svg.replace("#000000", "currentColor");
-    Some(svg.replacen(&format!("width=\"{width}\" height=\"{height}\" "), "", 1))
+    let (_, content) = svg.split_once('>')?;
+    let names: Vec<_> =
+        chart.lines.iter().filter(|l| !l.points.is_empty()).map(|l| (l.name.as_str(), css_of(l.color))).collect();
+    let mut above = String::new();
+    let taken = key(&mut above, &names, width.into());
+    Some(format!(
+        "<svg viewBox=\"0 -{taken} {width} {}\" xmlns=\"http://www.w3.org/2000/svg\"><g font-family=\"sans-serif\" font-size=\"12.5\" \
+         transform=\"translate(0 -{taken})\">{above}</g>{content}",
+        f64::from(height) + taken
+    ))
 }
 
 fn paint(
@@ -180,7 +197,7 @@ fn paint(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(svg, chart.size).into_drawing_area();
     let mut on =
-        ChartBuilder::on(&root).margin(10).x_label_area_size(38).y_label_area_size(52).build_cartesian_2d(x, y)?;
+        ChartBuilder::on(&root).margin(10).x_label_area_size(42).y_label_area_size(58).build_cartesian_2d(x, y)?;
     on.configure_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(128, 128, 128).mix(0.25))
@@ -191,24 +208,18 @@ fn paint(
         .y_labels(7)
         .x_label_formatter(&chart.label_x)
         .y_label_formatter(&chart.label_y)
+        .label_style(("sans-serif", 15))
+        .axis_desc_style(("sans-serif", 15))
         .draw()?;
     for line in chart.lines.iter().filter(|l| !l.points.is_empty()) {
-        let color = line.color;
-        let style = color.stroke_width(2);
+        let style = line.color.stroke_width(2);
         let points = line.points.iter().copied();
         if line.dashed {
-            on.draw_series(DashedLineSeries::new(points, 5, 4, style))?
+            on.draw_series(DashedLineSeries::new(points, 5, 4, style))?;
         } else {
-            on.draw_series(LineSeries::new(points, style).point_size(2))?
+            on.draw_series(LineSeries::new(points, style).point_size(2))?;
         }
-        .label(line.name.as_str())
-        .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], color.stroke_width(3)));
     }
-    on.configure_series_labels()
-        .position(chart.key.clone())
-        .border_style(TRANSPARENT)
-        .label_font(("sans-serif", 12))
-        .draw()?;
     root.present()?;
     Ok(())
 }

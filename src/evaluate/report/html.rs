@@ -26,7 +26,8 @@ them elsewhere (replayed). A method whose codes are not known has none of this, 
 pub const CELLS: &str = "error/bound is the largest error over the bound; bias/bound the mean error over it; lag-1 the autocorrelation of the error \
 along rows; spectral dB the log-spectral distance of zonal power spectra; data SSIM the structural similarity for floating-point fields; H0 of \
 error the entropy of the error in eighths of the bound. SSIM, spectra and entropies are of at most 32 images a variable. Every figure was computed from \
-an archive that was written and read back; times are of files to files, on the host above.";
+an archive that was written and read back; times are of files to files, on the host above. SZ3 and zfp, where they take part, are handed \
+slabs of up to 64 MiB and use one thread.";
 
 pub fn page(report: &Report<'_>) -> String {
     let title = escaped(&report.suite.name);

@@ -17,7 +17,11 @@ pub const COLORS: [RGBColor; 9] = [
 
 /// Colour `i` as CSS has it.
 pub fn css(i: usize) -> String {
-    let RGBColor(r, g, b) = COLORS[i % COLORS.len()];
+    css_of(COLORS[i % COLORS.len()])
+}
+
+/// A colour as CSS has it.
+pub fn css_of(RGBColor(r, g, b): RGBColor) -> String {
     format!("#{r:02x}{g:02x}{b:02x}")
 }
 

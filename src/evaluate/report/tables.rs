@@ -36,10 +36,10 @@ const STRUCTURE: [Column; 10] = [
     ("zeros %", &["structure", "zero_share"], 1),
     ("mean run", &["structure", "mean_zero_run"], 1),
     ("H0", &["structure", "entropy"], 3),
-    ("H | left", &["structure", "entropy_given_left"], 3),
-    ("H | left, up", &["structure", "entropy_given_left_and_up"], 3),
+    ("H |\u{a0}left", &["structure", "entropy_given_left"], 3),
+    ("H | left,\u{a0}up", &["structure", "entropy_given_left_and_up"], 3),
     ("H | step before", &["structure", "entropy_given_step_before"], 3),
-    ("Moran's I", &["structure", "moran_i"], 3),
+    ("Moran's\u{a0}I", &["structure", "moran_i"], 3),
     ("r in time", &["structure", "autocorrelation_in_time"], 3),
 ];
 

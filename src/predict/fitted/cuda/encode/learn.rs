@@ -1,0 +1,190 @@
+//! Trials: samples of phases, and what follows from them. Twin: [`crate::predict::fitted::learn`].
+
+use super::Encoder;
+use crate::device::Run;
+use crate::device::layout::{BATCH, BLOCK, Step, WIDE};
+use crate::error::Result;
+use crate::predict::fitted::fit::{Extent, MAX_BANDS, pieces};
+use crate::predict::fitted::learn::{Budget, Sampling};
+use crate::predict::fitted::site::FEATURE_SIDES;
+use std::collections::HashSet;
+
+/// A trial, and those that follow with its fit.
+pub(super) struct Trial {
+    pub budget: Budget,
+    /// Images that it goes through.
+    pub images: Vec<usize>,
+    /// How passes are sampled.
+    pub samplings: Vec<Sampling>,
+}
+
+/// Which round of which trial a phase is sampled in.
+#[derive(Clone, Copy)]
+pub(super) struct Round<'a> {
+    trial: &'a Trial,
+    /// The first is 1. Weights follow the samples of the first alone.
+    number: u32,
+    /// Whether codes of the side images of the image at work are known.
+    knows_sizes: bool,
+}
+
+impl<'a> Round<'a> {
+    pub fn new(trial: &'a Trial, number: u32) -> Self {
+        Self { trial, number, knows_sizes: true }
+    }
+}
+
+/// What was sampled of a pass so far.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sampled {
+    n_images: usize,
+    n_pieces: usize,
+    pub n_guess: usize,
+}
+
+impl Encoder {
+    /// Samples of the bands of a phase of `image`.
+    fn samples_of_bands(&self, trial: &Trial, image: usize, level: usize, phase: u8) -> Vec<usize> {
+        let sampling = &trial.samplings[self.schedule.pass(self.schedule.images[image].1, level, phase)];
+        let (rows, columns) = self.schedule.lattices.plane_size(level, phase);
+        let Extent { n_bands, .. } = Extent::of(sampling.n);
+        let mut of_bands = vec![0; n_bands];
+        for (row, span) in pieces(rows, columns, sampling.every, image) {
+            of_bands[row * n_bands / rows] += span.len();
+        }
+        of_bands
+    }
+
+    /// Batches of samples of a phase of an image.
+    fn batches(&self, trial: &Trial, image: usize, level: usize, phase: u8) -> usize {
+        self.samples_of_bands(trial, image, level, phase).iter().map(|n| n.div_ceil(BATCH)).sum()
+    }
+
+    /// Those of `trial` at most. Further rounds go through all images.
+    pub(super) fn most_batches(&self, trial: &Trial) -> usize {
+        let of_image = |image: usize| {
+            let n = |(level, phase)| self.batches(trial, image, level, phase);
+            self.lattice_phases().map(n).max().unwrap_or(0)
+        };
+        let all = 0..self.schedule.images.len();
+        if trial.budget.rounds > 1 {
+            return all.map(of_image).max().unwrap_or(0);
+        }
+        trial.images.iter().map(|&i| of_image(i)).max().unwrap_or(0)
+    }
+
+    /// A round of a trial: samples of each phase, then its codes.
+    pub(super) fn learn_images(&self, run: &mut Run<'_>, round: Round<'_>, sampled: &mut [Sampled]) -> Result<()> {
+        let is_first = round.number == 1;
+        let all: Vec<usize> = (0..self.schedule.images.len()).collect();
+        let images = if is_first { &round.trial.images } else { &all };
+        let (mut coded, mut stood_in) = (HashSet::new(), HashSet::new());
+        for &image in images {
+            let sides = &self.schedule.images[image].0;
+            let knows_sizes = sides.iter().take(FEATURE_SIDES).all(|s| coded.contains(s));
+            let round = Round { knows_sizes, ..round };
+            for &side in sides {
+                if !coded.contains(&side) && stood_in.insert(side) {
+                    self.stand_in(run, side)?;
+                }
+            }
+            coded.insert(image);
+            run.args.step = Step { keep: u32::from(self.is_final || !is_first), base_only: 1, ..Step::default() };
+            (run.args.site.image, run.args.site.n_here) = (image as u32, 1);
+            self.once_work(run, "fitted_encode_coarse")?;
+            for (level, phase) in self.lattice_phases() {
+                let pass = self.schedule.pass(self.schedule.images[image].1, level, phase);
+                self.learn(run, round, image, level, phase, &mut sampled[pass])?;
+                self.encode_phase(run, level, phase)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fits of all passes to all their samples.
+    pub(super) fn fit_all(&self, run: &mut Run<'_>, rounds: u32) -> Result<()> {
+        let n_passes = self.n_taps.len() as u32;
+        run.args.step = Step { all_passes: 1, most_bands: MAX_BANDS as u32, rounds, ..Step::default() };
+        run.gpu.launch("fitted_reduce", (n_passes, 1), 64, &run.args)?;
+        run.gpu.launch("fitted_systems", (2 * MAX_BANDS as u32 - 1, n_passes), 64, &run.args)?;
+        run.gpu.launch("fitted_settle", (n_passes, 1), 32, &run.args)?;
+        run.gpu.launch("fitted_guess", (n_passes, 1), WIDE, &run.args)?;
+        self.weights(run, n_passes)
+    }
+
+    fn stand_in(&self, run: &mut Run<'_>, image: usize) -> Result<()> {
+        run.args.site.image = image as u32;
+        let most = 16 * run.gpu.multiprocessors();
+        let rows = run.args.site.ny;
+        run.over_work("fitted_stand_in", rows.min(most), 1)?;
+        run.over_work("fitted_stand_in_missing", rows.div_ceil(BLOCK / 32).min(most), 1)
+    }
+
+    /// Samples of a phase, and what follows from them. Leaves `run.args` at the phase.
+    fn learn(
+        &self,
+        run: &mut Run<'_>,
+        round: Round<'_>,
+        image: usize,
+        level: usize,
+        phase: u8,
+        sampled: &mut Sampled,
+    ) -> Result<()> {
+        let pass = self.schedule.pass(self.schedule.images[image].1, level, phase);
+        let sampling = &round.trial.samplings[pass];
+        let follows = round.number == 1;
+        let (rows, columns) = self.schedule.lattices.plane_size(level, phase);
+        let Extent { n_bands, most_guess, guess_every } = Extent::of(sampling.n);
+        let pieces = pieces(rows, columns, sampling.every, image);
+        (run.args.site.image, run.args.site.level, run.args.site.phase) =
+            (image as u32, level as u32, u32::from(phase));
+        run.args.step = Step {
+            pass: pass as u32,
+            every: sampling.every as u32,
+            n_bands: n_bands as u32,
+            most_bands: if self.is_final { MAX_BANDS as u32 } else { 1 },
+            most_taps: if self.is_final { 0 } else { round.trial.budget.taps as u32 },
+            guess_every: guess_every as u32,
+            keep: u32::from(self.is_final || !follows),
+            rounds: round.number,
+            count: sampling.count,
+            ..Step::default()
+        };
+        let n_batches = self.batches(round.trial, image, level, phase);
+        if n_batches > 0 {
+            let kernel = format!("fitted_products_{}", run.work);
+            run.gpu.launch(&kernel, (n_batches as u32, 1), WIDE, &run.args)?;
+        }
+        let n_pairs = (self.n_taps[pass] + 1) * (self.n_taps[pass] + 2) / 2;
+        run.gpu.launch("fitted_gather", ((n_pairs as u32).div_ceil(BLOCK), n_bands as u32), BLOCK, &run.args)?;
+        sampled.n_images += 1;
+        if follows && sampled.n_images.is_power_of_two() {
+            let n_systems = if self.is_final { 2 * n_bands as u32 - 1 } else { 1 };
+            run.gpu.launch("fitted_reduce", (1, 1), 64, &run.args)?;
+            run.gpu.launch("fitted_systems", (n_systems, 1), 64, &run.args)?;
+            run.gpu.launch("fitted_settle", (1, 1), 32, &run.args)?;
+            self.weights(run, 1)?;
+        }
+        if round.knows_sizes {
+            // Of the pieces every so many, counted through all images, until there are enough.
+            let before = sampled.n_pieces;
+            sampled.n_pieces += pieces.len();
+            let n_used = sampled.n_pieces / guess_every - before / guess_every;
+            let len = pieces.first().map_or(0, |p| p.1.len());
+            let n_new = (n_used * len).min(most_guess - sampled.n_guess);
+            if n_new > 0 {
+                run.args.step.guess_first = (guess_every - 1 - before % guess_every) as u32;
+                run.args.step.guess_from = sampled.n_guess as u32;
+                run.args.step.guess_new = n_new as u32;
+                run.over_work("fitted_guess_samples", n_new as u32, BLOCK)?;
+                sampled.n_guess += n_new;
+            }
+        }
+        if self.is_final { run.once("fitted_guess", WIDE) } else { Ok(()) }
+    }
+
+    pub(super) fn weights(&self, run: &mut Run<'_>, n_passes: u32) -> Result<()> {
+        let kernel = format!("fitted_weights_{}", run.work);
+        run.gpu.launch(&kernel, (n_passes, 1), 32, &run.args)
+    }
+}
