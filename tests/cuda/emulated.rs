@@ -86,7 +86,7 @@ fn parity() {
                     let values = content(kind, shape, &mut random);
                     let fill = kind.contains("fill").then_some(FILL);
                     // Other efforts pack on the host; without a predictor of their own they try the fitted one too.
-                    let effort = [Effort::Fast, Effort::Balanced, Effort::Best][random.below(3) as usize];
+                    let effort = [Effort::Fast, Effort::Balanced, Effort::Best][random.below(3)];
                     let config = Config::new(*bound).with_predictor(predictor).with_effort(effort);
                     let what = format!("{name} {kind} {bound_name} {effort:?}");
                     if turn == 0 {

@@ -59,7 +59,8 @@ pub fn encode<T: Rows>(
     let encoders = |keep: bool| encoders(&schedule, n_streams, values, marks, *q, keep);
     let is_final = is_final(&schedule);
     let budgets = budgets(&schedule, budget);
-    let mut cheapest = Cheapest { is_only: budgets.iter().map(|b| b.rounds).sum::<usize>() == 1, run: None };
+    let is_only = budgets.iter().map(|b| b.rounds).sum::<usize>() == 1;
+    let mut cheapest = Cheapest { is_only, cost: u64::MAX, plan: Plan::default(), lanes: vec![] };
     for budget in budgets {
         // 1. A trial, which fits as it goes. Where each image is the only one of its kind, it is the run that counts.
         let images = budget.images(&schedule);
@@ -85,23 +86,24 @@ pub fn encode<T: Rows>(
         cheapest.offer(&plan, lanes);
     }
     drop(predicting);
-    let (_, plan, lanes) = cheapest.run.unwrap_or_default();
-    stages::time(Stage::Encode, || to_bytes(plan, lanes))
+    stages::time(Stage::Encode, || to_bytes(cheapest.plan, cheapest.lanes))
 }
 
 /// Of several runs the one whose codes take the least.
 struct Cheapest<'a, T: Rows> {
     /// Whether there is but one, whose cost nobody needs.
     is_only: bool,
-    /// Its cost, the plan that it followed, and its codes.
-    run: Option<(u64, Plan, Vec<Lane<T, Encoder<'a, T>>>)>,
+    cost: u64,
+    /// The plan that it followed, and its codes.
+    plan: Plan,
+    lanes: Vec<Lane<T, Encoder<'a, T>>>,
 }
 
 impl<'a, T: Rows> Cheapest<'a, T> {
     fn offer(&mut self, plan: &Plan, lanes: Vec<Lane<T, Encoder<'a, T>>>) {
         let cost = if self.is_only { 0 } else { cost_of(&lanes) };
-        if self.run.as_ref().is_none_or(|r| cost <= r.0) {
-            self.run = Some((cost, plan.clone(), lanes));
+        if cost <= self.cost {
+            (self.cost, self.plan, self.lanes) = (cost, plan.clone(), lanes);
         }
     }
 }
