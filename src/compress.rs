@@ -30,14 +30,20 @@ use flight::Flight;
 #[cfg(feature = "cuda")]
 pub(crate) use pack::pack_tile;
 pub use pipeline::compress_tile;
-pub(crate) use pipeline::{Tile, bins, budget, saves_enough, smaller_or_exact, store_as_it_is, store_exactly};
+pub(crate) use pipeline::store_as_it_is;
+#[cfg(feature = "forecast")]
+pub(crate) use pipeline::{Tile, bins};
+#[cfg(feature = "cuda")]
+pub(crate) use pipeline::{budget, saves_enough, smaller_or_exact, store_exactly};
 #[cfg(feature = "forecast")]
 pub(crate) use plan::plan_of;
 pub use plan::plan_treatment;
 pub(crate) use plan::tiling_of;
 use plan::{plan_variable, text_tiling};
+#[cfg(feature = "forecast")]
+pub(crate) use scan::mark;
 pub use scan::statistics;
-pub(crate) use scan::{has_bits, mark, statistics_of};
+pub(crate) use scan::{has_bits, statistics_of};
 
 /// First byte of a tile: how the rest is to be read.
 pub(crate) mod method {
