@@ -5,6 +5,7 @@ use crate::field::Values;
 use crate::predict::fitted::Rows;
 use rayon::prelude::*;
 
+/// As [`statistics`], of values of any type; of others than floats there are none.
 pub(crate) fn statistics_of(values: &Values, fill: Option<u64>) -> Stats {
     match values {
         Values::F32(v) => statistics(v, fill.map(f32_of)),
