@@ -14,8 +14,14 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+mod board;
+
+/// On lines of memory of its own: what one thread looks at again and again shall not lie beside what another one writes.
+#[repr(align(128))]
+struct Apart<T>(T);
+
 /// Tiles at work in the process.
-static AT_WORK: AtomicUsize = AtomicUsize::new(0);
+static AT_WORK: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
 
 /// Runs `f`, a tile's work, in the pool.
 pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
@@ -24,32 +30,41 @@ pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     impl Drop for Done<'_> {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
-            AT_WORK.fetch_sub(1, Ordering::Relaxed);
+            AT_WORK.0.fetch_sub(1, Ordering::Relaxed);
         }
     }
-    let done = AtomicBool::new(false);
+    let done = Apart(AtomicBool::new(false));
     rayon::scope(|scope| {
-        let is_alone = AT_WORK.fetch_add(1, Ordering::Relaxed) == 0;
-        let _done = Done(&done);
+        let is_alone = AT_WORK.0.fetch_add(1, Ordering::Relaxed) == 0;
+        let _done = Done(&done.0);
         if is_alone {
             for _ in 1..rayon::current_num_threads() {
-                scope.spawn(|_| {
-                    let mut n_looks = 0;
-                    while !done.load(Ordering::Relaxed) && AT_WORK.load(Ordering::Relaxed) == 1 {
-                        look_for_work(&mut n_looks);
-                    }
-                });
+                scope.spawn(|_| watch(&done.0));
             }
         }
         f()
     })
 }
 
+/// Takes part in the steps of a tile until it is `done`, or another is at work too.
+fn watch(done: &AtomicBool) {
+    /// Looks at the board for each at the pool's lists: those that fill the lists are disturbed by it.
+    const AT_THE_BOARD: usize = 16;
+    let mut board = board::Watch::new();
+    let mut n_looks = 0;
+    while !done.load(Ordering::Relaxed) && AT_WORK.0.load(Ordering::Relaxed) == 1 {
+        if board.take_part() || n_looks % AT_THE_BOARD == 0 && rayon::yield_now() == Some(rayon::Yield::Executed) {
+            n_looks = 0;
+        }
+        pause(&mut n_looks);
+    }
+}
+
 /// Does `work` on all `items`, on at most `n_threads` threads. Each begins at its own part of the list, the same each time, so that what it
 /// made in the step before is still near, and goes on with what others have not begun.
 ///
-/// As rayon's parallel iterators, but for the end: a thread that waits there looks for other work and does not fall asleep soon, as those
-/// do after some 10 µs.
+/// By the board if there are watches and no other step is on it; else as rayon's parallel iterators, but for the end: a thread that waits
+/// there looks for other work and does not fall asleep soon, as those do after some 10 µs.
 pub fn for_each<I: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) + Sync) {
     /// Looks for work until the thread may sleep: some milliseconds.
     const PATIENCE: usize = 10_000;
@@ -67,6 +82,9 @@ pub fn for_each<I: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) + Syn
             }
         }
     };
+    if board::share(n_threads, &worker) {
+        return;
+    }
     let n_others = AtomicUsize::new(n_threads - 1);
     rayon::in_place_scope(|scope| {
         for k in 1..n_threads {
@@ -79,19 +97,18 @@ pub fn for_each<I: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) + Syn
         worker(0);
         let mut n_looks = 0;
         while n_others.load(Ordering::Acquire) > 0 && n_looks < PATIENCE {
-            look_for_work(&mut n_looks);
+            if rayon::yield_now() == Some(rayon::Yield::Executed) {
+                n_looks = 0;
+            }
+            pause(&mut n_looks);
         }
     });
 }
 
-/// Does some work of the pool if there is any. Who looks in vain again and again leaves the processor to other programs that want it.
-fn look_for_work(n_looks: &mut usize) {
-    /// Some 5 µs: what short steps last.
-    const AT_ONCE: usize = 50;
-    if rayon::yield_now() == Some(rayon::Yield::Executed) {
-        *n_looks = 0;
-        return;
-    }
+/// Between two looks at what other threads do. Who looks in vain again and again leaves the processor to other programs that want it.
+fn pause(n_looks: &mut usize) {
+    /// Some 20 µs: what most steps last.
+    const AT_ONCE: usize = 1000;
     *n_looks += 1;
     if *n_looks < AT_ONCE {
         std::hint::spin_loop();

@@ -139,11 +139,12 @@ impl<T: Rows> Tile<'_, T> {
         let kind = self.schedule.images[image].1;
         let offset = image * lattices.ny * lattices.nx;
         let mut pyramid: Pyramid<T> = (0..lattices.levels).map(|_| Planes::default()).collect();
+        let wraps = |level: usize| lattices.wraps(level, self.wrap);
         let (mut known, mut known_sizes) = self.base_lattice(offset, sides, &mut lanes[0].end);
+        known.fill_margins(wraps(lattices.levels - 1));
+        known_sizes.fill_margins(wraps(lattices.levels - 1));
         for level in (0..lattices.levels).rev() {
-            let wrap = lattices.wraps(level, self.wrap);
-            known.fill_margins(wrap);
-            known_sizes.fill_margins(wrap);
+            let wrap = wraps(level);
             let planes = &mut pyramid[level];
             planes.values[usize::from(K)] = known;
             planes.sizes[usize::from(K)] = known_sizes;
@@ -173,9 +174,7 @@ impl<T: Rows> Tile<'_, T> {
                     inverse: self.inverse(),
                 };
                 let site = Site { weights: teacher.weights(image, pass, &site), ..site };
-                Self::phase(&site, place, &mut values, &mut sizes, lanes);
-                values.fill_margins(wrap);
-                sizes.fill_margins(wrap);
+                Self::phase(&site, place, wrap, &mut values, &mut sizes, lanes);
                 let planes = &mut pyramid[level];
                 planes.values[usize::from(phase)] = values;
                 planes.sizes[usize::from(phase)] = sizes;
@@ -183,7 +182,8 @@ impl<T: Rows> Tile<'_, T> {
             if level == 0 {
                 break;
             }
-            (known, known_sizes) = interleaved(&pyramid[level], lattices.size(level), lattices.stride(level - 1));
+            let (size, stride) = (lattices.size(level), lattices.stride(level - 1));
+            (known, known_sizes) = interleaved(&pyramid[level], size, stride, wraps(level - 1));
         }
         pyramid
     }
@@ -223,6 +223,7 @@ impl<T: Rows> Tile<'_, T> {
     fn phase<E: End<T>>(
         site: &Site<'_, T>,
         place: impl Fn(usize) -> Place + Sync,
+        wrap: bool,
         values: &mut Plane<T>,
         sizes: &mut Plane<u8>,
         lanes: &mut [Lane<T, E>],
@@ -235,8 +236,11 @@ impl<T: Rows> Tile<'_, T> {
             sizes,
             lane,
             rows: limits[0]..limits[1],
+            wrap,
         });
         awake::for_each(blocks.collect(), n_rows * columns / ENOUGH, |block| block.work(site, &place));
+        values.fill_outer_rows();
+        sizes.fill_outer_rows();
     }
 }
 
@@ -251,6 +255,7 @@ struct Block<'a, T: Rows, E> {
     sizes: RowBlock<'a, u8>,
     lane: &'a mut Lane<T, E>,
     rows: Range<usize>,
+    wrap: bool,
 }
 
 impl<T: Rows, E: End<T>> Block<'_, T, E> {
@@ -276,6 +281,8 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
                 row.copy_from_slice(&room.predicted[span.clone()]);
                 end.row(place(i), row, &room.buckets[span], &mut codes[..columns]);
                 rows::sizes(&codes[..columns], self.sizes.row_mut(i));
+                self.values.fill_margins(i, self.wrap);
+                self.sizes.fill_margins(i, self.wrap);
             }
             first += n;
         }
@@ -289,8 +296,13 @@ const ENOUGH: usize = 1 << 8;
 /// Values of a run, about: long enough to hide what a kernel costs, short enough for the first cache.
 const RUN: usize = 1 << 10;
 
-/// The four planes of values, and of sizes, put together to the lattice that they are the parts of, without its margins.
-fn interleaved<T: Rows>(planes: &Planes<T>, size: (usize, usize), stride: usize) -> (Plane<T>, Plane<u8>) {
+/// The four planes of values, and of sizes, put together to the lattice that they are the parts of.
+fn interleaved<T: Rows>(
+    planes: &Planes<T>,
+    size: (usize, usize),
+    stride: usize,
+    wrap: bool,
+) -> (Plane<T>, Plane<u8>) {
     /// Values of a task.
     const TASK: usize = 1 << 12;
     let (mut values, mut sizes) = (Plane::new(size, stride), Plane::new(size, stride));
@@ -302,8 +314,12 @@ fn interleaved<T: Rows>(planes: &Planes<T>, size: (usize, usize), stride: usize)
             let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
             interleave_row(&planes.values, even, odd, i / 2, values.row_mut(i));
             interleave_row(&planes.sizes, even, odd, i / 2, sizes.row_mut(i));
+            values.fill_margins(i, wrap);
+            sizes.fill_margins(i, wrap);
         }
     });
+    values.fill_outer_rows();
+    sizes.fill_outer_rows();
     (values, sizes)
 }
 

@@ -161,20 +161,19 @@ impl<T: Pod> Plane<T> {
 
     /// Makes up what lies beyond the edges: the other side of a circle, or the nearest point.
     pub fn fill_margins(&mut self, wrap: bool) {
+        for i in 0..self.rows {
+            let start = (HALO + i) * self.stride;
+            fill_margins_of(&mut self.data[start..][..self.stride], self.columns, wrap);
+        }
+        self.fill_outer_rows();
+    }
+
+    /// The same, where each row has its margins already (see [`RowBlock::fill_margins`]).
+    pub fn fill_outer_rows(&mut self) {
         if self.is_empty() {
             return;
         }
-        let (stride, columns) = (self.stride, self.columns);
-        for row in self.data[HALO * stride..].chunks_exact_mut(stride).take(self.rows) {
-            for k in 0..HALO {
-                let (left, right) = if wrap { (columns - 1 - k % columns, k % columns) } else { (0, columns - 1) };
-                row[HALO - 1 - k] = row[HALO + left];
-                row[HALO + columns + k] = row[HALO + right];
-            }
-            // Of narrower planes.
-            let last = row[HALO + columns + HALO - 1];
-            row[HALO + columns + HALO..].fill(last);
-        }
+        let stride = self.stride;
         for k in 0..HALO {
             self.data.copy_within(HALO * stride..(HALO + 1) * stride, k * stride);
         }
@@ -187,6 +186,18 @@ impl<T: Pod> Plane<T> {
     }
 }
 
+/// Makes up what lies to the left and the right of a row of `columns` values, which is given with its margins.
+fn fill_margins_of<T: Copy>(row: &mut [T], columns: usize, wrap: bool) {
+    for k in 0..HALO {
+        let (left, right) = if wrap { (columns - 1 - k % columns, k % columns) } else { (0, columns - 1) };
+        row[HALO - 1 - k] = row[HALO + left];
+        row[HALO + columns + k] = row[HALO + right];
+    }
+    // Of narrower planes.
+    let last = row[HALO + columns + HALO - 1];
+    row[HALO + columns + HALO..].fill(last);
+}
+
 /// Consecutive rows of a plane.
 pub struct RowBlock<'a, T> {
     data: &'a mut [T],
@@ -196,10 +207,15 @@ pub struct RowBlock<'a, T> {
     columns: usize,
 }
 
-impl<T> RowBlock<'_, T> {
+impl<T: Copy> RowBlock<'_, T> {
     /// Row `i` of the plane.
     pub fn row_mut(&mut self, i: usize) -> &mut [T] {
         &mut self.data[(i - self.first) * self.stride + HALO..][..self.columns]
+    }
+
+    /// Makes up what lies to the left and the right of row `i`: whoever wrote it has it at hand, another thread would have to fetch it.
+    pub fn fill_margins(&mut self, i: usize, wrap: bool) {
+        fill_margins_of(&mut self.data[(i - self.first) * self.stride..][..self.stride], self.columns, wrap);
     }
 }
 

@@ -1,0 +1,165 @@
+//! A board on which a thread puts work that those who watch it take part in, for a fraction of a microsecond: what a tile's steps of some
+//! µs are shared by. A scope of rayon costs several times that where cores have their third-level caches apart, as each line of memory that
+//! one thread wrote and another reads takes some 0.2 µs.
+#![allow(unsafe_code)] // A borrowed closure is shown to other threads for as long as the borrow lasts; argued below.
+
+use super::Apart;
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Work on the board: called with the rank of each thread that takes part.
+type Work<'a> = &'a (dyn Fn(usize) + Sync + 'a);
+
+/// What is on the board.
+#[derive(Clone, Copy)]
+struct Job {
+    work: Work<'static>,
+    /// Ranks are below this.
+    n_ranks: usize,
+    /// Index in the pool of the thread that has rank 0.
+    leader: usize,
+}
+
+/// The board.
+struct Board {
+    /// How often something was put on it or taken off: there is work while it is odd.
+    epoch: AtomicUsize,
+    /// Threads that look at `job` or are at its work, but for the leader.
+    n_inside: AtomicUsize,
+    /// Written by who holds `taken` while `n_inside` is 0 and `epoch` even, read by threads inside.
+    job: UnsafeCell<Option<Job>>,
+}
+
+// SAFETY: `job` is the only part that is not Sync. It is written under `taken` while nobody is inside, see `Board`; a `Job` may go to other
+// threads, as what `work` borrows is Sync.
+unsafe impl Sync for Board {}
+
+static BOARD: Apart<Board> =
+    Apart(Board { epoch: AtomicUsize::new(0), n_inside: AtomicUsize::new(0), job: UnsafeCell::new(None) });
+/// Whether somebody uses the board.
+static TAKEN: Apart<AtomicBool> = Apart(AtomicBool::new(false));
+/// Threads that watch the board.
+static N_WATCHING: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
+/// What a thread that took part panicked with.
+static PANIC: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
+
+/// Calls `work(0)` here, and `work(k)` for some ranks `k` below `n_ranks` on threads that watch the board, each at most once. Returns when all
+/// have returned. Does nothing and returns false if nobody watches, or the board is in use.
+pub fn share(n_ranks: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
+    /// Takes the work off the board, also when it panics here.
+    struct Posted;
+    impl Drop for Posted {
+        fn drop(&mut self) {
+            BOARD.0.epoch.fetch_add(1, Ordering::SeqCst);
+            let mut n_looks = 0;
+            while BOARD.0.n_inside.load(Ordering::SeqCst) > 0 {
+                super::pause(&mut n_looks);
+            }
+        }
+    }
+    let Some(leader) = rayon::current_thread_index() else { return false };
+    let is_free = N_WATCHING.0.load(Ordering::Relaxed) > 0
+        && TAKEN.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    if !is_free {
+        return false;
+    }
+    // SAFETY: the lifetime is only claimed: `work` is called by threads that are inside, `Posted` waits for these before this function ends,
+    // however it ends, and none comes in later (see `take_part`).
+    let work_for_now = unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) };
+    // SAFETY: `taken` is ours, the epoch is even and nobody is inside: the last `Posted` waited for that. A thread that comes in now finds
+    // the epoch even, or no longer what it was, and does not read.
+    unsafe { *BOARD.0.job.get() = Some(Job { work: work_for_now, n_ranks, leader }) };
+    BOARD.0.epoch.fetch_add(1, Ordering::SeqCst);
+    let posted = Posted;
+    let result = catch_unwind(AssertUnwindSafe(|| work(0)));
+    drop(posted);
+    let panic = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
+    TAKEN.0.store(false, Ordering::Release);
+    if let Some(panic) = result.err().or(panic) {
+        resume_unwind(panic);
+    }
+    true
+}
+
+/// A thread that watches the board.
+pub struct Watch {
+    /// The last work that it took part in.
+    seen: usize,
+}
+
+impl Watch {
+    /// From now on.
+    pub fn new() -> Self {
+        N_WATCHING.0.fetch_add(1, Ordering::Relaxed);
+        Self { seen: 0 }
+    }
+
+    /// Takes part in what is on the board; false if there is nothing, or it did already.
+    pub fn take_part(&mut self) -> bool {
+        /// Says so on the way out.
+        struct Inside;
+        impl Drop for Inside {
+            fn drop(&mut self) {
+                BOARD.0.n_inside.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        let epoch = BOARD.0.epoch.load(Ordering::Relaxed);
+        if epoch.is_multiple_of(2) || epoch == self.seen {
+            return false;
+        }
+        self.seen = epoch;
+        BOARD.0.n_inside.fetch_add(1, Ordering::SeqCst);
+        let _inside = Inside;
+        // In the one order of all these operations we came in before the work was taken off, and whoever does that sees us; or after, and we
+        // see that it was.
+        if BOARD.0.epoch.load(Ordering::SeqCst) != epoch {
+            return false;
+        }
+        // SAFETY: the epoch is odd and we are inside, so that nobody writes until we are out, and what was written before it became odd is seen.
+        let Some(job) = (unsafe { *BOARD.0.job.get() }) else { return false };
+        let index = rayon::current_thread_index().unwrap_or(job.leader);
+        let n_threads = rayon::current_num_threads();
+        let rank = (index + n_threads - job.leader % n_threads) % n_threads;
+        if rank == 0 || rank >= job.n_ranks {
+            return false;
+        }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.work)(rank))) {
+            PANIC.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
+        true
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        N_WATCHING.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_come_back() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for rank in 0..3 {
+            let caught = pool.install(|| {
+                crate::awake::scope(|| {
+                    // Long enough for others to come.
+                    let work = |k: usize| {
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                        assert!(k != rank, "rank {k}");
+                    };
+                    catch_unwind(AssertUnwindSafe(|| while !share(3, &work) {})).is_err()
+                })
+            });
+            assert!(caught || rank > 0, "the leader always takes part");
+        }
+        // The board is free again.
+        pool.install(|| crate::awake::scope(|| while !share(3, &|_| {}) {}));
+    }
+}
