@@ -72,12 +72,16 @@ pub fn for_each<I: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) + Syn
     if n_threads < 2 {
         return items.into_iter().for_each(work);
     }
-    let items: Vec<Mutex<Option<I>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+    // Each thread's part on a line of its own: looking whether anything is left of another's costs one exchange of it.
+    let mut items = items;
+    let part_of = |k: usize| Apart(Mutex::new(items.split_off(k * items.len() / (k + 1)).into_iter()));
+    let mut parts: Vec<_> = (0..n_threads).rev().map(part_of).collect();
+    parts.reverse();
     let worker = |k: usize| {
-        let (before, after) = items.split_at(k * items.len() / n_threads);
-        for item in after.iter().chain(before) {
-            let item = item.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(item) = item {
+        let (before, after) = parts.split_at(k);
+        for part in after.iter().chain(before) {
+            let next = || part.0.lock().unwrap_or_else(PoisonError::into_inner).next();
+            while let Some(item) = next() {
                 work(item);
             }
         }

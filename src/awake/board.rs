@@ -46,8 +46,8 @@ static N_WATCHING: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
 /// What a thread that took part panicked with.
 static PANIC: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
 
-/// Calls `work(0)` here, and `work(k)` for some ranks `k` below `n_ranks` on threads that watch the board, each at most once. Returns when all
-/// have returned. Does nothing and returns false if nobody watches, or the board is in use.
+/// Calls `work(0)` here, and `work(k)` for some ranks `k` below `n_ranks` on threads that watch the board: each rank on one thread of this pool,
+/// on others too where they watch. Returns when all have returned. Does nothing and returns false if nobody watches, or the board is in use.
 pub fn share(n_ranks: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     /// Takes the work off the board, also when it panics here.
     struct Posted;
@@ -143,23 +143,71 @@ impl Drop for Watch {
 mod tests {
     use super::*;
 
+    /// Runs `f` in a pool of three threads, of which the other two watch the board.
+    fn watched<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+        /// Says so also when `f` panics.
+        struct Done<'a>(&'a AtomicBool);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let done = AtomicBool::new(false);
+        pool.scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|_| {
+                    let mut watch = Watch::new();
+                    while !done.load(Ordering::Relaxed) {
+                        watch.take_part();
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            let _done = Done(&done);
+            // Not before they are there.
+            while N_WATCHING.0.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            f()
+        })
+    }
+
+    /// Other tests use the board too.
+    fn share_at_last(work: &(dyn Fn(usize) + Sync)) {
+        while !share(3, work) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn ranks_are_those_asked_for() {
+        watched(|| {
+            for _ in 0..1000 {
+                let counts = [const { AtomicUsize::new(0) }; 3];
+                share_at_last(&|k| {
+                    counts[k].fetch_add(1, Ordering::Relaxed);
+                });
+                // Watches of other tests may have ranks 1 and 2 as well.
+                assert_eq!(counts[0].load(Ordering::Relaxed), 1);
+            }
+        });
+    }
+
     #[test]
     fn panics_come_back() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         for rank in 0..3 {
-            let caught = pool.install(|| {
-                crate::awake::scope(|| {
-                    // Long enough for others to come.
-                    let work = |k: usize| {
-                        std::thread::sleep(std::time::Duration::from_millis(20));
-                        assert!(k != rank, "rank {k}");
-                    };
-                    catch_unwind(AssertUnwindSafe(|| while !share(3, &work) {})).is_err()
-                })
+            let caught = watched(|| {
+                // Long enough for others to come.
+                let work = |k: usize| {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    assert!(k != rank, "rank {k}");
+                };
+                catch_unwind(AssertUnwindSafe(|| share_at_last(&work))).is_err()
             });
             assert!(caught || rank > 0, "the leader always takes part");
         }
         // The board is free again.
-        pool.install(|| crate::awake::scope(|| while !share(3, &|_| {}) {}));
+        watched(|| share_at_last(&|_| {}));
     }
 }

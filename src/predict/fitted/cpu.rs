@@ -29,7 +29,8 @@ pub(super) trait End<T>: Send {
     fn row(&mut self, place: Place, row: &mut [T], buckets: &[u8], codes: &mut [i32]);
 }
 
-/// An end with what its rows need.
+/// An end with what its rows need; on lines of memory of its own, as lanes are at work side by side.
+#[repr(align(128))]
 pub(super) struct Lane<T: Rows, E> {
     pub end: E,
     room: Room<T>,
@@ -297,12 +298,7 @@ const ENOUGH: usize = 1 << 8;
 const RUN: usize = 1 << 10;
 
 /// The four planes of values, and of sizes, put together to the lattice that they are the parts of.
-fn interleaved<T: Rows>(
-    planes: &Planes<T>,
-    size: (usize, usize),
-    stride: usize,
-    wrap: bool,
-) -> (Plane<T>, Plane<u8>) {
+fn interleaved<T: Rows>(planes: &Planes<T>, size: (usize, usize), stride: usize, wrap: bool) -> (Plane<T>, Plane<u8>) {
     /// Values of a task.
     const TASK: usize = 1 << 12;
     let (mut values, mut sizes) = (Plane::new(size, stride), Plane::new(size, stride));

@@ -35,15 +35,16 @@ impl Equations {
     }
 }
 
-/// Values whose products are taken at once.
+/// Values whose products are taken at once; the sums of a batch are in single precision.
 const BATCH: usize = 256;
 /// Threads that a batch is worth, where there is one at a time.
 const SHARES: usize = 2;
 
-/// [`rows::products`] in so many shares of about equal work.
-fn multiply(x: &[f32], n_rows: usize, stride: usize, len: usize, mut g: &mut [f64], n_shares: usize) {
+/// Adds [`rows::products`] of `x`, batches of so many columns each, one after the other, in so many shares of about equal work.
+fn multiply(x: &[&[f32]], n_rows: usize, stride: usize, lens: &[usize], mut g: &mut [f64], n_shares: usize) {
+    let batches = || x.iter().zip(lens);
     if n_shares < 2 {
-        return rows::products(x, n_rows, stride, len, g);
+        return batches().for_each(|(x, &len)| rows::products(x, n_rows, stride, len, g));
     }
     // Row `a` has `a` products, so that the first pair goes with the last.
     let pairs =
@@ -53,37 +54,18 @@ fn multiply(x: &[f32], n_rows: usize, stride: usize, len: usize, mut g: &mut [f6
         let turn = k % (2 * n_shares);
         shares[turn.min(2 * n_shares - 1 - turn)].push(pair);
     }
-    awake::for_each(shares, n_shares, |pairs| {
-        pairs.into_iter().for_each(|(a, pair)| rows::products_of_pair(x, n_rows, stride, len, a, pair));
-    });
-}
-
-/// Equations of a band of rows.
-#[derive(Clone, Debug)]
-struct Band {
-    equations: Equations,
-    /// Deviations of taps and value yet to be multiplied, [`BATCH`] of each,
-    pending: Vec<f32>,
-    /// and how many there are.
-    n_pending: usize,
-}
-
-impl Band {
-    /// Multiplies what is pending, on as many threads as there are shares.
-    fn flush(&mut self, n_rows: usize, n_shares: usize) {
-        if self.n_pending > 0 {
-            let len = self.n_pending.next_multiple_of(rows::LANES);
-            self.pending.chunks_exact_mut(BATCH).for_each(|row| row[self.n_pending..len].fill(0.0));
-            multiply(&self.pending, n_rows, BATCH, len, &mut self.equations.g, n_shares);
-            self.n_pending = 0;
+    awake::for_each(shares, n_shares, |mut pairs| {
+        for (x, &len) in batches() {
+            pairs.iter_mut().for_each(|(a, pair)| rows::products_of_pair(x, n_rows, stride, len, *a, pair));
         }
-    }
+    });
 }
 
 /// What is known of a phase (of images with the same kinds of side images) from samples.
 #[derive(Clone, Debug)]
 pub struct Samples {
-    bands: Vec<Band>,
+    /// Equations of the bands of rows.
+    bands: Vec<Equations>,
     /// Features, and sizes of codes last: `most_guess` of each.
     features: Buffer<u16>,
     /// Samples of the guess, at most.
@@ -129,7 +111,7 @@ impl Samples {
         let n_rows = n_taps + 1;
         let equations = Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 };
         Self {
-            bands: vec![Band { equations, pending: vec![], n_pending: 0 }; n_bands],
+            bands: vec![equations; n_bands],
             features: Buffer::default(),
             most_guess,
             n_guess: 0,
@@ -149,10 +131,7 @@ impl Samples {
 
     /// Closes the equations for a fit: they stand for `count` values.
     pub fn close(&mut self, count: f64) {
-        let (n_rows, n_bands) = (self.candidates.len() + 1, self.bands.len());
-        let n_shares = if n_bands == 1 { SHARES } else { 1 };
-        awake::for_each(self.bands.iter_mut().collect(), n_bands, |band: &mut Band| band.flush(n_rows, n_shares));
-        let n: f64 = self.bands.iter().map(|band| band.equations.n).sum();
+        let n: f64 = self.bands.iter().map(|band| band.n).sum();
         self.share = count * self.n_rounds as f64 / n.max(1.0);
     }
 }
@@ -163,7 +142,7 @@ impl Samples {
         let n_taps = self.candidates.len();
         // Fewer samples than that would choose by chance.
         let enough = 40.0 * n_taps as f64;
-        if n_taps <= most || self.bands.iter().map(|b| b.equations.n).sum::<f64>() < enough {
+        if n_taps <= most || self.bands.iter().map(|b| b.n).sum::<f64>() < enough {
             return;
         }
         let system = System::new(&self.sum(), n_taps);
@@ -173,15 +152,14 @@ impl Samples {
             // The value comes last.
             let rows = kept.iter().copied().chain([n_taps]).enumerate();
             let g = rows.flat_map(|(k, i)| kept[..k.min(kept.len())].iter().copied().chain([i]).map(move |j| (i, j)));
-            band.equations.g = g.map(|(i, j)| band.equations.g[i * (i + 1) / 2 + j]).collect();
-            band.pending.clear();
+            band.g = g.map(|(i, j)| band.g[i * (i + 1) / 2 + j]).collect();
         }
         self.candidates = kept.iter().map(|&k| self.candidates[k]).collect();
     }
 
     fn sum(&self) -> Equations {
         let mut sum = Equations::default();
-        self.bands.iter().for_each(|b| sum.add(&b.equations));
+        self.bands.iter().for_each(|b| sum.add(b));
         sum
     }
 }
@@ -221,65 +199,125 @@ pub fn sample_equations<T: Rows>(
     /// Samples that are worth a thread.
     const ENOUGH: usize = 128;
     let (n_rows, n_bands) = (site.size.0, samples.bands.len());
-    let of_band = |(k, band): (usize, &mut Band)| {
+    let n_threads = pieces.iter().map(|p| p.1.len()).sum::<usize>() / ENOUGH;
+    let of_band = |(k, band): (usize, &mut Equations)| {
         let first = pieces.partition_point(|p| p.0 * n_bands / n_rows < k);
         let last = pieces.partition_point(|p| p.0 * n_bands / n_rows <= k);
-        let n_shares = if n_bands == 1 { SHARES } else { 1 };
+        let n_shares = if n_bands == 1 { n_threads.min(SHARES) } else { 1 };
         sample_band(site, truth, &pieces[first..last], &samples.candidates, band, n_shares);
     };
-    let n: usize = pieces.iter().map(|p| p.1.len()).sum();
-    awake::for_each(samples.bands.iter_mut().enumerate().collect(), n / ENOUGH, of_band);
+    awake::for_each(samples.bands.iter_mut().enumerate().collect(), n_threads, of_band);
 }
 
-fn sample_band<T: Rows>(
-    site: &Site<'_, T>,
-    truth: &dyn Fn(usize, usize, &mut [T]),
-    pieces: &[(usize, Range<usize>)],
-    candidates: &[u8],
-    band: &mut Band,
-    n_shares: usize,
-) {
-    let n_taps = candidates.len();
-    let (mut mean, mut values) = ([T::default(); BATCH], [T::default(); BATCH]);
-    let (mut near, mut weights) = ([0; BATCH], [0.0; BATCH]);
-    band.pending.resize((n_taps + 1) * BATCH, 0.0);
-    for (i, span) in pieces {
-        // Long rows are taken part by part.
-        let mut start = span.start;
-        while start < span.end {
-            if band.n_pending == BATCH {
-                band.flush(n_taps + 1, n_shares);
+/// A part of a row that goes into a batch.
+struct Part {
+    row: usize,
+    column: usize,
+    /// Its places in the batch.
+    places: Range<usize>,
+}
+
+/// Pieces in batches of [`BATCH`] values; long ones are taken part by part.
+fn batches(pieces: &[(usize, Range<usize>)]) -> Vec<Vec<Part>> {
+    let mut batches: Vec<Vec<Part>> = vec![];
+    let mut n = BATCH;
+    for (row, span) in pieces {
+        let mut column = span.start;
+        while column < span.end {
+            if n == BATCH {
+                batches.push(vec![]);
+                n = 0;
             }
-            let len = (span.end - start).min(BATCH - band.n_pending);
-            let site = site.at(*i, start, len);
-            let (mean, values) = (&mut mean[..len], &mut values[..len]);
-            let (near, weights) = (&mut near[..len], &mut weights[..len]);
-            site.mean(mean);
-            truth(*i, start, values);
-            let from = band.n_pending;
-            let mut x = band.pending.chunks_exact_mut(BATCH).map(|row| &mut row[from..from + len]);
-            for (&tap, x) in candidates.iter().zip(&mut x) {
-                T::deviation(site.values(site.taps.all[usize::from(tap)]), mean, site.inverse, x);
+            let len = (span.end - column).min(BATCH - n);
+            if let Some(batch) = batches.last_mut() {
+                batch.push(Part { row: *row, column, places: n..n + len });
             }
-            // What is missing has no weight; neither have values that no number of bins describes.
-            let last = &mut band.pending[n_taps * BATCH + from..][..len];
-            T::deviation(values, mean, site.inverse, last);
-            site.near_sizes(near);
-            rows::weights_of_sizes(near, site.taps.n_near as f32, weights);
-            let mut n_there = 0;
-            for (w, t) in weights.iter_mut().zip(last) {
-                let is_there = t.abs() < 1e9;
-                *w = if is_there { *w } else { 0.0 };
-                n_there += usize::from(is_there);
-            }
-            band.pending.chunks_exact_mut(BATCH).for_each(|row| rows::weigh(&mut row[from..from + len], weights));
-            band.n_pending += len;
-            start += len;
-            band.equations.n += n_there as f64;
+            column += len;
+            n += len;
         }
     }
-    // Batches end with the image, so that nothing waits for the next.
-    band.flush(n_taps + 1, n_shares);
+    batches
+}
+
+/// Adds products of the pieces to the equations of their band, on so many threads.
+fn sample_band<T: Rows>(
+    site: &Site<'_, T>,
+    truth: &(dyn Fn(usize, usize, &mut [T]) + Sync),
+    pieces: &[(usize, Range<usize>)],
+    candidates: &[u8],
+    band: &mut Equations,
+    n_shares: usize,
+) {
+    /// Batches that are made before they are multiplied: threads meet twice for all of them, and they stay in the second cache.
+    const GROUP: usize = 4;
+    let n_rows = candidates.len() + 1;
+    let batches = batches(pieces);
+    let mut x = Buffer::<f32>::new(batches.len().min(GROUP) * n_rows * BATCH);
+    for group in batches.chunks(GROUP) {
+        // Halves of the rows of a batch are tasks.
+        let n_first = if n_shares > 1 { n_rows / 2 } else { n_rows };
+        let halves = group.iter().zip(x.chunks_exact_mut(n_rows * BATCH)).flat_map(|(batch, x)| {
+            let (first, second) = x.split_at_mut(n_first * BATCH);
+            [(batch, 0, first), (batch, n_first, second)]
+        });
+        let fill = |(batch, from, x): (&Vec<Part>, usize, &mut [f32])| {
+            let n_there = deviations(site, truth, batch, candidates, from, x);
+            if from == 0 { n_there } else { 0 }
+        };
+        let n_there = awake::map(halves.filter(|h| !h.2.is_empty()).collect(), n_shares, fill);
+        band.n += n_there.iter().sum::<usize>() as f64;
+        let x: Vec<&[f32]> = x.chunks_exact(n_rows * BATCH).take(group.len()).collect();
+        let lens: Vec<usize> = group.iter().map(|batch| len_of(batch).next_multiple_of(rows::LANES)).collect();
+        multiply(&x, n_rows, BATCH, &lens, &mut band.g, n_shares);
+    }
+}
+
+/// Values of a batch, of which the parts come one after the other.
+fn len_of(batch: &[Part]) -> usize {
+    batch.last().map_or(0, |part| part.places.end)
+}
+
+/// Makes rows of a batch, `from` the first: deviations of the taps from the near mean, and of the value, which comes last; all by their
+/// weights. Zeros up to a multiple of [`rows::LANES`]. Returns how many values are there.
+fn deviations<T: Rows>(
+    site: &Site<'_, T>,
+    truth: &dyn Fn(usize, usize, &mut [T]),
+    batch: &[Part],
+    candidates: &[u8],
+    from: usize,
+    x: &mut [f32],
+) -> usize {
+    let (mut mean, mut values) = ([T::default(); BATCH], [T::default(); BATCH]);
+    let (mut near, mut weights, mut last) = ([0; BATCH], [0.0; BATCH], [0.0; BATCH]);
+    let mut n_there = 0;
+    for part in batch {
+        let len = part.places.len();
+        let site = site.at(part.row, part.column, len);
+        let (mean, values) = (&mut mean[..len], &mut values[..len]);
+        let (near, weights, last) = (&mut near[..len], &mut weights[..len], &mut last[..len]);
+        site.mean(mean);
+        truth(part.row, part.column, values);
+        T::deviation(values, mean, site.inverse, last);
+        site.near_sizes(near);
+        rows::weights_of_sizes(near, site.taps.n_near as f32, weights);
+        // What is missing has no weight; neither have values that no number of bins describes.
+        for (w, t) in weights.iter_mut().zip(&*last) {
+            let is_there = t.abs() < 1e9;
+            *w = if is_there { *w } else { 0.0 };
+            n_there += usize::from(is_there);
+        }
+        for (k, x) in (from..).zip(x.chunks_exact_mut(BATCH)) {
+            let x = &mut x[part.places.clone()];
+            match candidates.get(k) {
+                Some(&tap) => T::deviation(site.values(site.taps.all[usize::from(tap)]), mean, site.inverse, x),
+                None => x.copy_from_slice(last),
+            }
+            rows::weigh(x, weights);
+        }
+    }
+    let len = len_of(batch);
+    x.chunks_exact_mut(BATCH).for_each(|row| row[len..len.next_multiple_of(rows::LANES)].fill(0.0));
+    n_there
 }
 
 /// Takes pieces into the samples of the guess: features, and sizes of the codes that the weights of `site` will give.
@@ -378,7 +416,7 @@ pub fn fit(samples: &Samples, most_bands: usize) -> Fitted {
     let mut best: Option<(f64, Fitted)> = None;
     let mut n_bands = 1;
     let rounds = samples.n_rounds as f64;
-    let total: f64 = samples.bands.iter().map(|b| b.equations.n).sum::<f64>() / rounds;
+    let total: f64 = samples.bands.iter().map(|b| b.n).sum::<f64>() / rounds;
     let mut numbers = vec![];
     // Few values can not pay for many bands.
     while n_bands <= samples.bands.len().clamp(1, most_bands)
@@ -388,10 +426,10 @@ pub fn fit(samples: &Samples, most_bands: usize) -> Fitted {
         n_bands *= 2;
     }
     let groups_of = |n_bands: usize| samples.bands.chunks((samples.bands.len() / n_bands).max(1));
-    let groups: Vec<&[Band]> = numbers.iter().flat_map(|&n| groups_of(n)).collect();
+    let groups: Vec<&[Equations]> = numbers.iter().flat_map(|&n| groups_of(n)).collect();
     let mut solved = awake::map(groups, usize::MAX, |group| {
         let mut sum = Equations::default();
-        group.iter().for_each(|b| sum.add(&b.equations));
+        group.iter().for_each(|b| sum.add(b));
         System::new(&sum, samples.candidates.len()).solve(samples.share, rounds)
     })
     .into_iter();
@@ -554,7 +592,7 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
                 weigh_features(&rows, k * GUESS_BLOCK, &w, x);
             });
             let mut g = vec![0.0; (n + 1) * (n + 2) / 2];
-            multiply(&x, n + 1, len, len, &mut g, (n_samples / GUESS_BLOCK).min(SHARES));
+            multiply(&[&x], n + 1, len, &[len], &mut g, (n_samples / GUESS_BLOCK).min(SHARES));
             let at = |i: usize, j: usize| g[i * (i + 1) / 2 + j];
             let trace: f64 = (0..n).map(|k| at(k, k)).sum();
             let mut a = vec![0.0; n * n];
