@@ -2,7 +2,8 @@
 //!
 //! A tile is some dozens of parallel steps of 20 to 500 µs with short serial ones between. A thread that falls asleep in such a gap
 //! needs 10 to 20 µs to wake up, as long as many a step. So each thread of the pool gets a task, a watch, that looks for work until
-//! the tile is done. It waits in vain no longer than the serial steps take.
+//! the tile is done: on a board, where the tile puts its steps, and now and then in the pool's lists. It waits in vain no longer than the
+//! serial steps take.
 //!
 //! With several tiles at work there is work enough, and no watch: one that takes up another tile returns only when that is done,
 //! and its own tile would wait for it. So tiles that come while another is at work get none, and the watches there are end.
