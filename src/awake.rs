@@ -8,9 +8,10 @@
 //! With several tiles at work there is work enough, and no watch: one that takes up another tile returns only when that is done,
 //! and its own tile would wait for it. So tiles that come while another is at work get none, and the watches there are end.
 //!
-//! No two tiles can wait for each other. What a thread takes up while it waits is newer than what it waits for, but for a watch, which waits
-//! for a tile begun before. That tile waits for others only once a thread has taken a part of it, and threads take a tile's watches before
-//! its parts, as those are newer and taken last: whatever the tile waits for was taken up after the watch.
+//! No two tiles can wait for each other, nor a tile for itself. What a thread takes up while it waits is newer than what it waits for, but for a
+//! watch, which waits for a tile begun before. That tile waits for others only once a thread has taken a part of it. From the pool's lists
+//! threads take a tile's watches before its parts, as those are newer and taken last: whatever the tile waits for was taken up after the watch.
+//! And nothing is put on the board before all its watches have begun, so that who takes part in that finds none to take up while it waits.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -23,6 +24,10 @@ struct Apart<T>(T);
 
 /// Tiles at work in the process.
 static AT_WORK: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
+/// Watches that have not begun.
+static N_PENDING: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
+/// Looks in vain that a thread does at once, some 20 µs: what most steps last.
+const AT_ONCE: usize = 1000;
 
 /// Runs `f`, a tile's work, in the pool.
 pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
@@ -38,8 +43,11 @@ pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|scope| {
         let is_alone = AT_WORK.0.fetch_add(1, Ordering::Relaxed) == 0;
         let _done = Done(&done.0);
+        let _suspended = board::Suspended::new();
         if is_alone {
-            for _ in 1..rayon::current_num_threads() {
+            let n_watches = rayon::current_num_threads() - 1;
+            N_PENDING.0.fetch_add(n_watches, Ordering::Relaxed);
+            for _ in 0..n_watches {
                 scope.spawn(|_| watch(&done.0));
             }
         }
@@ -51,10 +59,13 @@ pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 fn watch(done: &AtomicBool) {
     /// Looks at the board for each at the pool's lists: those that fill the lists are disturbed by it.
     const AT_THE_BOARD: usize = 16;
+    N_PENDING.0.fetch_sub(1, Ordering::Relaxed);
     let mut board = board::Watch::new();
     let mut n_looks = 0;
     while !done.load(Ordering::Relaxed) && AT_WORK.0.load(Ordering::Relaxed) == 1 {
-        if board.take_part() || n_looks % AT_THE_BOARD == 0 && rayon::yield_now() == Some(rayon::Yield::Executed) {
+        // Watches that have not begun are for threads that are about to wake up.
+        let may_take = n_looks % AT_THE_BOARD == 0 && N_PENDING.0.load(Ordering::Relaxed) == 0 || n_looks >= AT_ONCE;
+        if board.take_part() || may_take && rayon::yield_now() == Some(rayon::Yield::Executed) {
             n_looks = 0;
         }
         pause(&mut n_looks);
@@ -67,6 +78,11 @@ fn watch(done: &AtomicBool) {
 /// By the board if there are watches and no other step is on it; else as rayon's parallel iterators, but for the end: a thread that waits
 /// there looks for other work and does not fall asleep soon, as those do after some 10 µs.
 pub fn for_each<I: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) + Sync) {
+    share_out(items, n_threads, true, work);
+}
+
+/// The same, on the board only if `is_short`.
+fn share_out<I: Send>(items: Vec<I>, n_threads: usize, is_short: bool, work: impl Fn(I) + Sync) {
     /// Looks for work until the thread may sleep: some milliseconds.
     const PATIENCE: usize = 10_000;
     let n_threads = n_threads.min(rayon::current_num_threads()).min(items.len());
@@ -87,7 +103,7 @@ pub fn for_each<I: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) + Syn
             }
         }
     };
-    if board::share(n_threads, &worker) {
+    if is_short && board::share(n_threads, &worker) {
         return;
     }
     let n_others = AtomicUsize::new(n_threads - 1);
@@ -112,8 +128,6 @@ pub fn for_each<I: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) + Syn
 
 /// Between two looks at what other threads do. Who looks in vain again and again leaves the processor to other programs that want it.
 fn pause(n_looks: &mut usize) {
-    /// Some 20 µs: what most steps last.
-    const AT_ONCE: usize = 1000;
     *n_looks += 1;
     if *n_looks < AT_ONCE {
         std::hint::spin_loop();
@@ -130,12 +144,12 @@ pub fn map<I: Send, R: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) -
     results.into_iter().flatten().collect()
 }
 
-/// Does two things at once, as [`for_each`] does.
+/// Does two things at once, long ones with short steps of their own, to which the board is left.
 pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     let (mut done_a, mut done_b) = (None, None);
     let a: Box<dyn FnOnce() + Send> = Box::new(|| done_a = Some(a()));
     let b: Box<dyn FnOnce() + Send> = Box::new(|| done_b = Some(b()));
-    for_each(vec![a, b], 2, |work| work());
+    share_out(vec![a, b], 2, false, |work| work());
     match (done_a, done_b) {
         (Some(a), Some(b)) => (a, b),
         _ => unreachable!("for_each does all work"),

@@ -5,7 +5,7 @@
 
 use super::Apart;
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,41 +13,45 @@ use std::sync::{Mutex, PoisonError};
 /// Work on the board: called with the rank of each thread that takes part.
 type Work<'a> = &'a (dyn Fn(usize) + Sync + 'a);
 
-/// What is on the board.
-#[derive(Clone, Copy)]
-struct Job {
-    work: Work<'static>,
-    /// Ranks are below this.
-    n_ranks: usize,
-    /// Index in the pool of the thread that has rank 0.
-    leader: usize,
-}
-
 /// The board.
 struct Board {
     /// How often something was put on it or taken off: there is work while it is odd.
     epoch: AtomicUsize,
-    /// Threads that look at `job` or are at its work, but for the leader.
+    /// Of the work with that epoch: index in the pool of the thread that has rank 0,
+    leader: AtomicUsize,
+    /// and what ranks are below. Who reads both of other work misses nothing but what is over.
+    n_ranks: AtomicUsize,
+    /// Threads that look at `work` or are at it, but for the leader.
     n_inside: AtomicUsize,
-    /// Written by who holds `taken` while `n_inside` is 0 and `epoch` even, read by threads inside.
-    job: UnsafeCell<Option<Job>>,
+    /// Written by who holds `TAKEN` while `epoch` is even and no thread inside has found it odd; read by threads inside that have.
+    work: UnsafeCell<Option<Work<'static>>>,
 }
 
-// SAFETY: `job` is the only part that is not Sync. It is written under `taken` while nobody is inside, see `Board`; a `Job` may go to other
-// threads, as what `work` borrows is Sync.
+// SAFETY: `work` is the only part that is not Sync. It is written while nobody reads, see there, and may go to other threads, as what it
+// borrows is Sync.
 unsafe impl Sync for Board {}
 
-static BOARD: Apart<Board> =
-    Apart(Board { epoch: AtomicUsize::new(0), n_inside: AtomicUsize::new(0), job: UnsafeCell::new(None) });
+static BOARD: Apart<Board> = Apart(Board {
+    epoch: AtomicUsize::new(0),
+    leader: AtomicUsize::new(0),
+    n_ranks: AtomicUsize::new(0),
+    n_inside: AtomicUsize::new(0),
+    work: UnsafeCell::new(None),
+});
 /// Whether somebody uses the board.
 static TAKEN: Apart<AtomicBool> = Apart(AtomicBool::new(false));
 /// Threads that watch the board.
 static N_WATCHING: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
+thread_local! {
+    /// Those of this thread that count there.
+    static WATCHES: Cell<usize> = const { Cell::new(0) };
+}
 /// What a thread that took part panicked with.
 static PANIC: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
 
 /// Calls `work(0)` here, and `work(k)` for some ranks `k` below `n_ranks` on threads that watch the board: each rank on one thread of this pool,
-/// on others too where they watch. Returns when all have returned. Does nothing and returns false if nobody watches, or the board is in use.
+/// on others too where they watch. Returns when all have returned. Does nothing and returns false if nobody watches, not all
+/// who shall have begun to (see [`mod@super`]), or the board is in use.
 pub fn share(n_ranks: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     /// Takes the work off the board, also when it panics here.
     struct Posted;
@@ -62,6 +66,7 @@ pub fn share(n_ranks: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     }
     let Some(leader) = rayon::current_thread_index() else { return false };
     let is_free = N_WATCHING.0.load(Ordering::Relaxed) > 0
+        && super::N_PENDING.0.load(Ordering::Relaxed) == 0
         && TAKEN.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
     if !is_free {
         return false;
@@ -69,9 +74,11 @@ pub fn share(n_ranks: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     // SAFETY: the lifetime is only claimed: `work` is called by threads that are inside, `Posted` waits for these before this function ends,
     // however it ends, and none comes in later (see `take_part`).
     let work_for_now = unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) };
-    // SAFETY: `taken` is ours, the epoch is even and nobody is inside: the last `Posted` waited for that. A thread that comes in now finds
-    // the epoch even, or no longer what it was, and does not read.
-    unsafe { *BOARD.0.job.get() = Some(Job { work: work_for_now, n_ranks, leader }) };
+    BOARD.0.leader.store(leader, Ordering::Relaxed);
+    BOARD.0.n_ranks.store(n_ranks, Ordering::Relaxed);
+    // SAFETY: `TAKEN` is ours and the epoch is even: the last `Posted` waited for all who had found it odd. A thread that comes in now finds it
+    // even, or no longer what it was, and does not read.
+    unsafe { *BOARD.0.work.get() = Some(work_for_now) };
     BOARD.0.epoch.fetch_add(1, Ordering::SeqCst);
     let posted = Posted;
     let result = catch_unwind(AssertUnwindSafe(|| work(0)));
@@ -94,6 +101,7 @@ impl Watch {
     /// From now on.
     pub fn new() -> Self {
         N_WATCHING.0.fetch_add(1, Ordering::Relaxed);
+        WATCHES.set(WATCHES.get() + 1);
         Self { seen: 0 }
     }
 
@@ -106,11 +114,18 @@ impl Watch {
                 BOARD.0.n_inside.fetch_sub(1, Ordering::SeqCst);
             }
         }
-        let epoch = BOARD.0.epoch.load(Ordering::Relaxed);
+        let epoch = BOARD.0.epoch.load(Ordering::Acquire);
         if epoch.is_multiple_of(2) || epoch == self.seen {
             return false;
         }
         self.seen = epoch;
+        // Who is not asked for stays out, so that the leader need not wait for it.
+        let (leader, n_ranks) = (BOARD.0.leader.load(Ordering::Relaxed), BOARD.0.n_ranks.load(Ordering::Relaxed));
+        let n_threads = rayon::current_num_threads();
+        let rank = (rayon::current_thread_index().unwrap_or(leader) + n_threads - leader % n_threads) % n_threads;
+        if rank == 0 || rank >= n_ranks {
+            return false;
+        }
         BOARD.0.n_inside.fetch_add(1, Ordering::SeqCst);
         let _inside = Inside;
         // In the one order of all these operations we came in before the work was taken off, and whoever does that sees us; or after, and we
@@ -119,14 +134,8 @@ impl Watch {
             return false;
         }
         // SAFETY: the epoch is odd and we are inside, so that nobody writes until we are out, and what was written before it became odd is seen.
-        let Some(job) = (unsafe { *BOARD.0.job.get() }) else { return false };
-        let index = rayon::current_thread_index().unwrap_or(job.leader);
-        let n_threads = rayon::current_num_threads();
-        let rank = (index + n_threads - job.leader % n_threads) % n_threads;
-        if rank == 0 || rank >= job.n_ranks {
-            return false;
-        }
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.work)(rank))) {
+        let Some(work) = (unsafe { *BOARD.0.work.get() }) else { return false };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(rank))) {
             PANIC.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
         true
@@ -136,6 +145,30 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         N_WATCHING.0.fetch_sub(1, Ordering::Relaxed);
+        WATCHES.set(WATCHES.get() - 1);
+    }
+}
+
+/// As long as it lives, the watches below on this thread's stack do not count: the thread has a tile of its own to do first.
+pub struct Suspended(usize);
+
+impl Suspended {
+    /// From now on.
+    pub fn new() -> Self {
+        let n = WATCHES.replace(0);
+        if n > 0 {
+            N_WATCHING.0.fetch_sub(n, Ordering::Relaxed);
+        }
+        Self(n)
+    }
+}
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            N_WATCHING.0.fetch_add(self.0, Ordering::Relaxed);
+        }
+        WATCHES.set(self.0);
     }
 }
 
@@ -153,11 +186,12 @@ mod tests {
             }
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let done = AtomicBool::new(false);
+        let (done, n_begun) = (AtomicBool::new(false), AtomicUsize::new(0));
         pool.scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|_| {
                     let mut watch = Watch::new();
+                    n_begun.fetch_add(1, Ordering::Relaxed);
                     while !done.load(Ordering::Relaxed) {
                         watch.take_part();
                         std::thread::yield_now();
@@ -166,7 +200,7 @@ mod tests {
             }
             let _done = Done(&done);
             // Not before they are there.
-            while N_WATCHING.0.load(Ordering::Relaxed) == 0 {
+            while n_begun.load(Ordering::Relaxed) < 2 {
                 std::thread::yield_now();
             }
             f()

@@ -203,7 +203,7 @@ pub fn sample_equations<T: Rows>(
     let of_band = |(k, band): (usize, &mut Equations)| {
         let first = pieces.partition_point(|p| p.0 * n_bands / n_rows < k);
         let last = pieces.partition_point(|p| p.0 * n_bands / n_rows <= k);
-        let n_shares = if n_bands == 1 { n_threads.min(SHARES) } else { 1 };
+        let n_shares = if n_bands == 1 { n_threads.min(SHARES).min(rayon::current_num_threads()) } else { 1 };
         sample_band(site, truth, &pieces[first..last], &samples.candidates, band, n_shares);
     };
     awake::for_each(samples.bands.iter_mut().enumerate().collect(), n_threads, of_band);
