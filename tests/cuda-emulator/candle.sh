@@ -20,6 +20,6 @@ ln -sf libnvrtc.so "$driver/libnvrtc.so.13"
 export CUDA_HOME=$cuda NVCC=$cuda/bin/nvcc-lite CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-80} PATH=$cuda/bin:$PATH
 export LIBRARY_PATH=$driver:$libraries:$cuda/lib
 # Not --release: the programs there are those without candle-cuda, which run where no libcuda is.
-test() { cargo test --config 'profile.dev.package."*".opt-level=1' --features candle-cuda --test candle "$@"; }
-test --no-run
-LD_LIBRARY_PATH=$driver:$libraries:$cuda/lib RESIDUUM_CACHE_DIR=$driver/cache CUEMU_STRICT=1 test
+run_test() { cargo test --config 'profile.dev.package."*".opt-level=1' --features candle-cuda --test candle "$@"; }
+run_test --no-run
+LD_LIBRARY_PATH=$driver:$libraries:$cuda/lib RESIDUUM_CACHE_DIR=$driver/cache CUEMU_STRICT=1 run_test

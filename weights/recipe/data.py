@@ -1,6 +1,6 @@
 """Makes the data: runs the general circulation model jcm and keeps the prognostic state every six hours.
 
-    python data.py --out data --days 260
+    python data.py --out data --days 440
 
 Writes `data/t31.nc`: t, u, v, q, z (time, level, lat, lon) and sp (time, lat, lon), float32, without the spin-up, and from its end
 `data/heldout.nc`, the last `--heldout` days, which training never sees, and `data/sample.nc`, the last 12 steps of those.
