@@ -170,24 +170,29 @@ const GUESS_SAMPLES: usize = 8192;
 /// A band of rows is worth as many samples.
 const SAMPLES_PER_BAND: f64 = 800.0;
 
-/// Which part of a phase is sampled: pieces of rows, as neighbours say much the same.
-pub fn pieces(n_rows: usize, n_columns: usize, every: usize, seed: usize) -> Vec<(usize, Range<usize>)> {
+/// A turn's share of `n`, rounded down.
+fn part_of(turn: u32, n: usize) -> usize {
+    ((u64::from(turn) * n as u64) >> 32) as usize
+}
+
+/// Which part of a phase is sampled: pieces of rows, as neighbours say much the same. Which ones is up to the image's [`turn`](super::schedule::Schedule::turn).
+pub fn pieces(n_rows: usize, n_columns: usize, every: usize, turn: u32) -> Vec<(usize, Range<usize>)> {
     const SHORTEST: usize = 48;
     // Of every third row a part, of short rows more rows whole.
     let of_columns = (every / 3).clamp(1, (n_columns / SHORTEST).max(1));
     let of_rows = every.div_ceil(of_columns).max(1);
     let len = n_columns.div_ceil(of_columns);
-    (seed % of_rows..n_rows)
+    let first = part_of(turn, of_rows);
+    (first..n_rows)
         .step_by(of_rows)
         .map(|i| {
             // Golden ratio: evenly spread, whatever the number of rows.
-            let turn = ((i / of_rows + seed) as u32).wrapping_mul(0x9e37_79b9) as u64;
-            let start = ((turn * (n_columns - len + 1) as u64) >> 32) as usize;
+            let turn = turn.wrapping_add(((i / of_rows) as u32).wrapping_mul(0x9e37_79b9));
+            let start = part_of(turn, n_columns - len + 1);
             (i, start..start + len)
         })
         .collect()
 }
-
 /// Takes pieces of a phase into the normal equations; bands are tasks. `truth` gives the true values of a row from a column on, NaN where
 /// there is none. Values whose codes are likely to be large count less.
 pub fn sample_equations<T: Rows>(

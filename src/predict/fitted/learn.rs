@@ -163,7 +163,7 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
         let start = start + image * self.schedule.lattices.ny * self.schedule.lattices.nx;
         let truth = |i: usize, j: usize, out: &mut [T]| T::gather(&self.values[start + i * dy + j * dx..], dx, out);
         let p = &mut self.passes[pass];
-        let pieces = fit::pieces(site.size.0, site.size.1, p.every, image);
+        let pieces = fit::pieces(site.size.0, site.size.1, p.every, self.schedule.turn(image));
         fit::sample_equations(site, &truth, &pieces, &mut p.samples);
         p.n_images += 1;
         let refit = self.follows && p.n_images.is_power_of_two();

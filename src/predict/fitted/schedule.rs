@@ -23,6 +23,8 @@ pub struct Schedule {
     pub images: Vec<(Vec<usize>, usize)>,
     /// Number of side images of each kind.
     pub sides_of_kind: Vec<usize>,
+    /// Images along the fastest of the leading axes.
+    n_fast: usize,
 }
 
 impl Schedule {
@@ -79,7 +81,14 @@ impl Schedule {
             }
         }
         let sides_of_kind = masks.iter().map(|m| m.count_ones() as usize).collect();
-        Self { lattices, images, sides_of_kind }
+        Self { lattices, images, sides_of_kind, n_fast }
+    }
+
+    /// A number for each image, those of neighbours on both leading axes far apart: what is sampled by it comes from everywhere on each level
+    /// and at each step. (The additive sequence of Roberts for two dimensions, in 2^-32.)
+    pub fn turn(&self, image: usize) -> u32 {
+        let (slow, fast) = ((image / self.n_fast) as u32, (image % self.n_fast) as u32);
+        slow.wrapping_mul(0xc13f_a9a9).wrapping_add(fast.wrapping_mul(0x91e1_0da5))
     }
 
     /// Index of the first image that is given.

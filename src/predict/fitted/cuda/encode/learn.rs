@@ -49,7 +49,7 @@ impl Encoder {
         let (rows, columns) = self.schedule.lattices.plane_size(level, phase);
         let Extent { n_bands, .. } = Extent::of(sampling.n);
         let mut of_bands = vec![0; n_bands];
-        for (row, span) in pieces(rows, columns, sampling.every, image) {
+        for (row, span) in pieces(rows, columns, sampling.every, self.schedule.turn(image)) {
             of_bands[row * n_bands / rows] += span.len();
         }
         of_bands
@@ -135,7 +135,7 @@ impl Encoder {
         let follows = round.number == 1;
         let (rows, columns) = self.schedule.lattices.plane_size(level, phase);
         let Extent { n_bands, most_guess, guess_every } = Extent::of(sampling.n);
-        let pieces = pieces(rows, columns, sampling.every, image);
+        let pieces = pieces(rows, columns, sampling.every, self.schedule.turn(image));
         (run.args.site.image, run.args.site.level, run.args.site.phase) =
             (image as u32, level as u32, u32::from(phase));
         run.args.step = Step {
