@@ -74,7 +74,14 @@ impl<'a, T: Rows> Encoding<'a, T> {
         })
     }
 
-    pub fn finish(self) -> (Vec<u8>, Outliers) {
+    /// Back to the first step.
+    pub fn rewind(&mut self) {
+        self.course.before.clear();
+        self.misses.clear();
+    }
+
+    /// Bytes, after the last step of a run.
+    pub fn finish(&mut self) -> (Vec<u8>, Outliers) {
         let bytes = match self.known.marks {
             None => huffman::cpu::encode(&self.codes, Packing::Zstd),
             Some(marks) => {
@@ -82,7 +89,7 @@ impl<'a, T: Rows> Encoding<'a, T> {
                 huffman::cpu::encode(&kept, Packing::Zstd)
             }
         };
-        (bytes, Outliers::from_unsorted(self.misses))
+        (bytes, Outliers::from_unsorted(std::mem::take(&mut self.misses)))
     }
 }
 

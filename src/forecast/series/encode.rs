@@ -2,14 +2,13 @@
 
 use super::bare;
 use super::tile::{Parts, shape_of};
-use super::{Forecast, Forecasts, Past, is_given, of_step, spread};
+use super::{Forecasts, Past, is_given, of_step, spread};
 use crate::bound::{Resolved, Stats};
 use crate::compress::{Done, Progress, Tile, bins, compress_tile, mark, plan_of, statistics, tiling_of};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::limits;
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
-use crate::forecast::Forecaster;
 use crate::forecast::agreement::{Agreement, Digest, Sides};
 use crate::forecast::group::{Group, Role};
 use crate::forecast::names::Key;
@@ -248,7 +247,7 @@ impl Work<'_> {
         let n_steps = (regions[0][0].end - regions[0][0].start) as usize;
         let needs = past.model.needs();
         let is_bare = self.config.predictor == PredictorChoice::Forecast;
-        // 1. Which can have forecasts, and what those will be like: as from values with noise within the bound.
+        // 1. Which can have forecasts.
         let has_history: Vec<bool> =
             (0..n_steps).map(|k| self.group.history(needs, past.first, first + k).is_some()).collect();
         let mut candidates: Vec<Option<Box<dyn Candidate + '_>>> = vec![];
@@ -258,17 +257,6 @@ impl Work<'_> {
             let has: Vec<bool> = has_history.iter().flat_map(|&h| given.iter().map(move |&g| h && g)).collect();
             candidates.push(self.candidate(m, values, region, &has)?);
         }
-        let budget = match self.config.effort {
-            Effort::Best => Budget { rounds: 1, ..Budget::BEST },
-            _ => Budget::BALANCED,
-        };
-        let likely = self.likely(values, &candidates, past, first, n_steps, budget)?;
-        for (m, slot) in candidates.iter_mut().enumerate() {
-            let agreed = slot.as_mut().is_some_and(|c| c.agree(past.model, &likely, m));
-            if !agreed {
-                *slot = None;
-            }
-        }
         // 2. Without forecasts, as other variables: no tile may be larger than that.
         let mut plain: Vec<Option<Vec<u8>>> = vec![];
         for (m, candidate) in candidates.iter().enumerate() {
@@ -276,23 +264,58 @@ impl Work<'_> {
             let treatment = &self.plans[m].treatment;
             plain.push(wanted.then(|| compressed(&values[m], &regions[m], treatment, self.config)).transpose()?);
         }
-        // 3. In a closed loop, until none is larger than without.
         let mut decoded_plain: Vec<Option<Values>> = vec![None; values.len()];
+        let decode_plain = |m: usize| -> Result<Option<Values>> {
+            let Some(plain) = &plain[m] else { return Ok(None) };
+            let (dtype, treatment) = (values[m].dtype(), &self.plans[m].treatment);
+            crate::decompress::decompress_tile(plain, dtype, treatment, &regions[m]).map(Some)
+        };
+        // 3. A first run in a closed loop, which fits as it goes, with the forecasts that come of that.
+        let (budget, rounds) = match self.config.effort {
+            Effort::Best => (Budget::BEST, if is_bare { 1 } else { 2 }),
+            _ => (Budget::BALANCED, 1),
+        };
+        let mut runs: Runs<'_> = candidates.iter().map(|c| c.as_ref().map(|c| c.start(budget))).collect();
+        let n_learn = runs.iter().flatten().map(|run| run.n_first()).max().unwrap_or(0);
+        for (m, run) in runs.iter_mut().enumerate() {
+            if run.is_none() {
+                decoded_plain[m] = decode_plain(m)?;
+            }
+        }
+        self.closed_loop(&mut runs, &decoded_plain, &mut past.clone(), first, n_learn, n_steps)?;
+        for slot in &mut runs {
+            if !slot.as_mut().is_some_and(|run| run.agree(past.model.tolerance())) {
+                *slot = None;
+            }
+        }
+        // 4. Runs whose codes count, until no tile is larger than without.
         loop {
-            for (m, candidate) in candidates.iter().enumerate() {
-                if let (None, None, Some(plain)) = (candidate, &decoded_plain[m], &plain[m]) {
-                    let (dtype, treatment) = (values[m].dtype(), &self.plans[m].treatment);
-                    decoded_plain[m] = Some(crate::decompress::decompress_tile(plain, dtype, treatment, &regions[m])?);
+            for (m, run) in runs.iter().enumerate() {
+                if run.is_none() && decoded_plain[m].is_none() {
+                    decoded_plain[m] = decode_plain(m)?;
                 }
             }
-            let mut at_work = past.clone();
-            let coded = self.closed_loop(&candidates, &decoded_plain, &likely, &mut at_work, first, n_steps, budget)?;
+            let mut best: Option<(usize, Vec<Option<Vec<u8>>>, Past<'_>)> = None;
+            for round in 1..=rounds {
+                runs.iter_mut().flatten().for_each(|run| run.rewind(round == rounds));
+                let mut at_work = past.clone();
+                self.closed_loop(&mut runs, &decoded_plain, &mut at_work, first, n_steps, n_steps)?;
+                let finish = |run: &mut Option<Box<dyn Run + '_>>| {
+                    run.as_mut().map(|run| run.finish(self.config)).transpose()
+                };
+                let coded: Vec<_> = runs.iter_mut().map(finish).collect::<Result<_>>()?;
+                let size = coded.iter().flatten().map(Vec::len).sum();
+                if best.as_ref().is_none_or(|b| size <= b.0) {
+                    best = Some((size, coded, at_work));
+                }
+            }
+            let Some((_, coded, at_work)) = best else { unreachable!() };
             let mut is_final = true;
             for (m, coded) in coded.iter().enumerate() {
                 if let (Some(coded), Some(plain)) = (coded, &plain[m])
                     && coded.len() >= plain.len()
                 {
-                    candidates[m] = None;
+                    runs[m] = None;
                     is_final = false;
                 }
             }
@@ -329,61 +352,17 @@ impl Work<'_> {
         })
     }
 
-    /// Forecasts of the steps that trials go through, from values with noise as decoding will have; what is before the tile was decoded.
-    fn likely(
-        &self,
-        values: &[Values],
-        candidates: &[Option<Box<dyn Candidate + '_>>],
-        past: &Past<'_>,
-        first: usize,
-        n_steps: usize,
-        budget: Budget,
-    ) -> Result<BTreeMap<usize, Forecast>> {
-        let mut wanted: Vec<usize> =
-            candidates.iter().flatten().flat_map(|c| c.trial_steps(budget)).filter(|&k| k < n_steps).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut likely = BTreeMap::new();
-        for k in wanted {
-            let history = self.group.history(past.model.needs(), past.first, first + k);
-            let mut past = past.clone();
-            for step in history.into_iter().flatten().filter(|&step| step >= first) {
-                let noisy = |m: usize| {
-                    let n = values[m].len() / n_steps;
-                    let fill = fill_of(&self.plans[m].treatment);
-                    let mut frame = of_step(&values[m], fill, step - first, n);
-                    if let Treatment::Lossy { resolved: Resolved::Absolute(bound), .. } = self.plans[m].treatment {
-                        add_noise(&mut frame, bound, step);
-                    }
-                    frame
-                };
-                let members: Vec<Vec<f32>> = (0..values.len()).map(noisy).collect();
-                past.see(step, &members)?;
-            }
-            if let Some(forecast) = past.forecast(first + k)? {
-                likely.insert(k, forecast);
-            }
-        }
-        Ok(likely)
-    }
-
-    /// Codes all candidates step by step beside forecasts made of what was decoded.
-    #[allow(clippy::too_many_arguments)]
+    /// Takes all runs through the first `n` of `n_steps`, beside forecasts made of what was decoded.
     fn closed_loop(
         &self,
-        candidates: &[Option<Box<dyn Candidate + '_>>],
+        runs: &mut Runs<'_>,
         decoded_plain: &[Option<Values>],
-        likely: &BTreeMap<usize, Forecast>,
         past: &mut Past<'_>,
         first: usize,
+        n: usize,
         n_steps: usize,
-        budget: Budget,
-    ) -> Result<Vec<Option<Vec<u8>>>> {
-        let mut runs: Vec<Option<Box<dyn Run + '_>>> = vec![];
-        for (m, candidate) in candidates.iter().enumerate() {
-            runs.push(candidate.as_ref().map(|c| c.start(budget, likely, m)));
-        }
-        for k in 0..n_steps {
+    ) -> Result<()> {
+        for k in 0..n {
             let has_use = runs.iter().any(Option::is_some);
             let forecast = if has_use { past.forecast(first + k)? } else { None };
             let mut frame = vec![];
@@ -396,36 +375,32 @@ impl Work<'_> {
             }
             past.see(first + k, &frame)?;
         }
-        runs.into_iter().map(|run| run.map(|run| run.finish(self.config)).transpose()).collect()
-    }
-}
-
-/// Adds noise within `bound`, that of `seed`.
-fn add_noise(values: &mut [f32], bound: f64, seed: usize) {
-    let mut state = seed as u32 ^ 0x9e37_79b9;
-    for v in values {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        *v += ((f64::from(state >> 8) / f64::from(1 << 23) - 1.0) * bound) as f32;
+        Ok(())
     }
 }
 
 /// A member's tile that may be coded beside forecasts.
 trait Candidate {
-    /// Steps that a trial goes through.
-    fn trial_steps(&self, budget: Budget) -> Vec<usize>;
-    /// Fixes how forecasts are rounded; whether they can be of use at all.
-    fn agree(&mut self, model: &dyn Forecaster, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool;
-    /// Fits, and starts to code. `likely` forecasts are those of all members, this is member `m`.
-    fn start<'a>(&'a self, budget: Budget, likely: &'a BTreeMap<usize, Forecast>, m: usize) -> Box<dyn Run + 'a>;
+    /// At the first step of the run that fits.
+    fn start<'a>(&'a self, budget: Budget) -> Box<dyn Run + 'a>;
 }
 
-/// A member's tile at work.
+/// A member's tile at work: in a run that fits as it goes, then in those that count.
 trait Run {
+    /// Steps of the run that fits, at least.
+    fn n_first(&self) -> usize;
     /// Codes a step; gives what is decoded, as the model takes it.
     fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32>;
-    /// The coded tile.
-    fn finish(self: Box<Self>, config: &Config) -> Result<Vec<u8>>;
+    /// After the run that fits: fixes how forecasts are rounded that may differ by a part of their spread; whether they can be of use at all.
+    fn agree(&mut self, tolerance: f64) -> bool;
+    /// Back to the first step, with fits to all that was seen; but for the last run, fits go on.
+    fn rewind(&mut self, is_last: bool);
+    /// The coded tile, after the last step of a run that counts.
+    fn finish(&mut self, config: &Config) -> Result<Vec<u8>>;
 }
+
+/// Runs of the members; `None` for those without forecasts.
+type Runs<'a> = Vec<Option<Box<dyn Run + 'a>>>;
 
 /// What was asked for a tile.
 #[derive(Clone, Copy)]
@@ -449,7 +424,6 @@ struct Ready<'v, T: Rows> {
     stats: Stats,
     layout: Layout,
     has_forecast: Vec<bool>,
-    agreement: Agreement,
 }
 
 impl<'v, T: Rows> Ready<'v, T> {
@@ -467,73 +441,70 @@ impl<'v, T: Rows> Ready<'v, T> {
         let work = found.as_ref().map(|f| mark(values, &f.marks));
         let marks = found.as_ref().filter(|f| !f.specials.is_empty()).map(|f| f.specials.marks(values.len()));
         let layout = Layout::new(shape, has_forecast);
-        let (has_forecast, agreement) = (has_forecast.to_vec(), Agreement::EXACT);
-        Some(Self { values, fill, asked, found, work, marks, base, quantizer, stats, layout, has_forecast, agreement })
+        let has_forecast = has_forecast.to_vec();
+        Some(Self { values, fill, asked, found, work, marks, base, quantizer, stats, layout, has_forecast })
     }
 }
 
 impl<T: Rows> Candidate for Ready<'_, T> {
-    fn trial_steps(&self, budget: Budget) -> Vec<usize> {
-        self.layout.trial_images(budget).iter().map(|i| i / self.layout.shape[1]).collect()
-    }
-
-    fn agree(&mut self, model: &dyn Forecaster, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool {
-        let [_, levels, ny, nx] = self.layout.shape;
-        let mut tolerances = vec![0f64; levels];
-        let (mut error, mut n) = (0.0, 0usize);
-        for (k, forecast) in likely {
-            for (level, values) in forecast[m].iter().enumerate() {
-                let Some(values) = values else { continue };
-                tolerances[level] = tolerances[level].max(model.tolerance() * spread(values));
-                let truth = &self.values[(k * levels + level) * ny * nx..][..ny * nx];
-                for (x, f) in truth.iter().zip(values).step_by(7) {
-                    let e = x.to_f64() - f64::from(*f);
-                    if e.is_finite() && e.abs() < 1e15 {
-                        error += e * e;
-                        n += 1;
-                    }
-                }
-            }
-        }
-        let tolerances = tolerances.iter().map(|&t| t as f32).collect();
-        match Agreement::new(self.asked.bound, tolerances, error / n.max(1) as f64) {
-            Some(agreement) if !likely.is_empty() => self.agreement = agreement,
-            _ => return false,
-        }
-        true
-    }
-
-    fn start<'a>(&'a self, budget: Budget, likely: &'a BTreeMap<usize, Forecast>, m: usize) -> Box<dyn Run + 'a> {
-        let [_, levels, ny, nx] = self.layout.shape;
+    fn start<'a>(&'a self, budget: Budget) -> Box<dyn Run + 'a> {
         let values = self.work.as_deref().unwrap_or(self.values);
         let wrap = predict::choose::is_circle(values, &self.layout.shape);
         let (marks, base, quantizer) = (self.marks.as_deref(), self.base, self.quantizer);
         let known = Known { values, marks, base, quantizer, wrap };
-        let of_image = |image: usize| -> Vec<T> {
-            let forecast = likely.get(&(image / levels)).and_then(|f| f[m][image % levels].as_ref());
-            match forecast {
-                Some(f) => self.agreement.agree(f, image % levels, 0, &mut vec![]),
-                None => vec![T::default(); ny * nx],
-            }
-        };
         let encoding = if self.asked.is_bare {
-            Coder::Bare(bare::Encoding::new(known, ny * nx))
+            Coder::Bare(bare::Encoding::new(known, self.layout.pixels()))
         } else {
-            Coder::Fitted(time(Stage::Predict, || Encoding::new(&self.layout, known, budget, &of_image)))
+            Coder::Fitted(Box::new(Encoding::new(&self.layout, known, budget)))
         };
-        let digest = Digest::default();
-        Box::new(Running { ready: self, encoding, sides: vec![], digests: vec![], digest, decoded: vec![] })
+        let (n_first, levels) = (self.layout.trial_steps(budget), self.layout.shape[1]);
+        Box::new(Running {
+            ready: self,
+            n_first,
+            encoding,
+            seen: Seen { spreads: vec![0.0; levels], error: 0.0, n: 0 },
+            agreement: Agreement::EXACT,
+            sides: vec![],
+            digests: vec![],
+            digest: Digest::default(),
+            decoded: vec![],
+        })
+    }
+}
+
+/// What forecasts were like.
+struct Seen {
+    /// The largest spread of each level; 0 if it has no forecasts.
+    spreads: Vec<f64>,
+    /// Sum of the squared errors of `n` values.
+    error: f64,
+    n: usize,
+}
+
+impl Seen {
+    fn add<T: Rows>(&mut self, level: usize, forecast: &[f32], truth: &[T]) {
+        self.spreads[level] = self.spreads[level].max(spread(forecast));
+        for (x, f) in truth.iter().zip(forecast).step_by(7) {
+            let e = x.to_f64() - f64::from(*f);
+            if e.is_finite() && e.abs() < 1e15 {
+                self.error += e * e;
+                self.n += 1;
+            }
+        }
     }
 }
 
 enum Coder<'a, T: Rows> {
-    Fitted(Encoding<'a, T>),
+    Fitted(Box<Encoding<'a, T>>),
     Bare(bare::Encoding<'a, T>),
 }
 
 struct Running<'a, T: Rows> {
     ready: &'a Ready<'a, T>,
+    n_first: usize,
     encoding: Coder<'a, T>,
+    seen: Seen,
+    agreement: Agreement,
     sides: Sides,
     digests: Vec<u16>,
     digest: Digest,
@@ -541,6 +512,28 @@ struct Running<'a, T: Rows> {
 }
 
 impl<T: Rows> Run for Running<'_, T> {
+    fn n_first(&self) -> usize {
+        self.n_first
+    }
+
+    fn agree(&mut self, tolerance: f64) -> bool {
+        let tolerances = self.seen.spreads.iter().map(|s| (tolerance * s) as f32).collect();
+        let error = self.seen.error / self.seen.n.max(1) as f64;
+        match Agreement::new(self.ready.asked.bound, tolerances, error) {
+            Some(agreement) if self.seen.n > 0 => self.agreement = agreement,
+            _ => return false,
+        }
+        true
+    }
+
+    fn rewind(&mut self, is_last: bool) {
+        match &mut self.encoding {
+            Coder::Fitted(encoding) => time(Stage::Predict, || encoding.rewind(is_last)),
+            Coder::Bare(encoding) => encoding.rewind(),
+        }
+        (self.sides, self.digests, self.digest, self.decoded) = (vec![], vec![], Digest::default(), vec![]);
+    }
+
     fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32> {
         let [_, levels, ny, nx] = self.ready.layout.shape;
         let mut agreed: Vec<Option<Vec<T>>> = vec![];
@@ -548,12 +541,13 @@ impl<T: Rows> Run for Running<'_, T> {
             let image = step * levels + level;
             let forecast = forecast.and_then(|f| f[level].as_ref()).filter(|_| self.ready.has_forecast[image]);
             agreed.push(forecast.map(|f| {
-                let values = self.ready.agreement.agree(f, level, image * ny * nx, &mut self.sides);
+                self.seen.add(level, f, &self.ready.values[image * ny * nx..][..ny * nx]);
+                let values = self.agreement.agree(f, level, image * ny * nx, &mut self.sides);
                 self.digest.add(&values);
                 values
             }));
         }
-        if agreed.iter().any(Option::is_some) && self.ready.agreement.step > 0.0 {
+        if agreed.iter().any(Option::is_some) && self.agreement.step > 0.0 {
             self.digests.push(self.digest.of_step());
         }
         let values = match &mut self.encoding {
@@ -565,9 +559,11 @@ impl<T: Rows> Run for Running<'_, T> {
         seen
     }
 
-    fn finish(self: Box<Self>, config: &Config) -> Result<Vec<u8>> {
-        let Self { ready, encoding, sides, digests, digest, mut decoded } = *self;
-        let (plan, codes, mut outliers) = match encoding {
+    fn finish(&mut self, config: &Config) -> Result<Vec<u8>> {
+        let ready = self.ready;
+        let (sides, digests) = (std::mem::take(&mut self.sides), std::mem::take(&mut self.digests));
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let (plan, codes, mut outliers) = match &mut self.encoding {
             Coder::Fitted(encoding) => {
                 let coded = encoding.finish();
                 (Some(coded.plan), coded.bytes, coded.outliers)
@@ -597,10 +593,10 @@ impl<T: Rows> Run for Running<'_, T> {
             step: ready.quantizer.step,
             specials,
             outliers,
-            agreement: ready.agreement.clone(),
+            agreement: self.agreement.clone(),
             has_forecast: ready.has_forecast.clone(),
             digests,
-            digest: digest.finish(),
+            digest: self.digest.finish(),
             sides,
             plan,
             codes: &codes,

@@ -1,11 +1,11 @@
 //! Tiles of steps and levels, some of whose images have forecasts: what both directions share.
 
-use super::cpu::{Course, End, Lane, Tile, whole};
+use super::cpu::{Course, End, Lane, Teacher, Tile, whole};
 use super::learn::Budget;
 use super::plan::{self, Plan};
 use super::rows::Rows;
 use super::schedule::Schedule;
-use super::site::{Taps, Weights};
+use super::site::Taps;
 use super::stand_in::pyramid;
 use crate::encode::bytes::Reader;
 use crate::error::Result;
@@ -34,9 +34,14 @@ impl Layout {
         Plan::read_for(reader, &self.schedule, &self.taps)
     }
 
-    /// Images whose forecasts [`Encoding::new`](super::encode::Encoding::new) asks for are those that have one among these, and the level below each.
-    pub fn trial_images(&self, budget: Budget) -> Vec<usize> {
-        budget.images(&self.schedule)
+    /// Values of an image.
+    pub fn pixels(&self) -> usize {
+        self.shape[2] * self.shape[3]
+    }
+
+    /// Steps that the run which fits goes through.
+    pub fn trial_steps(&self, budget: Budget) -> usize {
+        budget.first_images(&self.schedule).div_ceil(self.shape[1].max(1))
     }
 
     /// Codes or decodes the next step; `forecasts` has one for each level, or none.
@@ -44,7 +49,7 @@ impl Layout {
         &self,
         course: &mut Course<T>,
         tile: &Tile<'_, T>,
-        weights: &mut Vec<Weights<T>>,
+        teacher: &mut dyn Teacher<T>,
         lanes: &mut [Lane<T, E>],
         forecasts: &[Option<Vec<T>>],
     ) -> Vec<T> {
@@ -54,7 +59,7 @@ impl Layout {
             if let Some(Some(forecast)) = forecasts.get(level) {
                 course.give(pyramid(forecast, self.schedule.lattices, tile.wrap));
             }
-            whole(course.next(tile, weights, lanes), nx, image);
+            whole(course.next(tile, teacher, lanes), nx, image);
         }
         out
     }

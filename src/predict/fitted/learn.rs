@@ -42,17 +42,11 @@ impl Budget {
 
     /// The images of a trial, ascending: of each kind the first ones, which are beside decoded ones, and some spread over the rest.
     pub fn images(self, schedule: &Schedule) -> Vec<usize> {
-        /// How many values there should be for each that is sampled.
-        const ROOM: f64 = 3.0;
         if self.all_images {
             return (0..schedule.images.len()).collect();
         }
-        let pixels = (schedule.lattices.ny * schedule.lattices.nx) as f64;
         let mut chosen = vec![];
-        for kind in 0..schedule.sides_of_kind.len() {
-            let all: Vec<usize> = (0..schedule.images.len()).filter(|&i| schedule.images[i].1 == kind).collect();
-            let share = all.len() as f64 / schedule.images.len() as f64;
-            let enough = self.samples(pixels * schedule.images.len() as f64, false) * share * ROOM / pixels;
+        for (all, enough) in self.enough(schedule) {
             // Beside images that were decoded fits are better than beside stand-ins.
             let n_first = (enough * 0.75).ceil().max(2.0) as usize;
             let n_spread = (enough * 0.25).ceil().max(1.0) as usize;
@@ -63,6 +57,28 @@ impl Budget {
         }
         chosen.sort_unstable();
         chosen
+    }
+
+    /// For a trial that can not leave out images: how many of the first ones it goes through.
+    pub fn first_images(self, schedule: &Schedule) -> usize {
+        if self.all_images {
+            return schedule.images.len();
+        }
+        let last = |(all, enough): (Vec<usize>, f64)| all.into_iter().take(enough.ceil().max(3.0) as usize).last();
+        self.enough(schedule).filter_map(last).max().map_or(0, |last| last + 1)
+    }
+
+    /// The images of each kind, and how many of them a trial should have.
+    fn enough(self, schedule: &Schedule) -> impl Iterator<Item = (Vec<usize>, f64)> {
+        /// How many values there should be for each that is sampled.
+        const ROOM: f64 = 3.0;
+        let (images, pixels) = (&schedule.images, (schedule.lattices.ny * schedule.lattices.nx) as f64);
+        (0..schedule.sides_of_kind.len()).map(move |kind| {
+            let all: Vec<usize> = (0..images.len()).filter(|&i| images[i].1 == kind).collect();
+            let share = all.len() as f64 / images.len() as f64;
+            let enough = self.samples(pixels * images.len() as f64, false) * share * ROOM / pixels;
+            (all, enough)
+        })
     }
 }
 

@@ -1,21 +1,23 @@
 //! A tile beside forecasts, which come one step at a time: each is made of what was decoded of the steps before.
 
-use super::{Encoded, Encoder, encoders, n_streams, to_bytes, trial};
+use super::{Encoded, Encoder, encoders, n_streams, to_bytes};
 use crate::predict::fitted::Layout;
-use crate::predict::fitted::cpu::{Course, Lane, Pyramid, Tile};
+use crate::predict::fitted::cpu::{Course, Lane, Teacher, Tile};
 use crate::predict::fitted::learn::{Budget, Learner};
 use crate::predict::fitted::plan::Plan;
 use crate::predict::fitted::rows::Rows;
 use crate::predict::fitted::site::Weights;
-use crate::predict::fitted::stand_in::{pyramid, stand_in};
 use crate::quantize::Quantizer;
 
-/// A tile's values on their way to codes, step by step.
+/// A tile's values on their way to codes, step by step, in several runs: one that fits as it goes, then those whose codes count.
 pub struct Encoding<'a, T: Rows> {
     layout: &'a Layout,
+    known: Known<'a, T>,
     tile: Tile<'a, T>,
     plan: Plan,
-    weights: Vec<Weights<T>>,
+    learner: Learner<'a, T>,
+    /// Those of the plan; none while samples are taken.
+    weights: Option<Vec<Weights<T>>>,
     lanes: Vec<Lane<T, Encoder<'a, T>>>,
     course: Course<T>,
 }
@@ -36,39 +38,43 @@ pub struct Known<'a, T: Rows> {
 }
 
 impl<'a, T: Rows> Encoding<'a, T> {
-    /// Fits the tile. `likely` gives forecasts that are much like those that will come, of the images that [`Layout::trial_images`] names.
-    pub fn new(layout: &'a Layout, known: Known<'a, T>, budget: Budget, likely: &dyn Fn(usize) -> Vec<T>) -> Self {
-        let Known { values, marks, base, quantizer, wrap } = known;
+    /// At the first step of the run that fits, which [`Layout::trial_steps`] are enough for.
+    pub fn new(layout: &'a Layout, known: Known<'a, T>, budget: Budget) -> Self {
+        let Known { values, base, quantizer, wrap, .. } = known;
         let (schedule, taps) = (&layout.schedule, &layout.taps[..]);
-        let lattices = schedule.lattices;
-        let pixels = lattices.ny * lattices.nx;
         let tile = Tile { schedule, taps, wrap, base, step: quantizer.step };
-        let streams = n_streams(schedule);
-        let mut plan = Plan { wrap, n_streams: streams, ..Plan::default() };
-        let images = layout.trial_images(budget);
-        let mut learner = Learner::new(schedule, taps, values, quantizer, &images, budget, false);
-        let beside = |s: usize| -> Pyramid<T> {
-            match s.checked_sub(schedule.given()) {
-                None => stand_in(&values[s * pixels..][..pixels], s, lattices, wrap, quantizer.step.to_f64()),
-                Some(image) => pyramid(&likely(image), lattices, wrap),
-            }
-        };
-        let lanes = |keep| encoders(schedule, streams, values, marks, quantizer, keep);
-        trial(&tile, &images, &beside, &mut learner, &mut lanes(false));
-        let lanes = lanes(true);
-        learner.finish(&mut plan);
-        let weights = plan.weights(taps);
-        Self { layout, tile, plan, weights, lanes, course: Course::new(schedule) }
+        let plan = Plan { wrap, n_streams: n_streams(schedule), ..Plan::default() };
+        let images: Vec<usize> = (0..layout.trial_steps(budget) * layout.shape[1]).collect();
+        let learner = Learner::new(schedule, taps, values, quantizer, &images, budget, false);
+        let lanes = encoders(schedule, plan.n_streams, values, known.marks, quantizer, false);
+        Self { layout, known, tile, plan, learner, weights: None, lanes, course: Course::new(schedule) }
+    }
+
+    /// Back to the first step, with fits to all that was seen. If it is not the last run, samples go on being taken.
+    pub fn rewind(&mut self, is_last: bool) {
+        let Known { values, marks, quantizer, .. } = self.known;
+        self.learner.finish(&mut self.plan);
+        self.weights = is_last.then(|| self.plan.weights(&self.layout.taps));
+        if !is_last {
+            self.learner.again(&self.plan);
+        }
+        let schedule = &self.layout.schedule;
+        self.lanes = encoders(schedule, self.plan.n_streams, values, marks, quantizer, true);
+        self.course = Course::new(schedule);
     }
 
     /// Codes the next step beside the forecasts of its levels, in order, those that have one. Gives what is decoded, but for values stored apart.
     pub fn step(&mut self, forecasts: &[Option<Vec<T>>]) -> Vec<T> {
-        let Self { layout, tile, weights, lanes, course, .. } = self;
-        layout.step(course, tile, weights, lanes, forecasts)
+        let Self { layout, tile, learner, weights, lanes, course, .. } = self;
+        let teacher: &mut dyn Teacher<T> = match weights {
+            Some(weights) => weights,
+            None => learner,
+        };
+        layout.step(course, tile, teacher, lanes, forecasts)
     }
 
-    /// Plan and bytes, after the last step.
-    pub fn finish(self) -> Encoded {
-        to_bytes(self.plan, self.lanes)
+    /// Plan and bytes, after the last step of a run.
+    pub fn finish(&mut self) -> Encoded {
+        to_bytes(self.plan.clone(), std::mem::take(&mut self.lanes))
     }
 }
