@@ -4,7 +4,7 @@ use residuum::compress::{Before, Done, compress_rest};
 use residuum::container::Archive;
 use residuum::device::Cpu;
 use residuum::forecast::series::{self, Forecasts};
-use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Needs};
+use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Model, Needs};
 use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable};
 use residuum::{Config, DType, Result, Values};
 use std::collections::BTreeMap;
@@ -12,6 +12,9 @@ use std::io::Cursor;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+#[path = "painter.rs"]
+pub mod painter;
 
 /// Rows and columns.
 const SHAPE: (usize, usize) = (24, 32);
@@ -145,7 +148,7 @@ pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
 /// What is going on at a step: waves, and weather that nobody sees coming but the model.
 fn clean(name: &str, step: i64, level: usize) -> Vec<f32> {
     let (rows, columns) = SHAPE;
-    let mut weather = uniform(step as u64 * 1000 + level as u64 + name.len() as u64);
+    let mut weather = weather(name, step, level);
     let mut out = vec![];
     for i in 0..rows {
         for j in 0..columns {
@@ -159,6 +162,16 @@ fn clean(name: &str, step: i64, level: usize) -> Vec<f32> {
     out
 }
 
+fn weather(name: &str, step: i64, level: usize) -> impl FnMut() -> f64 {
+    uniform((step as u64).wrapping_mul(1000).wrapping_add(level as u64 + name.len() as u64))
+}
+
+/// What the model alone sees coming, without any function of a library.
+fn clean_weather(name: &str, step: i64, level: usize) -> Vec<f32> {
+    let mut weather = weather(name, step, level);
+    (0..SHAPE.0 * SHAPE.1).map(|_| scale(name) * 0.2 * weather() as f32).collect()
+}
+
 fn grid() -> Grid {
     let lat: Vec<f64> = (0..SHAPE.0).map(|i| 80.0 - 160.0 * i as f64 / (SHAPE.0 - 1) as f64).collect();
     let lon: Vec<f64> = (0..SHAPE.1).map(|j| 360.0 * j as f64 / SHAPE.1 as f64).collect();
@@ -167,8 +180,8 @@ fn grid() -> Grid {
 
 /// A file in memory.
 pub struct Memory {
-    schema: Schema,
-    values: Vec<Values>,
+    pub schema: Schema,
+    pub values: Vec<Values>,
 }
 
 impl Source for Memory {
@@ -216,7 +229,8 @@ impl Default for Seer {
 impl Seer {
     pub fn forecasts(self) -> Forecasts {
         let made_on = format!("machine {}", self.seed);
-        Forecasts { name: "seer".into(), digest: vec![self.id; 32], model: Box::new(self), made_on }
+        let (name, digest) = ("seer".into(), vec![self.id; 32]);
+        Forecasts { name, digest, model: Model::Forecaster(Box::new(self)), made_on }
     }
 }
 

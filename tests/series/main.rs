@@ -1,6 +1,7 @@
 //! Time series beside forecasts: the loop is closed, archives are portable, and what does not fit is refused.
 //! The models here are a few lines long; the trained one is tested in `tests/weights.rs`.
 
+mod codec;
 mod command;
 mod data;
 mod real;

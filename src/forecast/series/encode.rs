@@ -1,6 +1,7 @@
 //! From values to coded intervals.
 
 use super::bare;
+use super::latents::Encoder;
 use super::tile::{Parts, shape_of};
 use super::{Forecast, Forecasts, Past, is_given, of_step, spread};
 use crate::bound::{Resolved, Stats};
@@ -9,7 +10,7 @@ use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::limits;
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
-use crate::forecast::Forecaster;
+use crate::forecast::Model;
 use crate::forecast::agreement::{Agreement, Digest, Sides};
 use crate::forecast::group::{Group, Role};
 use crate::forecast::names::Key;
@@ -55,14 +56,15 @@ pub fn compress(
         source.read(i, &region)
     };
     let group = Group::find(&schema, needs, &mut read_all)?;
-    if !group.has_dates && !forecasts.digest.is_empty() {
+    let looks_back = matches!(forecasts.model, Model::Forecaster(_));
+    if looks_back && !group.has_dates && !forecasts.digest.is_empty() {
         return Err(Error::unsupported("times are of a calendar of their own: models know the Gregorian one"));
     }
     let n_steps = group.times.len();
     // 1. Tiles and intervals.
-    let (len, interval) = lengths(&schema, &group, config, keyframe)?;
+    let (len, interval) = lengths(&schema, &group, config, keyframe, looks_back)?;
     let is_forecast = |t: usize| group.history(needs, t - t % interval as usize, t).is_some();
-    if !(0..n_steps).any(is_forecast) {
+    if looks_back && !(0..n_steps).any(is_forecast) {
         return Err(unusable(&group, needs.history, needs.step_s, interval));
     }
     let beside = |role: &Role, interval: u64| {
@@ -104,18 +106,31 @@ pub fn compress(
     let mut tiles: Vec<Spool> = plans.iter().map(|_| Spool::default()).collect();
     // The same tiles without forecasts.
     let mut plain: Vec<Spool> = plans.iter().map(|_| Spool::default()).collect();
-    let mut past = Past::new(&*forecasts.model, &group, 0, &statics);
+    let mut past = Past::new(&forecasts.model, &group, 0, &statics);
+    let mut latents = match &forecasts.model {
+        Model::Forecaster(_) => None,
+        Model::FieldCodec(codec) => {
+            let fills = group.members.iter().map(|m| schema.fill_bits(m.variable)).collect();
+            Some(Encoder::new(&**codec, &group, &statics, fills)?)
+        }
+    };
     for t in 0..(n_steps as u64).div_ceil(len) {
         let start = (t * len) as usize;
         if (start as u64).is_multiple_of(interval) {
-            past = Past::new(&*forecasts.model, &group, start, &statics);
+            past = Past::new(&forecasts.model, &group, start, &statics);
         }
         let mut values = vec![];
         for plan in &plans {
             values.push(source.read(plan.variable as usize, &plan.tiling.region(t))?);
         }
+        if let Some(latents) = &mut latents {
+            past.latents = latents.tile(&values, start, (len as usize).min(n_steps - start))?;
+        }
         let work = Work { group: &group, plans: &plans, tile: t, config };
-        let coded = work.compress(&values, &mut past).context(|| format!("tile {t}"))?;
+        let mut coded = work.compress(&values, &mut past).context(|| format!("tile {t}"))?;
+        if latents.is_some() {
+            past.latents.put_into(&mut coded);
+        }
         for (m, (beside, without)) in coded.into_iter().enumerate() {
             tiles[m].push(beside.as_ref().or(without.as_ref()).map_or(&[], |c| &c[..]))?;
             plain[m].push(without.as_deref().unwrap_or_default())?;
@@ -123,6 +138,7 @@ pub fn compress(
             progress(Progress { variable: name, bytes: values[m].as_bytes().len() as u64 });
         }
     }
+    latents.map_or(Ok(()), Encoder::finish)?;
     // 4. Is all that smaller than without? What is said of forecasts in the plans counts too.
     if config.predictor != PredictorChoice::Forecast {
         let plan_bytes = |plan: &Plan| minicbor::to_vec(plan).map_or(0, |p| p.len() as u64);
@@ -177,7 +193,13 @@ pub fn advection(source: &mut dyn Source) -> Result<Option<Forecasts>> {
 }
 
 /// Steps of a tile and of an interval.
-fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64>) -> Result<(u64, u64)> {
+fn lengths(
+    schema: &Schema,
+    group: &Group,
+    config: &Config,
+    keyframe: Option<u64>,
+    looks_back: bool,
+) -> Result<(u64, u64)> {
     let n_steps = group.times.len() as u64;
     let mut len = n_steps.max(1);
     let mut all = 0;
@@ -195,6 +217,8 @@ fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64
     }
     len = len.min(MAX_VALUES / all.max(1)).min(keyframe.unwrap_or(u64::MAX)).max(1);
     let interval = match keyframe {
+        // Each tile stands for itself.
+        _ if !looks_back => len,
         Some(keyframe) => keyframe - keyframe % len,
         None if len == n_steps => len,
         None => MIN_INTERVAL.div_ceil(len) * len,
@@ -238,7 +262,7 @@ struct Work<'a> {
 }
 
 /// A member's tile beside forecasts, if it is smaller so, and without.
-type Coded = (Option<Vec<u8>>, Option<Vec<u8>>);
+pub(super) type Coded = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl Work<'_> {
     /// Codes the tile of each member; `past` goes on to its end.
@@ -249,8 +273,7 @@ impl Work<'_> {
         let needs = past.model.needs();
         let is_bare = self.config.predictor == PredictorChoice::Forecast;
         // 1. Which can have forecasts, and what those will be like: as from values with noise within the bound.
-        let has_history: Vec<bool> =
-            (0..n_steps).map(|k| self.group.history(needs, past.first, first + k).is_some()).collect();
+        let has_history: Vec<bool> = (0..n_steps).map(|k| past.has_forecast(first + k)).collect();
         let mut candidates: Vec<Option<Box<dyn Candidate + '_>>> = vec![];
         for (m, (values, region)) in values.iter().zip(&regions).enumerate() {
             let keys = &self.group.members[m].keys;
@@ -264,7 +287,7 @@ impl Work<'_> {
         };
         let likely = self.likely(values, &candidates, past, first, n_steps, budget)?;
         for (m, slot) in candidates.iter_mut().enumerate() {
-            let agreed = slot.as_mut().is_some_and(|c| c.agree(past.model, &likely, m));
+            let agreed = slot.as_mut().is_some_and(|c| c.agree(past.model.tolerance(), &likely, m));
             if !agreed {
                 *slot = None;
             }
@@ -345,7 +368,7 @@ impl Work<'_> {
         wanted.dedup();
         let mut likely = BTreeMap::new();
         for k in wanted {
-            let history = self.group.history(past.model.needs(), past.first, first + k);
+            let history = past.history(first + k);
             let mut past = past.clone();
             for step in history.into_iter().flatten().filter(|&step| step >= first) {
                 let noisy = |m: usize| {
@@ -413,8 +436,8 @@ fn add_noise(values: &mut [f32], bound: f64, seed: usize) {
 trait Candidate {
     /// Steps that a trial goes through.
     fn trial_steps(&self, budget: Budget) -> Vec<usize>;
-    /// Fixes how forecasts are rounded; whether they can be of use at all.
-    fn agree(&mut self, model: &dyn Forecaster, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool;
+    /// Fixes how forecasts are rounded that may differ by a `tolerance`; whether they can be of use at all.
+    fn agree(&mut self, tolerance: f64, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool;
     /// Fits, and starts to code. `likely` forecasts are those of all members, this is member `m`.
     fn start<'a>(&'a self, budget: Budget, likely: &'a BTreeMap<usize, Forecast>, m: usize) -> Box<dyn Run + 'a>;
 }
@@ -477,14 +500,14 @@ impl<T: Rows> Candidate for Ready<'_, T> {
         self.layout.trial_images(budget).iter().map(|i| i / self.layout.shape[1]).collect()
     }
 
-    fn agree(&mut self, model: &dyn Forecaster, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool {
+    fn agree(&mut self, tolerance: f64, likely: &BTreeMap<usize, Forecast>, m: usize) -> bool {
         let [_, levels, ny, nx] = self.layout.shape;
         let mut tolerances = vec![0f64; levels];
         let (mut error, mut n) = (0.0, 0usize);
         for (k, forecast) in likely {
             for (level, values) in forecast[m].iter().enumerate() {
                 let Some(values) = values else { continue };
-                tolerances[level] = tolerances[level].max(model.tolerance() * spread(values));
+                tolerances[level] = tolerances[level].max(tolerance * spread(values));
                 let truth = &self.values[(k * levels + level) * ny * nx..][..ny * nx];
                 for (x, f) in truth.iter().zip(values).step_by(7) {
                     let e = x.to_f64() - f64::from(*f);
