@@ -148,7 +148,7 @@ pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
 /// What is going on at a step: waves, and weather that nobody sees coming but the model.
 fn clean(name: &str, step: i64, level: usize) -> Vec<f32> {
     let (rows, columns) = SHAPE;
-    let mut weather = weather(name, step, level);
+    let mut weather = uniform((step as u64).wrapping_mul(1000) + level as u64 + name.len() as u64);
     let mut out = vec![];
     for i in 0..rows {
         for j in 0..columns {
@@ -160,16 +160,6 @@ fn clean(name: &str, step: i64, level: usize) -> Vec<f32> {
         }
     }
     out
-}
-
-fn weather(name: &str, step: i64, level: usize) -> impl FnMut() -> f64 {
-    uniform((step as u64).wrapping_mul(1000).wrapping_add(level as u64 + name.len() as u64))
-}
-
-/// What the model alone sees coming, without any function of a library.
-fn clean_weather(name: &str, step: i64, level: usize) -> Vec<f32> {
-    let mut weather = weather(name, step, level);
-    (0..SHAPE.0 * SHAPE.1).map(|_| scale(name) * 0.2 * weather() as f32).collect()
 }
 
 fn grid() -> Grid {

@@ -4,7 +4,11 @@
 mod codec;
 mod command;
 mod data;
+#[path = "../parity/fixture.rs"]
+#[allow(dead_code)]
+mod fixture;
 mod real;
+mod vaeformer;
 
 use data::{Seer, Series, archive, decoded, open, worst};
 use residuum::compress::Done;

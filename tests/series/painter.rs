@@ -1,6 +1,6 @@
-//! A codec of a few integers. It paints the weather of a seed, which nobody else sees coming, round a mean.
+//! A codec of a few integers: it paints the weather of a step, and knows by how much it was off.
 
-use super::{clean_weather, scale};
+use super::{clean, scale};
 use residuum::error::Error;
 use residuum::forecast::series::Forecasts;
 use residuum::forecast::{FieldCodec, Frame, GridNeed, Key, Latent, LatentPart, Model, Needs};
@@ -38,6 +38,10 @@ impl Painter {
     }
 }
 
+fn level(key: &Key) -> usize {
+    usize::from(key.level_hpa == Some(500))
+}
+
 impl FieldCodec for Painter {
     fn needs(&self) -> &Needs {
         &self.needs
@@ -45,11 +49,13 @@ impl FieldCodec for Painter {
 
     fn encode(&self, frame: &Frame) -> Result<Latent> {
         let frames = self.needs.prepare(std::slice::from_ref(frame))?;
-        let mut values = vec![((frame.time_unix_s - 1_577_836_800) / (6 * 3600)) as i32];
+        let step = (frame.time_unix_s - 1_577_836_800) / (6 * 3600);
+        let mut values = vec![step as i32];
         for key in &self.needs.fields {
             let field = frames[0].values(key)?;
-            let mean = field.iter().map(|&x| f64::from(x)).sum::<f64>() / field.len() as f64;
-            let mean = mean / f64::from(scale(&key.name)) * 100.0;
+            let painted = clean(&key.name, step, level(key));
+            let off = field.iter().zip(&painted).map(|(&x, p)| f64::from(x - p));
+            let mean = off.sum::<f64>() / field.len() as f64 / f64::from(scale(&key.name)) * 1000.0;
             if mean.abs() > 1e6 {
                 return Err(Error::input("nobody paints such weather"));
             }
@@ -60,15 +66,14 @@ impl FieldCodec for Painter {
 
     fn decode(&self, latent: &Latent) -> Result<Frame> {
         self.decoded.fetch_add(1, Relaxed);
-        let [seed, means @ ..] = &latent.parts[0].values[..] else { unreachable!("as it was read") };
+        let [step, means @ ..] = &latent.parts[0].values[..] else { unreachable!("as it was read") };
         let mut frame = Frame::new(latent.time_unix_s, super::grid());
         let mut noise = super::uniform(self.seed);
         for (key, &mean) in self.needs.fields.iter().zip(means) {
-            let level = usize::from(key.level_hpa == Some(500));
-            let mut values = clean_weather(&key.name, i64::from(*seed), level);
-            // The weather's spread is some 0.1 of the scale.
-            let off = self.noise * self.tolerance * 0.1 * f64::from(scale(&key.name));
-            values.iter_mut().for_each(|v| *v += mean as f32 / 100.0 * scale(&key.name) + (off * noise()) as f32);
+            let mut values = clean(&key.name, i64::from(*step), level(key));
+            // The spread is 0.5 of the scale and more.
+            let off = self.noise * self.tolerance * 0.5 * f64::from(scale(&key.name));
+            values.iter_mut().for_each(|v| *v += mean as f32 / 1000.0 * scale(&key.name) + (off * noise()) as f32);
             frame.insert_values(key.clone(), values)?;
         }
         Ok(frame)
