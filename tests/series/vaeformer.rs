@@ -1,6 +1,7 @@
 //! VAEformer at the size of its fixture, with random weights: what it decodes is no help to anybody, but its latents are those of the original. The
 //! fixture lies where those of `tests/parity` do.
 
+use super::command::{run, works};
 use super::data::{Memory, all, finish, uniform};
 use super::fixture::Fixture;
 use residuum::compress::{Before, Done, compress_rest};
@@ -283,5 +284,31 @@ fn weights_may_be_in_the_archive_and_others_are_refused() {
         std::fs::write(&other, bytes).unwrap();
         let e = a.set_forecasts(open(&other)).unwrap_err();
         assert!(e.kind() == Kind::Usage && e.to_string().contains("those given, of vaeformer"), "{e}");
+    }
+}
+
+#[test]
+fn the_command_knows_codecs() {
+    for mut case in cases(3) {
+        let folder = case.weights.parent().unwrap().to_path_buf();
+        let plain = finish(&mut case.source, &Config::new(Bound::LOSSLESS), BTreeMap::new());
+        std::fs::write(folder.join("x.nc.rsd"), plain).unwrap();
+        works(&folder, "decompress x.nc.rsd -o x.nc");
+        let line = "compress x.nc --rel 1e-2 --forecast vaeformer.safetensors -o x.rsd";
+        let said = works(&folder, line);
+        assert!(said.contains("not smaller with forecasts"), "{said}");
+        works(&folder, &format!("{line} --predictor forecast --keyframe 1 --force"));
+        let shown = works(&folder, "inspect x.rsd");
+        for part in ["forecasts of vaeformer, in intervals of 1 steps", "latents: 3", "not in the archive"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&works(&folder, "inspect x.rsd --json")).unwrap();
+        let latents = |v: &serde_json::Value| v["bytes"]["latents"].as_u64().unwrap();
+        let of_variables: Vec<u64> = json["variables"].as_array().unwrap().iter().map(latents).collect();
+        assert!(of_variables[3] > 3000 && of_variables[4..].iter().all(|&n| n == 0), "{of_variables:?}");
+        works(&folder, "verify x.nc x.rsd --forecast vaeformer.safetensors");
+        works(&folder, "decompress x.rsd -o y.nc --forecast vaeformer.safetensors");
+        let (status, said) = run(&folder, "decompress x.rsd -o z.nc");
+        assert!(status == 2 && said.contains("--forecast"), "{said}");
     }
 }

@@ -364,11 +364,16 @@ impl Work<'_> {
     ) -> Result<BTreeMap<usize, Forecast>> {
         let mut wanted: Vec<usize> =
             candidates.iter().flatten().flat_map(|c| c.trial_steps(budget)).filter(|&k| k < n_steps).collect();
+        if let Model::FieldCodec(_) = past.model {
+            // Those of a codec are known already.
+            let known = |k: usize| past.forecast(first + k).map(|forecast| forecast.map(|f| (k, f))).transpose();
+            return wanted.into_iter().filter_map(known).collect();
+        }
         wanted.sort_unstable();
         wanted.dedup();
         let mut likely = BTreeMap::new();
         for k in wanted {
-            let history = past.history(first + k);
+            let history = self.group.history(past.model.needs(), past.first, first + k);
             let mut past = past.clone();
             for step in history.into_iter().flatten().filter(|&step| step >= first) {
                 let noisy = |m: usize| {
