@@ -32,7 +32,7 @@ pub fn tile_codes(coded: &[u8], dtype: DType, region: &[Range<u64>]) -> Result<O
     if method == method::EXACT || n == 0 {
         return Ok(None);
     }
-    if method == method::BESIDE_FORECASTS {
+    if method::needs_model(coded) {
         return Err(Error::usage("made beside a model's forecasts: its codes come with those of the whole interval"));
     }
     let shape = tile::coding_shape(region);

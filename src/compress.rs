@@ -55,6 +55,13 @@ pub(crate) mod method {
     pub const LOG: u8 = 2;
     /// Codes of the values themselves, predicted beside a model's forecasts.
     pub const BESIDE_FORECASTS: u8 = 3;
+    /// The same behind the latents of the tile's steps, which the forecasts of all variables of the group are made of.
+    pub const WITH_LATENTS: u8 = 4;
+
+    /// Whether only a model can restore a coded tile.
+    pub fn needs_model(coded: &[u8]) -> bool {
+        matches!(coded.first(), Some(&(BESIDE_FORECASTS | WITH_LATENTS)))
+    }
 }
 
 /// Compresses a field in memory to an archive in memory, within `config`'s bound. The archive's one variable is called `data`.

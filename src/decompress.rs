@@ -101,7 +101,7 @@ pub(crate) fn decode_tile(coded: &[u8], dtype: DType, treatment: &Treatment, reg
     if !matches!(treatment, Treatment::Lossy { .. }) {
         return Err(Error::corrupt("exact variable with a lossy tile"));
     }
-    if method == method::BESIDE_FORECASTS {
+    if method::needs_model(coded) {
         return Err(Error::usage(
             "made beside a model's forecasts: only an archive opened with its weights can restore it",
         ));
@@ -162,6 +162,7 @@ impl<'a, C: Rows, T: Rows> Parts<'a, C, T> {
             signs: signs.len(),
             outliers: listed.len(),
             codes: codes.len(),
+            latents: 0,
         };
         bytes.head = total - bytes.total();
         Ok(Self { head, signs, outliers, codes, bytes, values: std::marker::PhantomData })
@@ -265,12 +266,14 @@ pub struct TileBytes {
     pub outliers: usize,
     /// Huffman books and streams; all values of exact tiles.
     pub codes: usize,
+    /// What a model's codec of frames makes its forecasts of, for all variables of the group.
+    pub latents: usize,
 }
 
 impl TileBytes {
     /// All together.
     pub fn total(&self) -> usize {
-        self.head + self.specials + self.signs + self.outliers + self.codes
+        self.head + self.specials + self.signs + self.outliers + self.codes + self.latents
     }
 }
 
@@ -295,7 +298,7 @@ pub fn inspect_tile(coded: &[u8], dtype: DType, region: &[Range<u64>]) -> Result
             bytes,
         });
     }
-    if method == method::BESIDE_FORECASTS {
+    if method::needs_model(coded) {
         return inspect_beside_forecasts(coded, dtype, region);
     }
     let shape = tile::coding_shape(region);

@@ -35,7 +35,7 @@ pub struct Beside {
     /// that the model does not know.
     #[n(2)]
     pub levels: Vec<Option<(String, Option<u32>)>>,
-    /// Steps that are restored together: a whole number of tiles. The first of them have no forecast.
+    /// Steps that are restored together: a whole number of tiles. The first of them have no forecast, but from a codec of frames.
     #[n(3)]
     pub interval: u64,
     /// Program, library and device that made the forecasts, if others may make slightly different ones.

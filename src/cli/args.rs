@@ -102,13 +102,13 @@ pub struct CompressArgs {
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     pub device: Choice,
     /// Weights of a model (safetensors, see `residuum weights`) whose forecasts of each step, made of the steps before as they will be
-    /// restored, serve as side information. Whoever restores the archive needs the same file. `advection` needs none: fields are carried along by the
-    /// winds u and v of their level.
+    /// restored, serve as side information; or of a codec of frames (VAEformer), whose few integers for each step are kept in the archive. Whoever
+    /// restores the archive needs the same file. `advection` needs none: fields are carried along by the winds u and v of their level.
     #[arg(long, value_name = "WEIGHTS", help_heading = "Forecasts")]
     pub forecast: Option<PathBuf>,
     /// Steps that are restored together, at most: a step costs as many forecasts, and what is lost is lost up to the next such interval [default: those
-    /// of a tile, and at least 32].
-    #[arg(long, value_name = "N", requires = "forecast", help_heading = "Forecasts", value_parser = clap::value_parser!(u64).range(2..))]
+    /// of a tile, and at least 32]. Beside a codec of frames it may be 1.
+    #[arg(long, value_name = "N", requires = "forecast", help_heading = "Forecasts", value_parser = clap::value_parser!(u64).range(1..))]
     pub keyframe: Option<u64>,
     /// Put the weights into the archive, so that nobody needs the file; at most 512 MiB.
     #[arg(long, requires = "forecast", help_heading = "Forecasts")]

@@ -46,6 +46,8 @@ struct Anatomy {
     signs: u64,
     outliers: u64,
     codes: u64,
+    /// What a codec of frames made the forecasts of all variables of.
+    latents: u64,
     /// The plan, and kinds, lengths and checksums of sections.
     plan_and_frames: u64,
 }
@@ -69,6 +71,7 @@ impl Anatomy {
             signs: 0,
             outliers: 0,
             codes: 0,
+            latents: 0,
             plan_and_frames: stored.stored_bytes,
         };
         for t in 0..sum.plan.tiling.count() {
@@ -92,6 +95,7 @@ impl Anatomy {
         self.signs += tile.bytes.signs as u64;
         self.outliers += tile.bytes.outliers as u64;
         self.codes += tile.bytes.codes as u64;
+        self.latents += tile.bytes.latents as u64;
         self.plan_and_frames = self.plan_and_frames.saturating_sub(tile.bytes.total() as u64);
     }
 
@@ -117,7 +121,7 @@ impl Anatomy {
     }
 
     /// Name and bytes of each part.
-    fn parts(&self) -> [(&'static str, u64); 6] {
+    fn parts(&self) -> [(&'static str, u64); 7] {
         [
             ("codes", self.codes),
             ("specials", self.specials),
@@ -125,6 +129,7 @@ impl Anatomy {
             ("outliers", self.outliers),
             ("head", self.head),
             ("plan", self.plan_and_frames),
+            ("latents", self.latents),
         ]
     }
 }
@@ -163,18 +168,20 @@ fn to_text(
         ]);
     }
 
-    let parts = ["codes", "specials", "signs", "outliers", "head", "plan"];
+    let mut parts = vec!["codes", "specials", "signs", "outliers", "head", "plan"];
+    // Few archives have any.
+    parts.extend(anatomies.iter().any(|a| a.latents > 0).then_some("latents"));
     let mut bits = Table::new(&["bits per value"], &parts);
     for (v, a) in variables.iter().zip(anatomies) {
         let cells = a.parts().map(|(_, b)| table::quotient(b as f64 * 8.0, v.n as f64));
-        bits.row([v.name.clone()].into_iter().chain(cells).collect());
+        bits.row([v.name.clone()].into_iter().chain(cells.into_iter().take(parts.len())).collect());
     }
     text += &format!("{sizes}\n{decisions}\n{bits}");
-    text + &forecasts(archive)
+    text + &forecasts(archive, anatomies.iter().map(|a| a.latents).sum())
 }
 
-/// The model that variables were coded beside, and what its weights make of the ratio.
-fn forecasts(archive: &Archive<BufReader<File>>) -> String {
+/// The model that variables were coded beside, its `latents` in the archive, and what its weights make of the ratio.
+fn forecasts(archive: &Archive<BufReader<File>>, latents: u64) -> String {
     let Some(beside) = archive.forecasts_needed() else { return String::new() };
     let said = |text: &str| text.replace(char::is_control, "?");
     let sha256: String = beside.digest.iter().map(|b| format!("{b:02x}")).collect();
@@ -186,6 +193,9 @@ fn forecasts(archive: &Archive<BufReader<File>>) -> String {
             0 => "not in the archive".to_string(),
             n => format!("{} in the archive, {} without", table::bytes(n), table::bytes(len - n)),
         };
+    }
+    if latents > 0 {
+        out += &format!("\n  latents: {}", table::bytes(latents));
     }
     if let Some(made_on) = &beside.made_on {
         out += &format!("\n  made on: {}", said(made_on));

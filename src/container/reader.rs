@@ -239,7 +239,7 @@ impl<R: Read + Seek> Archive<R> {
         }
         let mut undecoded = vec![];
         let mut ready = |read: Result<Undecoded>| match read {
-            Ok(tile) if tile.coded.first() == Some(&method::BESIDE_FORECASTS) => Ready::BesideForecasts,
+            Ok(tile) if method::needs_model(&tile.coded) => Ready::BesideForecasts,
             Ok(tile) => {
                 undecoded.push(tile);
                 Ready::ForCoder
@@ -282,9 +282,9 @@ impl<R: Read + Seek> Archive<R> {
         let coded = self.coded_tile(variable, tile)?;
         let dtype = self.schema.variables[variable].dtype;
         let region = self.variable(variable)?.plan.tiling.region(tile);
-        match coded.first() {
-            Some(&method::BESIDE_FORECASTS) => self.codes_beside_forecasts(variable, tile),
-            _ => tile_codes(&coded, dtype, &region),
+        match method::needs_model(&coded) {
+            true => self.codes_beside_forecasts(variable, tile),
+            false => tile_codes(&coded, dtype, &region),
         }
         .context(|| format!("tile {tile}"))
     }

@@ -90,6 +90,12 @@ pub trait FieldCodec: Send + Sync {
     /// `Corrupt` if the bytes are damaged.
     #[allow(clippy::wrong_self_convention)] // it is the codec that reads
     fn from_bytes(&self, bytes: &[u8], time_unix_s: i64) -> Result<Latent>;
+
+    /// By how much frames that are decoded from the same integers may differ, as [`Forecaster::tolerance`] has it. The integers themselves
+    /// are the same wherever [`FieldCodec::from_bytes`] reads them.
+    fn tolerance(&self) -> f64 {
+        1e-4
+    }
 }
 
 /// A frame as integers.
@@ -118,6 +124,24 @@ pub enum Model {
     Forecaster(Box<dyn Forecaster>),
     /// Codes one frame.
     FieldCodec(Box<dyn FieldCodec>),
+}
+
+impl Model {
+    /// What it needs.
+    pub fn needs(&self) -> &Needs {
+        match self {
+            Model::Forecaster(model) => model.needs(),
+            Model::FieldCodec(codec) => codec.needs(),
+        }
+    }
+
+    /// By how much what it gives may differ between machines: [`Forecaster::tolerance`], [`FieldCodec::tolerance`].
+    pub fn tolerance(&self) -> f64 {
+        match self {
+            Model::Forecaster(model) => model.tolerance(),
+            Model::FieldCodec(codec) => codec.tolerance(),
+        }
+    }
 }
 
 /// Where and how a model runs.

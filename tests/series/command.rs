@@ -5,14 +5,14 @@ use residuum::{Bound, Config};
 use std::path::Path;
 use std::process::Command;
 
-fn run(folder: &Path, line: &str) -> (i32, String) {
+pub fn run(folder: &Path, line: &str) -> (i32, String) {
     let output =
         Command::new(env!("CARGO_BIN_EXE_residuum")).current_dir(folder).args(line.split(' ')).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
 
-fn works(folder: &Path, line: &str) -> String {
+pub fn works(folder: &Path, line: &str) -> String {
     let (status, text) = run(folder, line);
     assert_eq!(status, 0, "{line}: {text}");
     text

@@ -4,7 +4,7 @@ use residuum::compress::{Before, Done, compress_rest};
 use residuum::container::Archive;
 use residuum::device::Cpu;
 use residuum::forecast::series::{self, Forecasts};
-use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Needs};
+use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Model, Needs};
 use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable};
 use residuum::{Config, DType, Result, Values};
 use std::collections::BTreeMap;
@@ -12,6 +12,9 @@ use std::io::Cursor;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+#[path = "painter.rs"]
+pub mod painter;
 
 /// Rows and columns.
 const SHAPE: (usize, usize) = (24, 32);
@@ -145,7 +148,7 @@ pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
 /// What is going on at a step: waves, and weather that nobody sees coming but the model.
 fn clean(name: &str, step: i64, level: usize) -> Vec<f32> {
     let (rows, columns) = SHAPE;
-    let mut weather = uniform(step as u64 * 1000 + level as u64 + name.len() as u64);
+    let mut weather = uniform((step as u64).wrapping_mul(1000) + level as u64 + name.len() as u64);
     let mut out = vec![];
     for i in 0..rows {
         for j in 0..columns {
@@ -167,8 +170,8 @@ fn grid() -> Grid {
 
 /// A file in memory.
 pub struct Memory {
-    schema: Schema,
-    values: Vec<Values>,
+    pub schema: Schema,
+    pub values: Vec<Values>,
 }
 
 impl Source for Memory {
@@ -216,7 +219,8 @@ impl Default for Seer {
 impl Seer {
     pub fn forecasts(self) -> Forecasts {
         let made_on = format!("machine {}", self.seed);
-        Forecasts { name: "seer".into(), digest: vec![self.id; 32], model: Box::new(self), made_on }
+        let (name, digest) = ("seer".into(), vec![self.id; 32]);
+        Forecasts { name, digest, model: Model::Forecaster(Box::new(self)), made_on }
     }
 }
 

@@ -1,9 +1,14 @@
 //! Time series beside forecasts: the loop is closed, archives are portable, and what does not fit is refused.
 //! The models here are a few lines long; the trained one is tested in `tests/weights.rs`.
 
+mod codec;
 mod command;
 mod data;
+#[path = "../parity/fixture.rs"]
+#[allow(dead_code)]
+mod fixture;
 mod real;
+mod vaeformer;
 
 use data::{Seer, Series, archive, decoded, open, worst};
 use residuum::compress::Done;

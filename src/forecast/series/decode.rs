@@ -1,6 +1,7 @@
 //! From coded tiles to values.
 
 use super::bare;
+use super::latents::Latents;
 use super::tile::{Parts, shape_of};
 use super::{Forecasts, Past, of_step};
 use crate::codes::{TileCodes, tile_codes};
@@ -8,6 +9,7 @@ use crate::compress::method;
 use crate::encode::bytes::Reader;
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{DType, Values};
+use crate::forecast::Model;
 use crate::forecast::agreement::Digest;
 use crate::forecast::group::Group;
 use crate::forecast::names::Key;
@@ -107,9 +109,7 @@ impl Decoder {
     pub fn codes(&mut self, tile: u64, members: &[CodedMember], member: usize) -> Result<Option<TileCodes>> {
         let wanted = &members[member];
         match &wanted.coded {
-            Some(coded) if coded.first() != Some(&method::BESIDE_FORECASTS) => {
-                tile_codes(coded, wanted.dtype, &wanted.tiling.region(tile))
-            }
+            Some(coded) if !method::needs_model(coded) => tile_codes(coded, wanted.dtype, &wanted.tiling.region(tile)),
             Some(_) => Ok(self.tile(tile, members, Some(member))?.1),
             None => Ok(None),
         }
@@ -117,8 +117,9 @@ impl Decoder {
 
     /// What the model has seen before `step`, the first of `tile`.
     fn before(&mut self, tile: u64, step: usize, members: &[CodedMember]) -> Result<BTreeMap<usize, Vec<Vec<f32>>>> {
+        let Model::Forecaster(model) = &self.forecasts.model else { return Ok(BTreeMap::new()) };
         let first = step - step % self.interval as usize;
-        let needs = self.forecasts.model.needs();
+        let needs = model.needs();
         let reach = self.group.times[step].saturating_sub(needs.history as i64 * needs.step_s);
         let mut seen = BTreeMap::new();
         for s in (first..step).filter(|&s| self.group.times[s] >= reach) {
@@ -151,6 +152,7 @@ impl Decoder {
         // 1. Whatever has no forecasts is decoded at once.
         let mut opened: Vec<Box<dyn Member + '_>> = vec![];
         let mut n_steps = usize::MAX;
+        let mut latents = Latents::default();
         for (member, of_group) in members.iter().zip(&self.group.members) {
             let region = member.tiling.region(tile);
             let shape = shape_of(&region)?;
@@ -159,7 +161,7 @@ impl Decoder {
             }
             n_steps = shape[0];
             let name = || format!("variable {}", of_group.name);
-            match (open(member, shape, &region).context(name), &member.filler) {
+            match (open(member, shape, &region, &mut latents).context(name), &member.filler) {
                 (Ok(member), _) => opened.push(member),
                 (Err(e), Some(_)) if e.kind() == Kind::Corrupt => opened.push(Box::new(Lost { n: shape[0] })),
                 (Err(e), _) => return Err(e),
@@ -171,7 +173,8 @@ impl Decoder {
         // 2. Step by step, each beside its forecast.
         let before = self.before(tile, first, members)?;
         let start = first - first % self.interval as usize;
-        let mut past = Past::new(&*self.forecasts.model, &self.group, start, &self.statics);
+        let mut past = Past::new(&self.forecasts.model, &self.group, start, &self.statics);
+        past.latents = latents;
         for (step, frame) in before {
             past.see(step, &frame)?;
         }
@@ -186,7 +189,12 @@ impl Decoder {
         let mut whole = vec![n_steps; members.len()];
         for k in 0..n_steps {
             let step = first + k;
-            let forecast = if runs.iter().any(|r| r.needs_forecast(k)) { past.forecast(step)? } else { None };
+            let forecast = match runs.iter().any(|r| r.needs_forecast(k)).then(|| past.forecast(step)) {
+                None => None,
+                // Lost with its latent: so are the members that need it.
+                Some(Err(e)) if members.iter().any(|m| m.filler.is_some()) && e.kind() == Kind::Corrupt => None,
+                Some(forecast) => forecast.context(|| self.group.moment(step))?,
+            };
             let mut frame = vec![];
             for (m, run) in runs.iter_mut().enumerate() {
                 let n = members[m].tiling.shape[1..].iter().product::<u64>() as usize;
@@ -256,12 +264,23 @@ fn filled(filler: &Values, n: usize) -> Values {
     }
 }
 
-fn open<'a>(member: &'a CodedMember, shape: [usize; 4], region: &[Range<u64>]) -> Result<Box<dyn Member + 'a>> {
+/// Opens a member's tile; `latents` take in those that it holds for all members.
+fn open<'a>(
+    member: &'a CodedMember,
+    shape: [usize; 4],
+    region: &[Range<u64>],
+    latents: &mut Latents,
+) -> Result<Box<dyn Member + 'a>> {
     let coded = member.coded.as_ref().ok_or_else(|| Error::corrupt("tile is lost"))?;
     let lossy = matches!(member.treatment, Treatment::Lossy { .. });
-    Ok(match (coded.first(), member.dtype) {
-        (Some(&method::BESIDE_FORECASTS), DType::F32) if lossy => Box::new(Coded::<f32>::open(coded, shape)?),
-        (Some(&method::BESIDE_FORECASTS), DType::F64) if lossy => Box::new(Coded::<f64>::open(coded, shape)?),
+    let mut reader = Reader::new(coded);
+    let method = reader.byte()?;
+    if method == method::WITH_LATENTS {
+        latents.read(&mut reader, region[0].start as usize, shape[0])?;
+    }
+    Ok(match (method::needs_model(coded), member.dtype) {
+        (true, DType::F32) if lossy => Box::new(Coded::<f32>::open(reader, shape)?),
+        (true, DType::F64) if lossy => Box::new(Coded::<f64>::open(reader, shape)?),
         _ => {
             let values = crate::decompress::decompress_tile(coded, member.dtype, &member.treatment, region)?;
             let fill = fill_of(&member.treatment);
@@ -350,8 +369,8 @@ struct Coded<'a, T: Rows> {
 }
 
 impl<'a, T: Rows> Coded<'a, T> {
-    fn open(coded: &'a [u8], shape: [usize; 4]) -> Result<Self> {
-        let (parts, layout) = Parts::<T>::read(&mut Reader::new(&coded[1..]), shape)?;
+    fn open(mut reader: Reader<'a>, shape: [usize; 4]) -> Result<Self> {
+        let (parts, layout) = Parts::<T>::read(&mut reader, shape)?;
         let coding = parts.plan.as_ref().map(|plan| plan.coding());
         let marks = (!parts.specials.is_empty()).then(|| parts.specials.marks(shape.iter().product()));
         Ok(Self { parts, layout, coding, marks })

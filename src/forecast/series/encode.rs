@@ -1,28 +1,23 @@
 //! From values to coded intervals.
 
-use super::bare;
-use super::tile::{Parts, shape_of};
-use super::{Forecasts, Past, is_given, of_step, spread};
-use crate::bound::{Resolved, Stats};
-use crate::compress::{Done, Progress, Tile, bins, compress_tile, mark, plan_of, statistics, tiling_of};
+use super::latents::Encoder;
+use super::member::{Asked, Candidate, Ready, Runs};
+use super::tile::shape_of;
+use super::{Forecasts, Past, is_given, of_step};
+use crate::bound::Resolved;
+use crate::compress::{Done, Progress, compress_tile, plan_of, tiling_of};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::limits;
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
-use crate::forecast::agreement::{Agreement, Digest, Sides};
+use crate::forecast::Model;
 use crate::forecast::group::{Group, Role};
 use crate::forecast::names::Key;
 use crate::io::{Schema, Source};
 use crate::plan::{Beside, Plan, Treatment};
-use crate::predict;
-use crate::predict::fitted::encode::{Encoding, Known};
+use crate::predict::fitted;
 use crate::predict::fitted::learn::Budget;
-use crate::predict::fitted::{self, Layout, Rows};
-use crate::quantize::Quantizer;
-use crate::quantize::outlier::Outliers;
-use crate::quantize::special::Found;
 use crate::spool::Spool;
-use crate::stages::{Stage, time};
 use crate::tile::{Tiling, region_len};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -54,14 +49,15 @@ pub fn compress(
         source.read(i, &region)
     };
     let group = Group::find(&schema, needs, &mut read_all)?;
-    if !group.has_dates && !forecasts.digest.is_empty() {
+    let looks_back = matches!(forecasts.model, Model::Forecaster(_));
+    if looks_back && !group.has_dates && !forecasts.digest.is_empty() {
         return Err(Error::unsupported("times are of a calendar of their own: models know the Gregorian one"));
     }
     let n_steps = group.times.len();
     // 1. Tiles and intervals.
-    let (len, interval) = lengths(&schema, &group, config, keyframe)?;
+    let (len, interval) = lengths(&schema, &group, config, keyframe, looks_back)?;
     let is_forecast = |t: usize| group.history(needs, t - t % interval as usize, t).is_some();
-    if !(0..n_steps).any(is_forecast) {
+    if looks_back && !(0..n_steps).any(is_forecast) {
         return Err(unusable(&group, needs.history, needs.step_s, interval));
     }
     let beside = |role: &Role, interval: u64| {
@@ -103,18 +99,31 @@ pub fn compress(
     let mut tiles: Vec<Spool> = plans.iter().map(|_| Spool::default()).collect();
     // The same tiles without forecasts.
     let mut plain: Vec<Spool> = plans.iter().map(|_| Spool::default()).collect();
-    let mut past = Past::new(&*forecasts.model, &group, 0, &statics);
+    let mut past = Past::new(&forecasts.model, &group, 0, &statics);
+    let mut latents = match &forecasts.model {
+        Model::Forecaster(_) => None,
+        Model::FieldCodec(codec) => {
+            let fills = group.members.iter().map(|m| schema.fill_bits(m.variable)).collect();
+            Some(Encoder::new(&**codec, &group, &statics, fills)?)
+        }
+    };
     for t in 0..(n_steps as u64).div_ceil(len) {
         let start = (t * len) as usize;
         if (start as u64).is_multiple_of(interval) {
-            past = Past::new(&*forecasts.model, &group, start, &statics);
+            past = Past::new(&forecasts.model, &group, start, &statics);
         }
         let mut values = vec![];
         for plan in &plans {
             values.push(source.read(plan.variable as usize, &plan.tiling.region(t))?);
         }
-        let work = Work { group: &group, plans: &plans, tile: t, config };
-        let coded = work.compress(&values, &mut past).context(|| format!("tile {t}"))?;
+        if let Some(latents) = &mut latents {
+            past.latents = latents.tile(&values, start, (len as usize).min(n_steps - start))?;
+        }
+        let work = Work::new(&group, &plans, t, &values, config);
+        let mut coded = work.compress(&mut past).context(|| format!("tile {t}"))?;
+        if latents.is_some() {
+            past.latents.put_into(&mut coded);
+        }
         for (m, (beside, without)) in coded.into_iter().enumerate() {
             tiles[m].push(beside.as_ref().or(without.as_ref()).map_or(&[], |c| &c[..]))?;
             plain[m].push(without.as_deref().unwrap_or_default())?;
@@ -122,6 +131,7 @@ pub fn compress(
             progress(Progress { variable: name, bytes: values[m].as_bytes().len() as u64 });
         }
     }
+    latents.map_or(Ok(()), Encoder::finish)?;
     // 4. Is all that smaller than without? What is said of forecasts in the plans counts too.
     if config.predictor != PredictorChoice::Forecast {
         let plan_bytes = |plan: &Plan| minicbor::to_vec(plan).map_or(0, |p| p.len() as u64);
@@ -176,7 +186,13 @@ pub fn advection(source: &mut dyn Source) -> Result<Option<Forecasts>> {
 }
 
 /// Steps of a tile and of an interval.
-fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64>) -> Result<(u64, u64)> {
+fn lengths(
+    schema: &Schema,
+    group: &Group,
+    config: &Config,
+    keyframe: Option<u64>,
+    looks_back: bool,
+) -> Result<(u64, u64)> {
     let n_steps = group.times.len() as u64;
     let mut len = n_steps.max(1);
     let mut all = 0;
@@ -194,6 +210,8 @@ fn lengths(schema: &Schema, group: &Group, config: &Config, keyframe: Option<u64
     }
     len = len.min(MAX_VALUES / all.max(1)).min(keyframe.unwrap_or(u64::MAX)).max(1);
     let interval = match keyframe {
+        // Each tile stands for itself.
+        _ if !looks_back => len,
         Some(keyframe) => keyframe - keyframe % len,
         None if len == n_steps => len,
         None => MIN_INTERVAL.div_ceil(len) * len,
@@ -232,118 +250,102 @@ fn compressed(values: &Values, region: &[Range<u64>], treatment: &Treatment, con
 struct Work<'a> {
     group: &'a Group,
     plans: &'a [Plan],
-    tile: u64,
     config: &'a Config,
+    values: &'a [Values],
+    /// Where the tile lies in each member.
+    regions: Vec<Vec<Range<u64>>>,
+    first: usize,
+    n_steps: usize,
 }
 
 /// A member's tile beside forecasts, if it is smaller so, and without.
-type Coded = (Option<Vec<u8>>, Option<Vec<u8>>);
+pub(super) type Coded = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(group: &'a Group, plans: &'a [Plan], tile: u64, values: &'a [Values], config: &'a Config) -> Self {
+        let regions: Vec<_> = plans.iter().map(|p| p.tiling.region(tile)).collect();
+        let steps = regions.first().map_or(0..0, |region| region[0].clone());
+        let (first, n_steps) = (steps.start as usize, (steps.end - steps.start) as usize);
+        Self { group, plans, config, values, regions, first, n_steps }
+    }
+
     /// Codes the tile of each member; `past` goes on to its end.
-    fn compress(&self, values: &[Values], past: &mut Past<'_>) -> Result<Vec<Coded>> {
-        let regions: Vec<_> = self.plans.iter().map(|p| p.tiling.region(self.tile)).collect();
-        let first = regions[0][0].start as usize;
-        let n_steps = (regions[0][0].end - regions[0][0].start) as usize;
-        let needs = past.model.needs();
+    fn compress(&self, past: &mut Past<'_>) -> Result<Vec<Coded>> {
         let is_bare = self.config.predictor == PredictorChoice::Forecast;
         // 1. Which can have forecasts.
-        let has_history: Vec<bool> =
-            (0..n_steps).map(|k| self.group.history(needs, past.first, first + k).is_some()).collect();
-        let mut candidates: Vec<Option<Box<dyn Candidate + '_>>> = vec![];
-        for (m, (values, region)) in values.iter().zip(&regions).enumerate() {
-            let keys = &self.group.members[m].keys;
-            let given: Vec<bool> = keys.iter().map(|k| is_given(needs, k)).collect();
-            let has: Vec<bool> = has_history.iter().flat_map(|&h| given.iter().map(move |&g| h && g)).collect();
-            candidates.push(self.candidate(m, values, region, &has)?);
-        }
+        let candidates = self.candidates(past)?;
         // 2. Without forecasts, as other variables: no tile may be larger than that.
-        let mut plain: Vec<Option<Vec<u8>>> = vec![];
-        for (m, candidate) in candidates.iter().enumerate() {
-            let wanted = candidate.is_none() || !is_bare;
-            let treatment = &self.plans[m].treatment;
-            plain.push(wanted.then(|| compressed(&values[m], &regions[m], treatment, self.config)).transpose()?);
-        }
-        let mut decoded_plain: Vec<Option<Values>> = vec![None; values.len()];
-        let decode_plain = |m: usize| -> Result<Option<Values>> {
-            let Some(plain) = &plain[m] else { return Ok(None) };
-            let (dtype, treatment) = (values[m].dtype(), &self.plans[m].treatment);
-            crate::decompress::decompress_tile(plain, dtype, treatment, &regions[m]).map(Some)
-        };
-        // 3. A first run in a closed loop, which fits as it goes, with the forecasts that come of that.
+        let wanted = candidates.iter().map(|candidate| candidate.is_none() || !is_bare);
+        let plain = wanted.enumerate().map(|(m, wanted)| wanted.then(|| self.plain(m)).transpose());
+        let mut others = Others { plain: plain.collect::<Result<_>>()?, decoded: vec![None; self.plans.len()] };
+        // 3. A first run in a closed loop, which fits as it goes, beside the forecasts that come of that.
         let (budget, rounds) = match self.config.effort {
             Effort::Best => (Budget::BEST, if is_bare { 1 } else { 2 }),
             _ => (Budget::BALANCED, 1),
         };
         let mut runs: Runs<'_> = candidates.iter().map(|c| c.as_ref().map(|c| c.start(budget))).collect();
-        let n_learn = runs.iter().flatten().map(|run| run.n_first()).max().unwrap_or(0);
-        for (m, run) in runs.iter_mut().enumerate() {
-            if run.is_none() {
-                decoded_plain[m] = decode_plain(m)?;
-            }
-        }
-        self.closed_loop(&mut runs, &decoded_plain, &mut past.clone(), first, n_learn, n_steps)?;
+        others.decode(&runs, self)?;
+        let n_first = runs.iter().flatten().map(|run| run.n_first()).max().unwrap_or(0);
+        self.closed_loop(&mut runs, &others, &mut past.clone(), n_first)?;
         for slot in &mut runs {
-            if !slot.as_mut().is_some_and(|run| run.agree(past.model.tolerance())) {
-                *slot = None;
-            }
+            slot.take_if(|run| !run.agree(past.model.tolerance()));
         }
         // 4. Runs whose codes count, until no tile is larger than without.
         loop {
-            for (m, run) in runs.iter().enumerate() {
-                if run.is_none() && decoded_plain[m].is_none() {
-                    decoded_plain[m] = decode_plain(m)?;
+            others.decode(&runs, self)?;
+            let (mut coded, mut seen) = self.counting_run(&mut runs, &others, past, rounds == 1)?;
+            for round in 2..=rounds {
+                let again = self.counting_run(&mut runs, &others, past, round == rounds)?;
+                let size = |coded: &[Option<Vec<u8>>]| coded.iter().flatten().map(Vec::len).sum::<usize>();
+                if size(&again.0) <= size(&coded) {
+                    (coded, seen) = again;
                 }
             }
-            let mut best: Option<(usize, Vec<Option<Vec<u8>>>, Past<'_>)> = None;
-            for round in 1..=rounds {
-                runs.iter_mut().flatten().for_each(|run| run.rewind(round == rounds));
-                let mut at_work = past.clone();
-                self.closed_loop(&mut runs, &decoded_plain, &mut at_work, first, n_steps, n_steps)?;
-                let finish = |run: &mut Option<Box<dyn Run + '_>>| {
-                    run.as_mut().map(|run| run.finish(self.config)).transpose()
-                };
-                let coded: Vec<_> = runs.iter_mut().map(finish).collect::<Result<_>>()?;
-                let size = coded.iter().flatten().map(Vec::len).sum();
-                if best.as_ref().is_none_or(|b| size <= b.0) {
-                    best = Some((size, coded, at_work));
-                }
-            }
-            let Some((_, coded, at_work)) = best else { unreachable!() };
             let mut is_final = true;
-            for (m, coded) in coded.iter().enumerate() {
-                if let (Some(coded), Some(plain)) = (coded, &plain[m])
+            for ((run, coded), plain) in runs.iter_mut().zip(&coded).zip(&others.plain) {
+                if let (Some(coded), Some(plain)) = (coded, plain)
                     && coded.len() >= plain.len()
                 {
-                    runs[m] = None;
+                    *run = None;
                     is_final = false;
                 }
             }
             if is_final {
-                *past = at_work;
-                return Ok(coded.into_iter().zip(plain).collect());
+                *past = seen;
+                return Ok(coded.into_iter().zip(others.plain).collect());
             }
         }
     }
 
-    fn candidate<'v>(
-        &self,
-        m: usize,
-        values: &'v Values,
-        region: &[Range<u64>],
-        has_forecast: &[bool],
-    ) -> Result<Option<Box<dyn Candidate + 'v>>> {
+    /// The tile of a member without forecasts.
+    fn plain(&self, m: usize) -> Result<Vec<u8>> {
+        compressed(&self.values[m], &self.regions[m], &self.plans[m].treatment, self.config)
+    }
+
+    /// Members that may have forecasts in the tile.
+    fn candidates(&self, past: &Past<'_>) -> Result<Vec<Option<Box<dyn Candidate + 'a>>>> {
+        let needs = past.model.needs();
+        let has_history: Vec<bool> = (0..self.n_steps).map(|k| past.has_forecast(self.first + k)).collect();
+        let of_member = |m: usize| {
+            let given: Vec<bool> = self.group.members[m].keys.iter().map(|k| is_given(needs, k)).collect();
+            let has: Vec<bool> = has_history.iter().flat_map(|&h| given.iter().map(move |&g| h && g)).collect();
+            self.candidate(m, &has)
+        };
+        (0..self.plans.len()).map(of_member).collect()
+    }
+
+    fn candidate(&self, m: usize, has_forecast: &[bool]) -> Result<Option<Box<dyn Candidate + 'a>>> {
         let Treatment::Lossy { resolved: resolved @ Resolved::Absolute(bound), fill, .. } = self.plans[m].treatment
         else {
             return Ok(None);
         };
-        let shape = shape_of(region)?;
+        let shape = shape_of(&self.regions[m])?;
         let is_bare = self.config.predictor == PredictorChoice::Forecast;
         if !is_bare && !fitted::is_worthwhile(&shape) {
             return Ok(None);
         }
         let asked = Asked { bound, resolved, is_bare };
-        Ok(match values {
+        Ok(match &self.values[m] {
             Values::F32(v) => Ready::new(v, shape, fill.map(|b| f32::from_bits(b as u32)), asked, has_forecast)
                 .map(|r| Box::new(r) as Box<dyn Candidate>),
             Values::F64(v) => Ready::new(v, shape, fill.map(f64::from_bits), asked, has_forecast)
@@ -352,255 +354,65 @@ impl Work<'_> {
         })
     }
 
-    /// Takes all runs through the first `n` of `n_steps`, beside forecasts made of what was decoded.
-    fn closed_loop(
+    /// A run through all steps whose codes might do. Gives coded tiles, and what the model has seen then.
+    fn counting_run<'p>(
         &self,
         runs: &mut Runs<'_>,
-        decoded_plain: &[Option<Values>],
-        past: &mut Past<'_>,
-        first: usize,
-        n: usize,
-        n_steps: usize,
-    ) -> Result<()> {
+        others: &Others,
+        past: &Past<'p>,
+        is_last: bool,
+    ) -> Result<(Vec<Option<Vec<u8>>>, Past<'p>)> {
+        runs.iter_mut().flatten().for_each(|run| run.rewind(is_last));
+        let mut past = past.clone();
+        self.closed_loop(runs, others, &mut past, self.n_steps)?;
+        let coded = runs.iter_mut().map(|run| run.as_mut().map(|run| run.finish(self.config)).transpose());
+        Ok((coded.collect::<Result<_>>()?, past))
+    }
+
+    /// Takes all runs through the first `n` steps, beside forecasts made of what was decoded.
+    fn closed_loop(&self, runs: &mut Runs<'_>, others: &Others, past: &mut Past<'_>, n: usize) -> Result<()> {
         for k in 0..n {
             let has_use = runs.iter().any(Option::is_some);
-            let forecast = if has_use { past.forecast(first + k)? } else { None };
+            let forecast = if has_use { past.forecast(self.first + k)? } else { None };
             let mut frame = vec![];
             for (m, run) in runs.iter_mut().enumerate() {
-                frame.push(match (run, &decoded_plain[m]) {
+                frame.push(match (run, &others.decoded[m]) {
                     (Some(run), _) => run.step(k, forecast.as_ref().map(|f| &f[m][..])),
-                    (None, Some(plain)) => of_step(plain, fill_of(&self.plans[m].treatment), k, plain.len() / n_steps),
+                    (None, Some(values)) => {
+                        of_step(values, fill_of(&self.plans[m].treatment), k, values.len() / self.n_steps)
+                    }
                     (None, None) => vec![],
                 });
             }
-            past.see(first + k, &frame)?;
+            past.see(self.first + k, &frame)?;
         }
         Ok(())
     }
 }
 
-/// A member's tile that may be coded beside forecasts.
-trait Candidate {
-    /// At the first step of the run that fits.
-    fn start<'a>(&'a self, budget: Budget) -> Box<dyn Run + 'a>;
+/// The tiles without forecasts.
+struct Others {
+    /// `None` where none is wanted.
+    plain: Vec<Option<Vec<u8>>>,
+    /// What is decoded of those that have no run.
+    decoded: Vec<Option<Values>>,
 }
 
-/// A member's tile at work: in a run that fits as it goes, then in those that count.
-trait Run {
-    /// Steps of the run that fits, at least.
-    fn n_first(&self) -> usize;
-    /// Codes a step; gives what is decoded, as the model takes it.
-    fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32>;
-    /// After the run that fits: fixes how forecasts are rounded that may differ by a part of their spread; whether they can be of use at all.
-    fn agree(&mut self, tolerance: f64) -> bool;
-    /// Back to the first step, with fits to all that was seen; but for the last run, fits go on.
-    fn rewind(&mut self, is_last: bool);
-    /// The coded tile, after the last step of a run that counts.
-    fn finish(&mut self, config: &Config) -> Result<Vec<u8>>;
-}
-
-/// Runs of the members; `None` for those without forecasts.
-type Runs<'a> = Vec<Option<Box<dyn Run + 'a>>>;
-
-/// What was asked for a tile.
-#[derive(Clone, Copy)]
-struct Asked {
-    bound: f64,
-    resolved: Resolved,
-    /// Whether forecasts are predictions, without the fitted predictor.
-    is_bare: bool,
-}
-
-struct Ready<'v, T: Rows> {
-    values: &'v [T],
-    fill: Option<T>,
-    asked: Asked,
-    found: Option<Found>,
-    /// Values with NaN in marked places, if there are such.
-    work: Option<Vec<T>>,
-    marks: Option<Vec<bool>>,
-    base: T,
-    quantizer: Quantizer<T>,
-    stats: Stats,
-    layout: Layout,
-    has_forecast: Vec<bool>,
-}
-
-impl<'v, T: Rows> Ready<'v, T> {
-    fn new(values: &'v [T], shape: [usize; 4], fill: Option<T>, asked: Asked, has_forecast: &[bool]) -> Option<Self> {
-        if !has_forecast.contains(&true) {
-            return None;
-        }
-        let stats = statistics(values, fill);
-        let found = if stats.n == values.len() as u64 {
-            None
-        } else {
-            crate::quantize::special::Specials::find(values, fill, false)
-        };
-        let (base, quantizer) = bins::<T>(&stats, asked.bound)?;
-        let work = found.as_ref().map(|f| mark(values, &f.marks));
-        let marks = found.as_ref().filter(|f| !f.specials.is_empty()).map(|f| f.specials.marks(values.len()));
-        let layout = Layout::new(shape, has_forecast);
-        let has_forecast = has_forecast.to_vec();
-        Some(Self { values, fill, asked, found, work, marks, base, quantizer, stats, layout, has_forecast })
-    }
-}
-
-impl<T: Rows> Candidate for Ready<'_, T> {
-    fn start<'a>(&'a self, budget: Budget) -> Box<dyn Run + 'a> {
-        let values = self.work.as_deref().unwrap_or(self.values);
-        let wrap = predict::choose::is_circle(values, &self.layout.shape);
-        let (marks, base, quantizer) = (self.marks.as_deref(), self.base, self.quantizer);
-        let known = Known { values, marks, base, quantizer, wrap };
-        let encoding = if self.asked.is_bare {
-            Coder::Bare(bare::Encoding::new(known, self.layout.pixels()))
-        } else {
-            Coder::Fitted(Box::new(Encoding::new(&self.layout, known, budget)))
-        };
-        let (n_first, levels) = (self.layout.trial_steps(budget), self.layout.shape[1]);
-        Box::new(Running {
-            ready: self,
-            n_first,
-            encoding,
-            seen: Seen { spreads: vec![0.0; levels], error: 0.0, n: 0 },
-            agreement: Agreement::EXACT,
-            sides: vec![],
-            digests: vec![],
-            digest: Digest::default(),
-            decoded: vec![],
-        })
-    }
-}
-
-/// What forecasts were like.
-struct Seen {
-    /// The largest spread of each level; 0 if it has no forecasts.
-    spreads: Vec<f64>,
-    /// Sum of the squared errors of `n` values.
-    error: f64,
-    n: usize,
-}
-
-impl Seen {
-    fn add<T: Rows>(&mut self, level: usize, forecast: &[f32], truth: &[T]) {
-        self.spreads[level] = self.spreads[level].max(spread(forecast));
-        for (x, f) in truth.iter().zip(forecast).step_by(7) {
-            let e = x.to_f64() - f64::from(*f);
-            if e.is_finite() && e.abs() < 1e15 {
-                self.error += e * e;
-                self.n += 1;
+impl Others {
+    /// Makes sure of what is decoded of members that have no run.
+    fn decode(&mut self, runs: &Runs<'_>, work: &Work<'_>) -> Result<()> {
+        for (m, run) in runs.iter().enumerate() {
+            if run.is_some() || self.decoded[m].is_some() {
+                continue;
             }
+            let plain = match self.plain[m].take() {
+                Some(plain) => plain,
+                None => work.plain(m)?,
+            };
+            let (dtype, treatment) = (work.values[m].dtype(), &work.plans[m].treatment);
+            self.decoded[m] = Some(crate::decompress::decompress_tile(&plain, dtype, treatment, &work.regions[m])?);
+            self.plain[m] = Some(plain);
         }
-    }
-}
-
-enum Coder<'a, T: Rows> {
-    Fitted(Box<Encoding<'a, T>>),
-    Bare(bare::Encoding<'a, T>),
-}
-
-struct Running<'a, T: Rows> {
-    ready: &'a Ready<'a, T>,
-    n_first: usize,
-    encoding: Coder<'a, T>,
-    seen: Seen,
-    agreement: Agreement,
-    sides: Sides,
-    digests: Vec<u16>,
-    digest: Digest,
-    decoded: Vec<T>,
-}
-
-impl<T: Rows> Run for Running<'_, T> {
-    fn n_first(&self) -> usize {
-        self.n_first
-    }
-
-    fn agree(&mut self, tolerance: f64) -> bool {
-        let tolerances = self.seen.spreads.iter().map(|s| (tolerance * s) as f32).collect();
-        let error = self.seen.error / self.seen.n.max(1) as f64;
-        match Agreement::new(self.ready.asked.bound, tolerances, error) {
-            Some(agreement) if self.seen.n > 0 => self.agreement = agreement,
-            _ => return false,
-        }
-        true
-    }
-
-    fn rewind(&mut self, is_last: bool) {
-        match &mut self.encoding {
-            Coder::Fitted(encoding) => time(Stage::Predict, || encoding.rewind(is_last)),
-            Coder::Bare(encoding) => encoding.rewind(),
-        }
-        (self.sides, self.digests, self.digest, self.decoded) = (vec![], vec![], Digest::default(), vec![]);
-    }
-
-    fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32> {
-        let [_, levels, ny, nx] = self.ready.layout.shape;
-        let mut agreed: Vec<Option<Vec<T>>> = vec![];
-        for level in 0..levels {
-            let image = step * levels + level;
-            let forecast = forecast.and_then(|f| f[level].as_ref()).filter(|_| self.ready.has_forecast[image]);
-            agreed.push(forecast.map(|f| {
-                self.seen.add(level, f, &self.ready.values[image * ny * nx..][..ny * nx]);
-                let values = self.agreement.agree(f, level, image * ny * nx, &mut self.sides);
-                self.digest.add(&values);
-                values
-            }));
-        }
-        if agreed.iter().any(Option::is_some) && self.agreement.step > 0.0 {
-            self.digests.push(self.digest.of_step());
-        }
-        let values = match &mut self.encoding {
-            Coder::Fitted(encoding) => time(Stage::Predict, || encoding.step(&agreed)),
-            Coder::Bare(encoding) => time(Stage::Predict, || encoding.step(step, &agreed)),
-        };
-        let seen = values.iter().map(|v| v.to_f64() as f32).collect();
-        self.decoded.extend(values);
-        seen
-    }
-
-    fn finish(&mut self, config: &Config) -> Result<Vec<u8>> {
-        let ready = self.ready;
-        let (sides, digests) = (std::mem::take(&mut self.sides), std::mem::take(&mut self.digests));
-        let mut decoded = std::mem::take(&mut self.decoded);
-        let (plan, codes, mut outliers) = match &mut self.encoding {
-            Coder::Fitted(encoding) => {
-                let coded = encoding.finish();
-                (Some(coded.plan), coded.bytes, coded.outliers)
-            }
-            Coder::Bare(encoding) => {
-                let (bytes, outliers) = encoding.finish();
-                (None, bytes, outliers)
-            }
-        };
-        let Asked { bound, resolved, .. } = ready.asked;
-        let shape = ready.layout.shape.to_vec();
-        let tile = Tile { values: ready.values, shape, fill: ready.fill, config };
-        if let Some(found) = &ready.found {
-            found.specials.apply(&mut decoded);
-            found.outliers.apply(&mut decoded);
-        }
-        let near_fill =
-            ready.fill.is_some_and(|f| (ready.stats.min - bound..=ready.stats.max + bound).contains(&f.to_f64()));
-        if config.verify || near_fill {
-            tile.keep_off_fill(&decoded, &mut outliers);
-            tile.check(decoded, &outliers, &resolved)?;
-        }
-        let outliers = Outliers::merged(&outliers, ready.found.as_ref().map(|f| &f.outliers));
-        let specials = ready.found.as_ref().map(|f| f.specials.clone()).unwrap_or_default();
-        let parts = Parts {
-            base: ready.base,
-            step: ready.quantizer.step,
-            specials,
-            outliers,
-            agreement: self.agreement.clone(),
-            has_forecast: ready.has_forecast.clone(),
-            digests,
-            digest: self.digest.finish(),
-            sides,
-            plan,
-            codes: &codes,
-        };
-        Ok(parts.write())
+        Ok(())
     }
 }

@@ -6,12 +6,17 @@
 //! back on are in the interval. A forecast is rounded so that both ends agree ([`super::agreement`]) and becomes a side image of the fitted
 //! predictor.
 //!
+//! A codec of frames ([`super::FieldCodec`]) stands in for a model: what it makes of the few integers that it keeps of a step is the step's
+//! forecast. The integers are in the archive; no step is looked back on, and an interval is a tile.
+//!
 //! In memory are the values of one tile of all these variables with working copies, some twelve times as many bytes as f32 values; at
 //! most 2^26 values, unless one step has more.
 
 mod bare;
 mod decode;
 mod encode;
+mod latents;
+mod member;
 mod tile;
 
 pub use decode::{CodedMember, Decoder};
@@ -24,19 +29,21 @@ use super::group::Group;
 use super::names::Key;
 use super::needs::Needs;
 use super::weights::{self, Weights};
-use super::{Forecaster, Model, Options};
+use super::{Model, Options};
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
 use crate::stages::{Stage, time};
 use candle_core::Device;
+use latents::Latents;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A model at work for a compressor, or for the decoder that repeats it.
 pub struct Forecasts {
     /// The model.
-    pub model: Box<dyn Forecaster>,
+    pub model: Model,
     /// Its name in the registry.
     pub name: String,
     /// SHA-256 of its weights; empty for a model without.
@@ -77,16 +84,12 @@ impl Forecasts {
     /// Opens weights.
     ///
     /// # Errors
-    /// As [`super::open`]; `Usage` if the model does not forecast.
+    /// As [`super::open`].
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let opened = Weights::open(path)?;
         let digest = weights::sha256(path)?.to_vec();
         let (name, made_on) = (opened.about().model.clone(), made_on(&options.device));
-        match super::open_weights(&opened, options)? {
-            Model::Forecaster(model) => Ok(Self { model, name, digest, made_on }),
-            Model::FieldCodec(_) => Err(Error::usage("codes one frame, it does not forecast")),
-        }
-        .context(|| path.display())
+        Ok(Self { model: super::open_weights(&opened, options)?, name, digest, made_on })
     }
 
     /// Advection by the winds of a group, which needs no weights.
@@ -94,7 +97,7 @@ impl Forecasts {
     /// # Errors
     /// As [`Advection::new`].
     pub fn advection(group: &Group) -> Result<Self> {
-        let (model, name) = (Box::new(Advection::new(group)?), advection::NAME.to_string());
+        let (model, name) = (Model::Forecaster(Box::new(Advection::new(group)?)), advection::NAME.to_string());
         Ok(Self { model, name, digest: vec![], made_on: made_on(&Device::Cpu) })
     }
 
@@ -112,24 +115,43 @@ impl Forecasts {
 /// What a model sees while an interval is coded or decoded.
 #[derive(Clone)]
 struct Past<'a> {
-    model: &'a dyn Forecaster,
+    model: &'a Model,
     group: &'a Group,
     /// First step of the interval.
     first: usize,
     statics: &'a [(Key, Vec<f32>)],
     frames: BTreeMap<usize, Frame>,
+    /// What a codec of frames has of the steps of the tile at work.
+    latents: Latents,
 }
 
 /// The forecasts of a step: of each member's levels, in the file's order of rows and columns.
-type Forecast = Vec<Vec<Option<Vec<f32>>>>;
+type Forecast = Arc<Vec<Vec<Option<Vec<f32>>>>>;
 
 impl<'a> Past<'a> {
-    fn new(model: &'a dyn Forecaster, group: &'a Group, first: usize, statics: &'a [(Key, Vec<f32>)]) -> Self {
-        Self { model, group, first, statics, frames: BTreeMap::new() }
+    fn new(model: &'a Model, group: &'a Group, first: usize, statics: &'a [(Key, Vec<f32>)]) -> Self {
+        Self { model, group, first, statics, frames: BTreeMap::new(), latents: Latents::default() }
+    }
+
+    /// The steps that a forecast looks back on; `None` if the interval lacks them, or the model looks back on none.
+    fn history(&self, step: usize) -> Option<Vec<usize>> {
+        match self.model {
+            Model::Forecaster(model) => self.group.history(model.needs(), self.first, step),
+            Model::FieldCodec(_) => None,
+        }
+    }
+
+    /// Whether a step has a forecast.
+    fn has_forecast(&self, step: usize) -> bool {
+        match self.model {
+            Model::Forecaster(_) => self.history(step).is_some(),
+            Model::FieldCodec(_) => self.latents.has(step),
+        }
     }
 
     /// Takes in the values of all members at a step.
     fn see(&mut self, step: usize, members: &[Vec<f32>]) -> Result<()> {
+        let Model::Forecaster(model) = self.model else { return Ok(()) };
         let (rows, columns) = self.group.grid.shape();
         let mut frame = Frame::new(self.group.times[step], self.group.grid.clone());
         for (member, values) in self.group.members.iter().zip(members) {
@@ -144,32 +166,40 @@ impl<'a> Past<'a> {
         }
         self.frames.insert(step, frame);
         // A step goes back on a few; what is older than the oldest of them is needed no more.
-        let reach = self.model.needs().history as i64 * self.model.needs().step_s;
+        let reach = model.needs().history as i64 * model.needs().step_s;
         let now = self.group.times[step];
         let times = &self.group.times;
         self.frames.retain(|&s, _| times[s] >= now - reach);
         Ok(())
     }
 
-    /// The forecast of a step; `None` if the interval lacks what it would look back on.
+    /// The forecast of a step; `None` if the interval lacks what it would look back on, or there is no latent of it.
     fn forecast(&self, step: usize) -> Result<Option<Forecast>> {
-        let Some(steps) = self.group.history(self.model.needs(), self.first, step) else { return Ok(None) };
+        let model = match self.model {
+            Model::Forecaster(model) => model,
+            Model::FieldCodec(codec) => return self.latents.forecast(&**codec, self.group, step),
+        };
+        let Some(steps) = self.history(step) else { return Ok(None) };
         let history: Option<Vec<Frame>> = steps.iter().map(|s| self.frames.get(s).cloned()).collect();
         let Some(history) = history else { return Ok(None) };
-        let history = self.model.needs().prepare(&history)?;
-        let frame = time(Stage::Forecast, || self.model.step(&history, None, 0))?;
-        let last = steps.last().and_then(|s| self.frames.get(s));
-        let back = Back::new(&frame, self.group)?;
-        let mut all = vec![];
-        for member in &self.group.members {
-            let of_level = |key: &Option<Key>| match key {
-                Some(key) if frame.get(key).is_some() => back.values(&frame, last, key).map(Some),
-                _ => Ok(None),
-            };
-            all.push(member.keys.iter().map(of_level).collect::<Result<_>>()?);
-        }
-        Ok(Some(all))
+        let history = model.needs().prepare(&history)?;
+        let frame = time(Stage::Forecast, || model.step(&history, None, 0))?;
+        of_members(self.group, &frame, steps.last().and_then(|s| self.frames.get(s))).map(Some)
     }
+}
+
+/// The fields of a model's frame that members have; rows that the model does not give are those of the `last` frame.
+fn of_members(group: &Group, frame: &Frame, last: Option<&Frame>) -> Result<Forecast> {
+    let back = Back::new(frame, group)?;
+    let mut all = vec![];
+    for member in &group.members {
+        let of_level = |key: &Option<Key>| match key {
+            Some(key) if frame.get(key).is_some() => back.values(frame, last, key).map(Some),
+            _ => Ok(None),
+        };
+        all.push(member.keys.iter().map(of_level).collect::<Result<_>>()?);
+    }
+    Ok(all.into())
 }
 
 /// From a model's rows and columns back to the file's.

@@ -1,5 +1,6 @@
 //! The bytes of a tile that was coded beside forecasts. Layout in `container/format.md`.
 
+use super::latents;
 use crate::compress::method;
 use crate::decompress::{TileBytes, TileReport};
 use crate::encode::bytes::{self, Reader};
@@ -42,6 +43,7 @@ fn n_with_forecast(has_forecast: &[bool], levels: usize) -> usize {
 }
 
 impl<'a, T: Rows> Parts<'a, T> {
+    /// The coded tile, without latents.
     pub fn write(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.codes.len() + 1024);
         out.push(method::BESIDE_FORECASTS);
@@ -139,15 +141,21 @@ pub(super) fn shape_of(region: &[std::ops::Range<u64>]) -> Result<[usize; 4]> {
 /// `Corrupt`.
 pub fn report<T: Rows>(coded: &[u8], region: &[std::ops::Range<u64>]) -> Result<TileReport> {
     let shape = shape_of(region)?;
-    let (parts, layout) = Parts::<T>::read(&mut Reader::new(&coded[1..]), shape)?;
+    let mut reader = Reader::new(coded);
+    let latents = match reader.byte()? {
+        method::WITH_LATENTS => latents::skip(&mut reader, shape[0])?,
+        _ => 0,
+    };
+    let (parts, layout) = Parts::<T>::read(&mut reader, shape)?;
     let n_forecasts = parts.has_forecast.iter().filter(|&&f| f).count();
     let specials = parts.specials.to_bytes().len();
     let outliers = parts.outliers.to_bytes::<T>().len();
     let bytes = TileBytes {
-        head: coded.len() - specials - outliers - parts.codes.len(),
+        head: coded.len() - latents - specials - outliers - parts.codes.len(),
         specials,
         outliers,
         codes: parts.codes.len(),
+        latents,
         ..TileBytes::default()
     };
     let rounding = match parts.agreement.step {

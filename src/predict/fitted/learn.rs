@@ -64,7 +64,7 @@ impl Budget {
         if self.all_images {
             return schedule.images.len();
         }
-        let last = |(all, enough): (Vec<usize>, f64)| all.into_iter().take(enough.ceil().max(3.0) as usize).last();
+        let last = |(all, enough): (Vec<usize>, f64)| all.into_iter().take(enough.ceil().max(3.0) as usize).next_back();
         self.enough(schedule).filter_map(last).max().map_or(0, |last| last + 1)
     }
 

@@ -1,0 +1,249 @@
+//! A member's tile on its way to code beside forecasts, step by step.
+
+use super::tile::Parts;
+use super::{bare, spread};
+use crate::bound::{Resolved, Stats};
+use crate::compress::{Tile, bins, mark, statistics};
+use crate::config::Config;
+use crate::error::Result;
+use crate::forecast::agreement::{Agreement, Digest, Sides};
+use crate::predict;
+use crate::predict::fitted::encode::{Encoding, Known};
+use crate::predict::fitted::learn::Budget;
+use crate::predict::fitted::{Layout, Rows};
+use crate::quantize::Quantizer;
+use crate::quantize::outlier::Outliers;
+use crate::quantize::special::{Found, Specials};
+use crate::stages::{Stage, time};
+
+/// A member's tile that may be coded beside forecasts.
+pub(super) trait Candidate {
+    /// At the first step of the run that fits.
+    fn start<'a>(&'a self, budget: Budget) -> Box<dyn Run + 'a>;
+}
+
+/// A member's tile at work: in a run that fits as it goes, then in those that count.
+pub(super) trait Run {
+    /// Steps of the run that fits, at least.
+    fn n_first(&self) -> usize;
+    /// Codes a step; gives what is decoded, as the model takes it.
+    fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32>;
+    /// After the run that fits: fixes how forecasts are rounded that may differ by a part of their spread; whether they can be of use at all.
+    fn agree(&mut self, tolerance: f64) -> bool;
+    /// Back to the first step, with fits to all that was seen; but for the last run, fits go on.
+    fn rewind(&mut self, is_last: bool);
+    /// The coded tile, after the last step of a run that counts.
+    fn finish(&mut self, config: &Config) -> Result<Vec<u8>>;
+}
+
+/// Runs of the members; `None` for those without forecasts.
+pub(super) type Runs<'a> = Vec<Option<Box<dyn Run + 'a>>>;
+
+/// What was asked for a tile.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// The bound, absolute.
+    pub bound: f64,
+    /// The same, as it is checked.
+    pub resolved: Resolved,
+    /// Whether forecasts are predictions, without the fitted predictor.
+    pub is_bare: bool,
+}
+
+/// Such a tile, ready to be coded.
+pub(super) struct Ready<'v, T: Rows> {
+    values: &'v [T],
+    fill: Option<T>,
+    asked: Asked,
+    found: Option<Found>,
+    /// Values with NaN in marked places, if there are such.
+    work: Option<Vec<T>>,
+    marks: Option<Vec<bool>>,
+    base: T,
+    quantizer: Quantizer<T>,
+    stats: Stats,
+    layout: Layout,
+    has_forecast: Vec<bool>,
+}
+
+impl<'v, T: Rows> Ready<'v, T> {
+    /// `None` if no image of `[steps, levels, ny, nx]` has a forecast, or the bound can not be met by bins.
+    pub fn new(
+        values: &'v [T],
+        shape: [usize; 4],
+        fill: Option<T>,
+        asked: Asked,
+        has_forecast: &[bool],
+    ) -> Option<Self> {
+        if !has_forecast.contains(&true) {
+            return None;
+        }
+        let stats = statistics(values, fill);
+        let found = if stats.n == values.len() as u64 { None } else { Specials::find(values, fill, false) };
+        let (base, quantizer) = bins::<T>(&stats, asked.bound)?;
+        let work = found.as_ref().map(|f| mark(values, &f.marks));
+        let marks = found.as_ref().filter(|f| !f.specials.is_empty()).map(|f| f.specials.marks(values.len()));
+        let layout = Layout::new(shape, has_forecast);
+        let has_forecast = has_forecast.to_vec();
+        Some(Self { values, fill, asked, found, work, marks, base, quantizer, stats, layout, has_forecast })
+    }
+}
+
+impl<T: Rows> Candidate for Ready<'_, T> {
+    fn start<'a>(&'a self, budget: Budget) -> Box<dyn Run + 'a> {
+        let values = self.work.as_deref().unwrap_or(self.values);
+        let wrap = predict::choose::is_circle(values, &self.layout.shape);
+        let (marks, base, quantizer) = (self.marks.as_deref(), self.base, self.quantizer);
+        let known = Known { values, marks, base, quantizer, wrap };
+        let encoding = if self.asked.is_bare {
+            Coder::Bare(bare::Encoding::new(known, self.layout.pixels()))
+        } else {
+            Coder::Fitted(Box::new(Encoding::new(&self.layout, known, budget)))
+        };
+        let (n_first, levels) = (self.layout.trial_steps(budget), self.layout.shape[1]);
+        Box::new(Running {
+            ready: self,
+            n_first,
+            encoding,
+            seen: Seen { spreads: vec![0.0; levels], error: 0.0, n: 0 },
+            agreement: Agreement::EXACT,
+            sides: vec![],
+            digests: vec![],
+            digest: Digest::default(),
+            decoded: vec![],
+        })
+    }
+}
+
+/// What forecasts were like.
+struct Seen {
+    /// The largest spread of each level; 0 if it has no forecasts.
+    spreads: Vec<f64>,
+    /// Sum of the squared errors of `n` values.
+    error: f64,
+    n: usize,
+}
+
+impl Seen {
+    fn add<T: Rows>(&mut self, level: usize, forecast: &[f32], truth: &[T]) {
+        self.spreads[level] = self.spreads[level].max(spread(forecast));
+        for (x, f) in truth.iter().zip(forecast).step_by(7) {
+            let e = x.to_f64() - f64::from(*f);
+            if e.is_finite() && e.abs() < 1e15 {
+                self.error += e * e;
+                self.n += 1;
+            }
+        }
+    }
+}
+
+enum Coder<'a, T: Rows> {
+    Fitted(Box<Encoding<'a, T>>),
+    Bare(bare::Encoding<'a, T>),
+}
+
+struct Running<'a, T: Rows> {
+    ready: &'a Ready<'a, T>,
+    n_first: usize,
+    encoding: Coder<'a, T>,
+    seen: Seen,
+    agreement: Agreement,
+    sides: Sides,
+    digests: Vec<u16>,
+    digest: Digest,
+    decoded: Vec<T>,
+}
+
+impl<T: Rows> Run for Running<'_, T> {
+    fn n_first(&self) -> usize {
+        self.n_first
+    }
+
+    fn agree(&mut self, tolerance: f64) -> bool {
+        let tolerances = self.seen.spreads.iter().map(|s| (tolerance * s) as f32).collect();
+        let error = self.seen.error / self.seen.n.max(1) as f64;
+        match Agreement::new(self.ready.asked.bound, tolerances, error) {
+            Some(agreement) if self.seen.n > 0 => self.agreement = agreement,
+            _ => return false,
+        }
+        true
+    }
+
+    fn rewind(&mut self, is_last: bool) {
+        match &mut self.encoding {
+            Coder::Fitted(encoding) => time(Stage::Predict, || encoding.rewind(is_last)),
+            Coder::Bare(encoding) => encoding.rewind(),
+        }
+        (self.sides, self.digests, self.digest, self.decoded) = (vec![], vec![], Digest::default(), vec![]);
+    }
+
+    fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32> {
+        let [_, levels, ny, nx] = self.ready.layout.shape;
+        let mut agreed: Vec<Option<Vec<T>>> = vec![];
+        for level in 0..levels {
+            let image = step * levels + level;
+            let forecast = forecast.and_then(|f| f[level].as_ref()).filter(|_| self.ready.has_forecast[image]);
+            agreed.push(forecast.map(|f| {
+                self.seen.add(level, f, &self.ready.values[image * ny * nx..][..ny * nx]);
+                let values = self.agreement.agree(f, level, image * ny * nx, &mut self.sides);
+                self.digest.add(&values);
+                values
+            }));
+        }
+        if agreed.iter().any(Option::is_some) && self.agreement.step > 0.0 {
+            self.digests.push(self.digest.of_step());
+        }
+        let values = match &mut self.encoding {
+            Coder::Fitted(encoding) => time(Stage::Predict, || encoding.step(&agreed)),
+            Coder::Bare(encoding) => time(Stage::Predict, || encoding.step(step, &agreed)),
+        };
+        let seen = values.iter().map(|v| v.to_f64() as f32).collect();
+        self.decoded.extend(values);
+        seen
+    }
+
+    fn finish(&mut self, config: &Config) -> Result<Vec<u8>> {
+        let ready = self.ready;
+        let (sides, digests) = (std::mem::take(&mut self.sides), std::mem::take(&mut self.digests));
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let (plan, codes, mut outliers) = match &mut self.encoding {
+            Coder::Fitted(encoding) => {
+                let coded = encoding.finish();
+                (Some(coded.plan), coded.bytes, coded.outliers)
+            }
+            Coder::Bare(encoding) => {
+                let (bytes, outliers) = encoding.finish();
+                (None, bytes, outliers)
+            }
+        };
+        let Asked { bound, resolved, .. } = ready.asked;
+        let shape = ready.layout.shape.to_vec();
+        let tile = Tile { values: ready.values, shape, fill: ready.fill, config };
+        if let Some(found) = &ready.found {
+            found.specials.apply(&mut decoded);
+            found.outliers.apply(&mut decoded);
+        }
+        let near_fill =
+            ready.fill.is_some_and(|f| (ready.stats.min - bound..=ready.stats.max + bound).contains(&f.to_f64()));
+        if config.verify || near_fill {
+            tile.keep_off_fill(&decoded, &mut outliers);
+            tile.check(decoded, &outliers, &resolved)?;
+        }
+        let outliers = Outliers::merged(&outliers, ready.found.as_ref().map(|f| &f.outliers));
+        let specials = ready.found.as_ref().map(|f| f.specials.clone()).unwrap_or_default();
+        let parts = Parts {
+            base: ready.base,
+            step: ready.quantizer.step,
+            specials,
+            outliers,
+            agreement: self.agreement.clone(),
+            has_forecast: ready.has_forecast.clone(),
+            digests,
+            digest: self.digest.finish(),
+            sides,
+            plan,
+            codes: &codes,
+        };
+        Ok(parts.write())
+    }
+}
