@@ -28,9 +28,9 @@ struct BandSamples {
   Pieces pieces;
   u32 first_piece, n;  // samples
 };
-__device__ BandSamples samples_of_band(const Grid& g, const Step& step, u32 seed, u32 band) {
+__device__ BandSamples samples_of_band(const Grid& g, const Step& step, u32 band) {
   BandSamples b;
-  b.pieces = pieces_of(g.rows, g.columns, step.every, seed);
+  b.pieces = pieces_of(g.rows, g.columns, step.every, step.turn);
   u32 from = b.pieces.first_in_band(g.rows, band, step.n_bands), to = b.pieces.first_in_band(g.rows, band + 1, step.n_bands);
   b.first_piece = from;
   b.n = (to - from) * b.pieces.len;
@@ -47,10 +47,10 @@ template <class T> __device__ void products(const Args& a) {
   set_phase(&p, s, s.image, s.level, s.phase, a.fit->wrap);
   // Which batch of which band.
   u32 batch = blockIdx.x, band = 0;
-  BandSamples samples = samples_of_band(p.grid, a.step, s.image, 0);
+  BandSamples samples = samples_of_band(p.grid, a.step, 0);
   while (band + 1 < a.step.n_bands && batch >= (samples.n + BATCH - 1) / BATCH) {
     batch -= (samples.n + BATCH - 1) / BATCH;
-    samples = samples_of_band(p.grid, a.step, s.image, ++band);
+    samples = samples_of_band(p.grid, a.step, ++band);
   }
   const T* decoded = (const T*)a.decoded;
   Work<T> work = work_of<T>(a);
@@ -125,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) fitted_gather(const Args a) 
   u32 first = 0, n = 0;
   for (u32 b = 0; b <= band; ++b) {
     first += n;
-    n = (samples_of_band(g, a.step, a.site.image, b).n + BATCH - 1) / BATCH;
+    n = (samples_of_band(g, a.step, b).n + BATCH - 1) / BATCH;
   }
   if (pair < n_rows * (n_rows + 1) / 2) {
     u32 i = row_of_pair(pair), j = pair - i * (i + 1) / 2;
@@ -380,7 +380,7 @@ template <class T> __device__ void guess_samples(const Args& a) {
   const Site& s = a.site;
   set_phase(&p, s, s.image, s.level, s.phase, a.fit->wrap);
   load_weights(&w, &a.fit_weights[a.step.pass]);
-  Pieces pieces = pieces_of(p.grid.rows, p.grid.columns, a.step.every, s.image);
+  Pieces pieces = pieces_of(p.grid.rows, p.grid.columns, a.step.every, a.step.turn);
   Quantizer<T> quantizer = quantizer_of<T>(a.state);
   Work<T> work = work_of<T>(a);
   const T* decoded = (const T*)a.decoded;

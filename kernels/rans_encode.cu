@@ -10,6 +10,8 @@
 
 #define MOST_CONTEXTS 32
 #define ALL_BUCKETS (N_BUCKETS + 2)
+// What a code counts that is not 0: below 2^32 for all of a tile.
+#define OTHER_CODES 32
 
 // Tokens of each bucket. `counts` is 0 before.
 extern "C" __global__ void __launch_bounds__(BLOCK) rans_count(const Args a) {
@@ -26,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) rans_count(const Args a) {
     if (counts[k] != 0) atomicAdd(&a.counts[k], counts[k]);
 }
 
-// Cuts buckets into contexts of about equal numbers of codes; counts of contexts go behind those of buckets. One block.
+// Cuts buckets into contexts of about equal weight; counts of contexts go behind those of buckets. One block.
 extern "C" __global__ void __launch_bounds__(BLOCK) rans_contexts(const Args a) {
   if (idle(a)) return;
   __shared__ u32 totals[N_BUCKETS];
@@ -34,10 +36,10 @@ extern "C" __global__ void __launch_bounds__(BLOCK) rans_contexts(const Args a) 
   __shared__ u32 n_contexts;
   for (u32 b = threadIdx.x; b < N_BUCKETS; b += BLOCK) {
     u32 n = 0;
-    for (u32 t = 0; t < RANS_TOKENS; ++t) n += a.counts[b * RANS_TOKENS + t];
+    for (u32 t = 0; t < RANS_TOKENS; ++t) n += (t == 0 ? 1 : OTHER_CODES) * a.counts[b * RANS_TOKENS + t];
     totals[b] = n;
   }
-  __syncthreads();  // codes of buckets are counted
+  __syncthreads();  // buckets are weighed
   if (threadIdx.x == 0) {
     u64 total = 0, seen = 0;
     u32 n = 0;

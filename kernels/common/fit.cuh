@@ -11,11 +11,11 @@
 
 // Which part of a phase is sampled: pieces of rows, all of one length.
 struct Pieces {
-  u32 of_rows, first_row, len, n, columns, seed;
+  u32 of_rows, first_row, len, n, columns, turn;
   __device__ __forceinline__ u32 row(u32 piece) const { return first_row + piece * of_rows; }
   __device__ __forceinline__ u32 start(u32 piece) const {
     // Golden ratio: evenly spread, whatever the number of rows.
-    return (u32)((u64)((piece + seed) * 0x9e3779b9u) * (columns - len + 1) >> 32);
+    return (u32)((u64)(turn + piece * 0x9e3779b9u) * (columns - len + 1) >> 32);
   }
   // The first piece in band `band` of `n_bands` or later.
   __device__ u32 first_in_band(u32 rows, u32 band, u32 n_bands) const {
@@ -24,17 +24,17 @@ struct Pieces {
     return piece < n ? piece : n;
   }
 };
-__device__ __forceinline__ Pieces pieces_of(u32 rows, u32 columns, u32 every, u32 seed) {
+__device__ __forceinline__ Pieces pieces_of(u32 rows, u32 columns, u32 every, u32 turn) {
   Pieces p;
   u32 most = columns / 48 > 1 ? columns / 48 : 1, of_columns = every / 3;
   of_columns = of_columns < 1 ? 1 : of_columns > most ? most : of_columns;
   p.of_rows = (every + of_columns - 1) / of_columns;
   if (p.of_rows < 1) p.of_rows = 1;
   p.len = (columns + of_columns - 1) / of_columns;
-  p.first_row = seed % p.of_rows;
+  p.first_row = (u32)((u64)turn * p.of_rows >> 32);
   p.n = p.first_row < rows ? (rows - p.first_row + p.of_rows - 1) / p.of_rows : 0;
   p.columns = columns;
-  p.seed = seed;
+  p.turn = turn;
   return p;
 }
 

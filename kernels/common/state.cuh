@@ -202,7 +202,8 @@ struct Step {
   u32 base_only;
   u32 rounds;                                           // how often the tile was sampled
   u32 is_first;                                         // of several runs
-  u32 n_passes, padding;
+  u32 n_passes;
+  u32 turn;                                             // where samples of the image come from
   double count;
 };
 

@@ -226,7 +226,7 @@ pub struct Step {
     pub rounds: u32,
     pub is_first: u32,
     pub n_passes: u32,
-    pub padding: u32,
+    pub turn: u32,
     pub count: f64,
 }
 

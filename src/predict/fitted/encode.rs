@@ -296,7 +296,10 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
     }
 }
 
-/// Cuts buckets into contexts of about equal numbers of codes, and chooses each context's distribution.
+/// What a code counts that is not 0 when buckets are cut into contexts. Where nearly all codes are 0, the others cost nearly all bits.
+const OTHER_CODES: u64 = 32;
+
+/// Cuts buckets into contexts of about equal weight, and chooses each context's distribution.
 fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
     let counts = awake::map(ends.iter().collect(), usize::MAX, |end: &Encoder<'_, T>| {
         let mut counts = vec![0u32; (N_BUCKETS + 2) * token::N_TOKENS];
@@ -312,7 +315,8 @@ fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
         .enumerate()
         .for_each(|(i, &c)| sum[i % ((N_BUCKETS + 2) * token::N_TOKENS)] += u64::from(c));
     let by_bucket: Vec<&[u64]> = sum.chunks_exact(token::N_TOKENS).collect();
-    let totals: Vec<u64> = by_bucket[..N_BUCKETS].iter().map(|b| b.iter().sum()).collect();
+    let weight = |counts: &&[u64]| counts[0] + OTHER_CODES * counts[1..].iter().sum::<u64>();
+    let totals: Vec<u64> = by_bucket[..N_BUCKETS].iter().map(weight).collect();
     let total: u64 = totals.iter().sum();
     plan.thresholds.clear();
     let mut seen = 0;

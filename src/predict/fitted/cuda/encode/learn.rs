@@ -141,6 +141,7 @@ impl Encoder {
         run.args.step = Step {
             pass: pass as u32,
             every: sampling.every as u32,
+            turn: self.schedule.turn(image),
             n_bands: n_bands as u32,
             most_bands: if self.is_final { MAX_BANDS as u32 } else { 1 },
             most_taps: if self.is_final { 0 } else { round.trial.budget.taps as u32 },
