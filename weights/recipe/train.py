@@ -22,7 +22,7 @@ import torch
 import model as m
 
 BOUNDS = [1e-2, 1e-3, 1e-4]
-SHARES = [0.4, 0.4, 0.2]  # of the samples
+SHARES = [0.55, 0.33, 0.12]  # of the samples
 NAMES = ["t", "u", "v", "q", "z", "sp"]
 
 
