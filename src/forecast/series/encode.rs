@@ -16,6 +16,7 @@ use crate::forecast::names::Key;
 use crate::io::{Schema, Source};
 use crate::plan::{Beside, Plan, Treatment};
 use crate::predict::fitted;
+use crate::predict::fitted::encode::Turn;
 use crate::predict::fitted::learn::Budget;
 use crate::spool::Spool;
 use crate::tile::{Tiling, region_len};
@@ -279,9 +280,10 @@ impl<'a> Work<'a> {
         let plain = wanted.enumerate().map(|(m, wanted)| wanted.then(|| self.plain(m)).transpose());
         let mut others = Others { plain: plain.collect::<Result<_>>()?, decoded: vec![None; self.plans.len()] };
         // 3. A first run in a closed loop, which fits as it goes, beside the forecasts that come of that.
-        let (budget, rounds) = match self.config.effort {
-            Effort::Best => (Budget::BEST, if is_bare { 1 } else { 2 }),
-            _ => (Budget::BALANCED, 1),
+        // Weights that follow a long run may end where errors are large and forecasts poor, those of a short one know less.
+        let (budget, mut turns): (_, &[Turn]) = match self.config.effort {
+            Effort::Best if !is_bare => (Budget::BEST, &[Turn::Early, Turn::Again, Turn::Last, Turn::Cheapest]),
+            _ => (Budget::BALANCED, &[Turn::Last]),
         };
         let mut runs: Runs<'_> = candidates.iter().map(|c| c.as_ref().map(|c| c.start(budget))).collect();
         others.decode(&runs, self)?;
@@ -293,13 +295,18 @@ impl<'a> Work<'a> {
         // 4. Runs whose codes count, until no tile is larger than without.
         loop {
             others.decode(&runs, self)?;
-            let (mut coded, mut seen) = self.counting_run(&mut runs, &others, past, rounds == 1)?;
-            for round in 2..=rounds {
-                let again = self.counting_run(&mut runs, &others, past, round == rounds)?;
+            let (mut coded, mut seen) = self.counting_run(&mut runs, &others, past, turns[0])?;
+            for &turn in &turns[1..] {
+                let next = self.counting_run(&mut runs, &others, past, turn)?;
                 let size = |coded: &[Option<Vec<u8>>]| coded.iter().flatten().map(Vec::len).sum::<usize>();
-                if size(&again.0) <= size(&coded) {
-                    (coded, seen) = again;
+                if size(&next.0) <= size(&coded) {
+                    (coded, seen) = next;
                 }
+            }
+            if let [_, rest @ ..] = turns
+                && !rest.is_empty()
+            {
+                turns = rest;
             }
             let mut is_final = true;
             for ((run, coded), plain) in runs.iter_mut().zip(&coded).zip(&others.plain) {
@@ -360,9 +367,9 @@ impl<'a> Work<'a> {
         runs: &mut Runs<'_>,
         others: &Others,
         past: &Past<'p>,
-        is_last: bool,
+        turn: Turn,
     ) -> Result<(Vec<Option<Vec<u8>>>, Past<'p>)> {
-        runs.iter_mut().flatten().for_each(|run| run.rewind(is_last));
+        runs.iter_mut().flatten().for_each(|run| run.rewind(turn));
         let mut past = past.clone();
         self.closed_loop(runs, others, &mut past, self.n_steps)?;
         let coded = runs.iter_mut().map(|run| run.as_mut().map(|run| run.finish(self.config)).transpose());

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::forecast::agreement::{Agreement, Digest, Sides};
 use crate::predict;
-use crate::predict::fitted::encode::{Encoding, Known};
+use crate::predict::fitted::encode::{Encoding, Known, Turn};
 use crate::predict::fitted::learn::Budget;
 use crate::predict::fitted::{Layout, Rows};
 use crate::quantize::Quantizer;
@@ -30,8 +30,8 @@ pub(super) trait Run {
     fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32>;
     /// After the run that fits: fixes how forecasts are rounded that may differ by a part of their spread; whether they can be of use at all.
     fn agree(&mut self, tolerance: f64) -> bool;
-    /// Back to the first step, with fits to all that was seen; but for the last run, fits go on.
-    fn rewind(&mut self, is_last: bool);
+    /// Back to the first step.
+    fn rewind(&mut self, turn: Turn);
     /// The coded tile, after the last step of a run that counts.
     fn finish(&mut self, config: &Config) -> Result<Vec<u8>>;
 }
@@ -169,9 +169,9 @@ impl<T: Rows> Run for Running<'_, T> {
         true
     }
 
-    fn rewind(&mut self, is_last: bool) {
+    fn rewind(&mut self, turn: Turn) {
         match &mut self.encoding {
-            Coder::Fitted(encoding) => time(Stage::Predict, || encoding.rewind(is_last)),
+            Coder::Fitted(encoding) => time(Stage::Predict, || encoding.rewind(turn)),
             Coder::Bare(encoding) => encoding.rewind(),
         }
         (self.sides, self.digests, self.digest, self.decoded) = (vec![], vec![], Digest::default(), vec![]);

@@ -20,7 +20,7 @@ use crate::scratch::Buffer;
 use crate::stages::{self, Stage};
 use std::collections::{HashMap, HashSet};
 
-pub use beside::{Encoding, Known};
+pub use beside::{Encoding, Known, Turn};
 
 mod beside;
 

@@ -9,6 +9,19 @@ use crate::predict::fitted::rows::Rows;
 use crate::predict::fitted::site::Weights;
 use crate::quantize::Quantizer;
 
+/// The weights of a run whose codes count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Fits as they were early in the run that fits, when errors were small still.
+    Early,
+    /// Fits to all that was seen; samples go on being taken.
+    Again,
+    /// Fits to all that was seen.
+    Last,
+    /// Those of the run whose codes took the least.
+    Cheapest,
+}
+
 /// A tile's values on their way to codes, step by step, in several runs: one that fits as it goes, then those whose codes count.
 pub struct Encoding<'a, T: Rows> {
     layout: &'a Layout,
@@ -20,6 +33,11 @@ pub struct Encoding<'a, T: Rows> {
     weights: Option<Vec<Weights<T>>>,
     lanes: Vec<Lane<T, Encoder<'a, T>>>,
     course: Course<T>,
+    /// Steps to go until fits count as early.
+    until_early: usize,
+    early: Option<Plan>,
+    /// Size of the codes and plan of the cheapest run.
+    cheapest: Option<(usize, Plan)>,
 }
 
 /// What is known of a tile.
@@ -38,7 +56,7 @@ pub struct Known<'a, T: Rows> {
 }
 
 impl<'a, T: Rows> Encoding<'a, T> {
-    /// At the first step of the run that fits, which [`Layout::trial_steps`] are enough for.
+    /// At the first step of the run that fits; [`Layout::trial_steps`] are enough for it.
     pub fn new(layout: &'a Layout, known: Known<'a, T>, budget: Budget) -> Self {
         let Known { values, base, quantizer, wrap, .. } = known;
         let (schedule, taps) = (&layout.schedule, &layout.taps[..]);
@@ -47,15 +65,32 @@ impl<'a, T: Rows> Encoding<'a, T> {
         let images: Vec<usize> = (0..layout.trial_steps(budget) * layout.shape[1]).collect();
         let learner = Learner::new(schedule, taps, values, quantizer, &images, budget, false);
         let lanes = encoders(schedule, plan.n_streams, values, known.marks, quantizer, false);
-        Self { layout, known, tile, plan, learner, weights: None, lanes, course: Course::new(schedule) }
+        let course = Course::new(schedule);
+        let until_early = layout.trial_steps(Budget::BALANCED);
+        Self {
+            layout,
+            known,
+            tile,
+            plan,
+            learner,
+            weights: None,
+            lanes,
+            course,
+            until_early,
+            early: None,
+            cheapest: None,
+        }
     }
 
-    /// Back to the first step, with fits to all that was seen. If it is not the last run, samples go on being taken.
-    pub fn rewind(&mut self, is_last: bool) {
+    /// Back to the first step.
+    pub fn rewind(&mut self, turn: Turn) {
         let Known { values, marks, quantizer, .. } = self.known;
-        self.learner.finish(&mut self.plan);
-        self.weights = is_last.then(|| self.plan.weights(&self.layout.taps));
-        if !is_last {
+        match (turn, &self.early, &self.cheapest) {
+            (Turn::Early, Some(plan), _) | (Turn::Cheapest, _, Some((_, plan))) => self.plan = plan.clone(),
+            _ => self.learner.finish(&mut self.plan),
+        }
+        self.weights = (turn != Turn::Again).then(|| self.plan.weights(&self.layout.taps));
+        if turn == Turn::Again {
             self.learner.again(&self.plan);
         }
         let schedule = &self.layout.schedule;
@@ -70,11 +105,23 @@ impl<'a, T: Rows> Encoding<'a, T> {
             Some(weights) => weights,
             None => learner,
         };
-        layout.step(course, tile, teacher, lanes, forecasts)
+        let decoded = layout.step(course, tile, teacher, lanes, forecasts);
+        if self.early.is_none() {
+            self.until_early = self.until_early.saturating_sub(1);
+            if self.until_early == 0 {
+                self.learner.finish(&mut self.plan);
+                self.early = Some(self.plan.clone());
+            }
+        }
+        decoded
     }
 
     /// Plan and bytes, after the last step of a run.
     pub fn finish(&mut self) -> Encoded {
-        to_bytes(self.plan.clone(), std::mem::take(&mut self.lanes))
+        let encoded = to_bytes(self.plan.clone(), std::mem::take(&mut self.lanes));
+        if self.cheapest.as_ref().is_none_or(|c| encoded.bytes.len() < c.0) {
+            self.cheapest = Some((encoded.bytes.len(), encoded.plan.clone()));
+        }
+        encoded
     }
 }
