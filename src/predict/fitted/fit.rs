@@ -193,6 +193,7 @@ pub fn pieces(n_rows: usize, n_columns: usize, every: usize, turn: u32) -> Vec<(
         })
         .collect()
 }
+
 /// Takes pieces of a phase into the normal equations; bands are tasks. `truth` gives the true values of a row from a column on, NaN where
 /// there is none. Values whose codes are likely to be large count less.
 pub fn sample_equations<T: Rows>(

@@ -33,8 +33,8 @@ pub struct Encoding<'a, T: Rows> {
     weights: Option<Vec<Weights<T>>>,
     lanes: Vec<Lane<T, Encoder<'a, T>>>,
     course: Course<T>,
-    /// Steps to go until fits count as early.
-    until_early: usize,
+    /// Steps to go until fits count as early; `None` if they are those of the whole run.
+    until_early: Option<usize>,
     early: Option<Plan>,
     /// Size of the codes and plan of the cheapest run.
     cheapest: Option<(usize, Plan)>,
@@ -66,7 +66,8 @@ impl<'a, T: Rows> Encoding<'a, T> {
         let learner = Learner::new(schedule, taps, values, quantizer, &images, budget, false);
         let lanes = encoders(schedule, plan.n_streams, values, known.marks, quantizer, false);
         let course = Course::new(schedule);
-        let until_early = layout.trial_steps(Budget::BALANCED);
+        let n_early = layout.trial_steps(Budget::BALANCED);
+        let until_early = (n_early < layout.trial_steps(budget)).then_some(n_early);
         Self {
             layout,
             known,
@@ -106,9 +107,10 @@ impl<'a, T: Rows> Encoding<'a, T> {
             None => learner,
         };
         let decoded = layout.step(course, tile, teacher, lanes, forecasts);
-        if self.early.is_none() {
-            self.until_early = self.until_early.saturating_sub(1);
-            if self.until_early == 0 {
+        if let Some(n) = &mut self.until_early {
+            *n -= 1;
+            if *n == 0 {
+                self.until_early = None;
                 self.learner.finish(&mut self.plan);
                 self.early = Some(self.plan.clone());
             }
