@@ -10,8 +10,6 @@
 
 #define MOST_CONTEXTS 32
 #define ALL_BUCKETS (N_BUCKETS + 2)
-// What a code counts that is not 0: below 2^32 for all of a tile.
-#define OTHER_CODES 32
 
 // Tokens of each bucket. `counts` is 0 before.
 extern "C" __global__ void __launch_bounds__(BLOCK) rans_count(const Args a) {
@@ -31,14 +29,23 @@ extern "C" __global__ void __launch_bounds__(BLOCK) rans_count(const Args a) {
 // Cuts buckets into contexts of about equal weight; counts of contexts go behind those of buckets. One block.
 extern "C" __global__ void __launch_bounds__(BLOCK) rans_contexts(const Args a) {
   if (idle(a)) return;
-  __shared__ u32 totals[N_BUCKETS];
+  __shared__ u32 totals[N_BUCKETS], others[N_BUCKETS];
+  __shared__ u32 all_zeros, all_others;
   __shared__ u8 contexts[ALL_BUCKETS];
   __shared__ u32 n_contexts;
+  if (threadIdx.x == 0) all_zeros = all_others = 0;
+  __syncthreads();  // sums are 0
   for (u32 b = threadIdx.x; b < N_BUCKETS; b += BLOCK) {
     u32 n = 0;
-    for (u32 t = 0; t < RANS_TOKENS; ++t) n += (t == 0 ? 1 : OTHER_CODES) * a.counts[b * RANS_TOKENS + t];
-    totals[b] = n;
+    for (u32 t = 1; t < RANS_TOKENS; ++t) n += a.counts[b * RANS_TOKENS + t];
+    others[b] = n;
+    atomicAdd(&all_others, n);
+    atomicAdd(&all_zeros, a.counts[b * RANS_TOKENS]);
   }
+  __syncthreads();  // codes are counted
+  // Twice the number of values at most, which fits.
+  u32 weight = 1 + all_zeros / (all_others > 0 ? all_others : 1);
+  for (u32 b = threadIdx.x; b < N_BUCKETS; b += BLOCK) totals[b] = a.counts[b * RANS_TOKENS] + weight * others[b];
   __syncthreads();  // buckets are weighed
   if (threadIdx.x == 0) {
     u64 total = 0, seen = 0;

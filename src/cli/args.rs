@@ -36,9 +36,24 @@ pub enum Command {
 
 /// Look at the GPU: what there is, whether it writes the CPU's bytes, and how fast. Prints a report to send along with a question.
 ///
-/// Exit status 7 if there is no GPU that works, 1 if it writes other bytes than the CPU.
+/// With --forecast, measure how far a model's forecasts differ from one way of running it to another, on the first steps of a file.
+///
+/// Exit status 7 if there is no GPU that works, 1 if it writes other bytes than the CPU, or if forecasts differ by more than the tolerance.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
+    /// Weights of a model: its forecast of FILE in f32, with one thread, in f64 (an upper estimate of what another machine does), and on the GPU where this build
+    /// runs models there.
+    #[cfg(feature = "forecast")]
+    #[arg(long, value_name = "WEIGHTS", requires = "file")]
+    pub forecast: Option<PathBuf>,
+    /// The tolerance that the differences are held against [default: the model's].
+    #[cfg(feature = "forecast")]
+    #[arg(long, value_name = "T", requires = "forecast", value_parser = tolerance)]
+    pub tolerance: Option<f64>,
+    /// File with steps to make a forecast of.
+    #[cfg(feature = "forecast")]
+    #[arg(value_name = "FILE", requires = "forecast")]
+    pub file: Option<PathBuf>,
     /// Number of the GPU.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub gpu: usize,
@@ -49,6 +64,11 @@ pub struct DoctorArgs {
 
 fn device(text: &str) -> Result<Choice, String> {
     text.parse().map_err(|e: crate::Error| e.to_string())
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_string())?;
+    if (0.0..1.0).contains(&value) { Ok(value) } else { Err("a part of a field's spread is meant: from 0 to 1".into()) }
 }
 
 /// Compress NetCDF, Zarr, .npy or raw files within an error bound.
@@ -110,6 +130,10 @@ pub struct CompressArgs {
     /// of a tile, and at least 32]. Beside a codec of frames it may be 1.
     #[arg(long, value_name = "N", requires = "forecast", help_heading = "Forecasts", value_parser = clap::value_parser!(u64).range(1..))]
     pub keyframe: Option<u64>,
+    /// By how much forecasts may differ between the machines that write and that read the archive, as a part of a field's spread; `residuum doctor --forecast`
+    /// measures it [default: the model's, with room to spare for f32 on any device; 0 for models that are exact].
+    #[arg(long, value_name = "T", requires = "forecast", help_heading = "Forecasts", value_parser = tolerance)]
+    pub tolerance: Option<f64>,
     /// Put the weights into the archive, so that nobody needs the file; at most 512 MiB.
     #[arg(long, requires = "forecast", help_heading = "Forecasts")]
     pub embed_weights: bool,

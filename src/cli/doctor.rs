@@ -1,18 +1,30 @@
-//! `residuum doctor`: what a GPU is, whether it does as the CPU does, and how fast.
+//! `residuum doctor`: what a GPU is, whether it does as the CPU does, and how fast; how far forecasts of a model differ.
+
+#[cfg(feature = "forecast")]
+mod model;
 
 use super::args::DoctorArgs;
 use super::print;
 use crate::error::Result;
 use std::process::ExitCode;
 
+/// Looks at what the arguments ask for: a model, or the GPU.
+pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    #[cfg(feature = "forecast")]
+    if let (Some(weights), Some(file)) = (&args.forecast, &args.file) {
+        return model::run(weights, file, args);
+    }
+    run_gpu(args)
+}
+
 #[cfg(not(feature = "cuda"))]
-pub fn run(_: &DoctorArgs) -> Result<ExitCode> {
+fn run_gpu(_: &DoctorArgs) -> Result<ExitCode> {
     print(&format!("residuum {}, built without the feature cuda\n", env!("CARGO_PKG_VERSION")))?;
     Err(crate::Error::device("there is nothing to look at"))
 }
 
 #[cfg(feature = "cuda")]
-pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
+fn run_gpu(args: &DoctorArgs) -> Result<ExitCode> {
     use crate::device::Gpu;
     print(&format!("residuum {} on {}\n", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH))?;
     let mut gpu = Gpu::open(args.gpu)?;

@@ -385,12 +385,12 @@ pub struct VaeFormer {
 }
 
 impl VaeFormer {
-    /// Builds the model. Tables of the entropy models are read where the weights hold them, else computed.
+    /// Builds the model. Tables of the entropy models are read where the weights hold them, else computed. On the CPU, in f32, it is exact.
     ///
     /// # Errors
     /// `Input` if weights do not fit their configuration, `Unsupported` if it asks for what this version does not know.
     pub fn new(weights: &Weights, options: &Options) -> Result<Self> {
-        if !options.device.is_cpu() {
+        if !options.device.is_cpu() || options.dtype != candle_core::DType::F32 {
             return Self::on_device(weights, options);
         }
         let config = checked(weights)?;

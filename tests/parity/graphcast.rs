@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use residuum::forecast::graphcast::mesh::{Given, Graph, GraphConfig, Mesh};
 use residuum::forecast::graphcast::{Config, GraphCast, forcing};
 use residuum::forecast::import::{self, ImportOptions};
-use residuum::forecast::{Forecaster, Frame, Grid, Key, Options, Rollout, Weights, weights};
+use residuum::forecast::{Forecaster, Frame, Grid, Key, Options, Rollout, Weights, measure, weights};
 use residuum::io::{self, Dimension, Format, Group, Schema, Variable};
 use residuum::{DType as FieldType, Values};
 use serde_json::{Value, json};
@@ -111,8 +111,11 @@ impl Case {
 
     /// The model on the fixture's grid, with the original's choice between triangles at the same distance.
     fn model(&self) -> GraphCast {
+        self.model_with(Options::default())
+    }
+
+    fn model_with(&self, mut options: Options) -> GraphCast {
         let scratch = tempfile::tempdir().unwrap();
-        let mut options = Options::default();
         options.auxiliary.insert("lat".into(), self.inputs["lat"].clone());
         options.auxiliary.insert("lon".into(), self.inputs["lon"].clone());
         let senders = self.graph["mesh2grid.senders"].to_dtype(DType::U32).unwrap();
@@ -312,6 +315,22 @@ fn one_thread_or_many_give_the_same_bits() {
         let one = bits(1);
         for threads in [2, 3, 8] {
             assert!(bits(threads) == one, "{threads} threads");
+        }
+    }
+}
+
+/// What the tolerance has to cover: f64 by candle's functions differs by more than another device in f32 would.
+#[test]
+fn the_tolerance_covers_f64() {
+    for f in Case::all() {
+        let model = f.model();
+        let other = f.model_with(measure::f64_on_cpu());
+        for batch in 0..f.batch() {
+            let history = f.history(batch);
+            let frames = [&model, &other].map(|m| m.step(&history, None, 0).unwrap());
+            let apart = measure::apart(&frames[0], &frames[1]).unwrap();
+            println!("f64 is off by {:.1e} of the spread of {}", apart[0].1, apart[0].0);
+            assert!(apart[0].1 > 0.0 && 4.0 * apart[0].1 <= model.tolerance(), "{:?}", apart[0]);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A real model, small and with random weights: what it says is of no use, but it says it as large ones do.
 
-use super::data::{Series, all, finish, worst};
+use super::command::{run, works};
+use super::data::{Series, all, archive, finish, worst};
 use residuum::compress::{Before, compress_rest};
 use residuum::container::Archive;
 use residuum::device::Cpu;
@@ -110,4 +111,42 @@ fn weights_may_be_in_the_archive() {
     damaged[at + file.len() / 2] ^= 1;
     let mut a = Archive::open(Cursor::new(&damaged[..])).unwrap();
     assert_eq!(a.find_forecasts(&Options::default()).unwrap_err().kind(), Kind::Corrupt);
+}
+
+/// How far forecasts differ is measured on the first steps of a file, and held against the tolerance; an archive may have another one.
+#[test]
+fn the_doctor_measures_a_model() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let folder = folder.path();
+    weights(&folder.join("w.safetensors"), 3);
+    let mut series = Series::new(6, 2);
+    series.land = true;
+    std::fs::write(folder.join("x.nc.rsd"), archive(&series, &Config::new(Bound::LOSSLESS), None, None)).unwrap();
+    works(folder, "decompress x.nc.rsd -o x.nc");
+    let shown = works(folder, "doctor --forecast w.safetensors x.nc");
+    let after = |way: &str| {
+        let line = shown.lines().find(|l| l.contains(way)).unwrap_or_else(|| panic!("{way}: {shown}"));
+        line[line.find(way).unwrap() + way.len()..].trim_start().split([' ', ',']).next().unwrap().to_string()
+    };
+    assert_eq!(after("one thread").parse::<f64>().unwrap(), 0.0, "{shown}");
+    let in_f64: f64 = after("candle's functions").parse().unwrap();
+    assert!(in_f64 > 0.0 && shown.contains("tolerance: 1e-4, covers all of that"), "{shown}");
+    let (status, shown) = run(folder, "doctor --forecast w.safetensors --tolerance 1e-12 x.nc");
+    assert!(status == 1 && shown.contains("does NOT cover that"), "{status} {shown}");
+    let (status, shown) = run(folder, "doctor --forecast w.safetensors");
+    assert!(status == 2 && shown.contains("<FILE>"), "{shown}");
+    // Not all that the model needs.
+    works(folder, "compress x.nc --rel 1e-2 --var t -o t.rsd");
+    works(folder, "decompress t.rsd -o t.nc");
+    let (status, shown) = run(folder, "doctor --forecast w.safetensors t.nc");
+    assert!(status == 3 && shown.contains("t.nc: ") && shown.contains("which is missing"), "{status} {shown}");
+    // A tolerance goes into the archive and costs what it costs.
+    for tolerance in ["0", "1e-3"] {
+        let line =
+            "compress x.nc --rel 1e-2 --predictor forecast --forecast w.safetensors --force -o z.rsd --tolerance ";
+        works(folder, &format!("{line}{tolerance}"));
+        let agreed = works(folder, "inspect z.rsd").contains("in steps of");
+        assert_eq!(agreed, tolerance != "0");
+        works(folder, "verify x.nc z.rsd --forecast w.safetensors");
+    }
 }

@@ -107,8 +107,9 @@ impl Incoming {
             let r = received.index_select(&piece.receivers, 0)?.reshape((n, 1, z))?;
             let product = s.broadcast_add(&r)?.reshape((n * piece.degree, z))?;
             let messages = message(i, piece, product)?;
-            // Added up in f32 whatever the type, as the original does.
-            let messages = messages.to_dtype(DType::F32)?.reshape((n, piece.degree, messages.dim(1)?))?;
+            // Added up in f32 even of bf16, as the original does.
+            let wide = if sent.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            let messages = messages.to_dtype(wide)?.reshape((n, piece.degree, messages.dim(1)?))?;
             sums.push(messages.sum(1)?.to_dtype(sent.dtype())?);
         }
         Ok(Tensor::cat(&sums, 0)?.index_select(&self.place, 0)?)

@@ -64,7 +64,7 @@ pub fn compress(
     let beside = |role: &Role, interval: u64| {
         let levels = role.iter().map(|k| k.as_ref().map(|k| (k.name.clone(), k.level_hpa))).collect();
         let (model, digest) = (forecasts.name.clone(), forecasts.digest.clone());
-        let made_on = (forecasts.model.tolerance() > 0.0).then(|| forecasts.made_on.clone());
+        let made_on = (forecasts.tolerance > 0.0).then(|| forecasts.made_on.clone());
         Some(Beside { model, digest, levels, interval, made_on })
     };
     // 2. Static fields, whole; the model sees what a decoder will.
@@ -120,7 +120,7 @@ pub fn compress(
         if let Some(latents) = &mut latents {
             past.latents = latents.tile(&values, start, (len as usize).min(n_steps - start))?;
         }
-        let work = Work::new(&group, &plans, t, &values, config);
+        let work = Work::new(&group, &plans, t, &values, config, forecasts.tolerance);
         let mut coded = work.compress(&mut past).context(|| format!("tile {t}"))?;
         if latents.is_some() {
             past.latents.put_into(&mut coded);
@@ -252,6 +252,8 @@ struct Work<'a> {
     group: &'a Group,
     plans: &'a [Plan],
     config: &'a Config,
+    /// By how much forecasts may differ, as a part of a field's spread.
+    tolerance: f64,
     values: &'a [Values],
     /// Where the tile lies in each member.
     regions: Vec<Vec<Range<u64>>>,
@@ -263,11 +265,18 @@ struct Work<'a> {
 pub(super) type Coded = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl<'a> Work<'a> {
-    fn new(group: &'a Group, plans: &'a [Plan], tile: u64, values: &'a [Values], config: &'a Config) -> Self {
+    fn new(
+        group: &'a Group,
+        plans: &'a [Plan],
+        tile: u64,
+        values: &'a [Values],
+        config: &'a Config,
+        tolerance: f64,
+    ) -> Self {
         let regions: Vec<_> = plans.iter().map(|p| p.tiling.region(tile)).collect();
         let steps = regions.first().map_or(0..0, |region| region[0].clone());
         let (first, n_steps) = (steps.start as usize, (steps.end - steps.start) as usize);
-        Self { group, plans, config, values, regions, first, n_steps }
+        Self { group, plans, config, tolerance, values, regions, first, n_steps }
     }
 
     /// Codes the tile of each member; `past` goes on to its end.
@@ -290,7 +299,7 @@ impl<'a> Work<'a> {
         let n_first = runs.iter().flatten().map(|run| run.n_first()).max().unwrap_or(0);
         self.closed_loop(&mut runs, &others, &mut past.clone(), n_first)?;
         for slot in &mut runs {
-            slot.take_if(|run| !run.agree(past.model.tolerance()));
+            slot.take_if(|run| !run.agree(self.tolerance));
         }
         // 4. Runs whose codes count, until no tile is larger than without.
         loop {

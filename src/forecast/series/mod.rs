@@ -32,11 +32,13 @@ use super::weights::{self, Weights};
 use super::{Model, Options};
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
+use crate::io::Source;
 use crate::stages::{Stage, time};
 use candle_core::Device;
 use latents::Latents;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,6 +52,8 @@ pub struct Forecasts {
     pub digest: Vec<u8>,
     /// Program, library and device: what has to be known where forecasts differ.
     pub made_on: String,
+    /// By how much forecasts may differ between machines, as a part of a field's spread: the model's own figure, or a measured one.
+    pub tolerance: f64,
 }
 
 /// Version of the library that runs models; a test compares it with `Cargo.lock`.
@@ -89,7 +93,8 @@ impl Forecasts {
         let opened = Weights::open(path)?;
         let digest = weights::sha256(path)?.to_vec();
         let (name, made_on) = (opened.about().model.clone(), made_on(&options.device));
-        Ok(Self { model: super::open_weights(&opened, options)?, name, digest, made_on })
+        let model = super::open_weights(&opened, options)?;
+        Ok(Self { tolerance: model.tolerance(), model, name, digest, made_on })
     }
 
     /// Advection by the winds of a group, which needs no weights.
@@ -98,7 +103,7 @@ impl Forecasts {
     /// As [`Advection::new`].
     pub fn advection(group: &Group) -> Result<Self> {
         let (model, name) = (Model::Forecaster(Box::new(Advection::new(group)?)), advection::NAME.to_string());
-        Ok(Self { model, name, digest: vec![], made_on: made_on(&Device::Cpu) })
+        Ok(Self { tolerance: model.tolerance(), model, name, digest: vec![], made_on: made_on(&Device::Cpu) })
     }
 
     /// Opens weights that an archive holds.
@@ -152,19 +157,7 @@ impl<'a> Past<'a> {
     /// Takes in the values of all members at a step.
     fn see(&mut self, step: usize, members: &[Vec<f32>]) -> Result<()> {
         let Model::Forecaster(model) = self.model else { return Ok(()) };
-        let (rows, columns) = self.group.grid.shape();
-        let mut frame = Frame::new(self.group.times[step], self.group.grid.clone());
-        for (member, values) in self.group.members.iter().zip(members) {
-            for (key, level) in member.keys.iter().zip(values.chunks_exact(rows * columns)) {
-                if let Some(key) = key {
-                    frame.insert_values(key.clone(), level.to_vec())?;
-                }
-            }
-        }
-        for (key, values) in self.statics {
-            frame.insert_values(key.clone(), values.clone())?;
-        }
-        self.frames.insert(step, frame);
+        self.frames.insert(step, frame_of(self.group, self.statics, step, members)?);
         // A step goes back on a few; what is older than the oldest of them is needed no more.
         let reach = model.needs().history as i64 * model.needs().step_s;
         let now = self.group.times[step];
@@ -186,6 +179,58 @@ impl<'a> Past<'a> {
         let frame = time(Stage::Forecast, || model.step(&history, None, 0))?;
         of_members(self.group, &frame, steps.last().and_then(|s| self.frames.get(s))).map(Some)
     }
+}
+
+/// The frame of a step, from the values of all members.
+fn frame_of(group: &Group, statics: &[(Key, Vec<f32>)], step: usize, members: &[Vec<f32>]) -> Result<Frame> {
+    let (rows, columns) = group.grid.shape();
+    let mut frame = Frame::new(group.times[step], group.grid.clone());
+    for (member, values) in group.members.iter().zip(members) {
+        for (key, level) in member.keys.iter().zip(values.chunks_exact(rows * columns)) {
+            if let Some(key) = key {
+                frame.insert_values(key.clone(), level.to_vec())?;
+            }
+        }
+    }
+    for (key, values) in statics {
+        frame.insert_values(key.clone(), values.clone())?;
+    }
+    Ok(frame)
+}
+
+/// The first frames of a file that a model can make a forecast of, or the one that a codec can code.
+///
+/// # Errors
+/// `Input` that lists what was found and what is needed.
+pub fn first_history(source: &mut dyn Source, model: &Model) -> Result<Vec<Frame>> {
+    let (schema, needs) = (source.schema().clone(), model.needs());
+    let mut read = |i: usize, step: Option<usize>| {
+        let mut region: Vec<Range<u64>> = schema.variables[i].shape.iter().map(|&n| 0..n).collect();
+        if let (Some(step), Some(axis)) = (step, region.first_mut()) {
+            *axis = step as u64..step as u64 + 1;
+        }
+        source.read(i, &region)
+    };
+    let group = Group::find(&schema, needs, &mut |i| read(i, None))?;
+    let steps = match model {
+        Model::Forecaster(_) => (0..group.times.len()).find_map(|t| group.history(needs, 0, t)),
+        Model::FieldCodec(_) => (!group.times.is_empty()).then(|| vec![0]),
+    };
+    let steps = steps.ok_or_else(|| {
+        let (n, step_s) = (needs.history, needs.step_s);
+        Error::input(format!("the model looks back on {n} steps {step_s} s apart, of which there are none here"))
+    })?;
+    let mut values = |i: usize, step: Option<usize>| -> Result<Vec<f32>> {
+        let values = read(i, step)?;
+        Ok(of_step(&values, schema.fill_bits(i), 0, values.len()))
+    };
+    let statics = group.statics.iter().map(|(i, key)| Ok((key.clone(), values(*i, None)?)));
+    let statics = statics.collect::<Result<Vec<_>>>()?;
+    let frame = |step: usize| {
+        let members = group.members.iter().map(|m| values(m.variable, Some(step)));
+        frame_of(&group, &statics, step, &members.collect::<Result<Vec<_>>>()?)
+    };
+    steps.into_iter().map(frame).collect()
 }
 
 /// The fields of a model's frame that members have; rows that the model does not give are those of the `last` frame.
@@ -262,7 +307,7 @@ fn is_given(needs: &Needs, key: &Option<Key>) -> bool {
 }
 
 /// How large the differences of a field from its mean are: the root of their mean square.
-fn spread(values: &[f32]) -> f64 {
+pub(super) fn spread(values: &[f32]) -> f64 {
     let n = values.len().max(1) as f64;
     let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let spread = (values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();

@@ -254,12 +254,12 @@ impl Engine for Cpu {
     }
 }
 
-/// candle on any device, in f32 or bf16. Its last bits depend on the device and its libraries.
+/// candle on any device, in f32, bf16 or f64. Its last bits depend on the device and its libraries.
 #[derive(Debug)]
 pub struct Device {
     /// Device.
     pub device: candle_core::Device,
-    /// Type of weights and tokens; normalisation and softmax run in f32.
+    /// Type of weights and tokens; normalisation and softmax run in f32, or in f64 if that is it.
     pub dtype: DType,
 }
 
@@ -270,7 +270,7 @@ pub struct DeviceLinear {
     bias: Option<Tensor>,
 }
 
-/// A normalisation, in f32.
+/// A normalisation, in f32 or f64.
 pub struct DeviceNorm {
     weight: Tensor,
     bias: Tensor,
@@ -281,6 +281,11 @@ pub struct DeviceNorm {
 const PIECE: usize = 1 << 26;
 
 impl Device {
+    /// The type of normalisation and softmax.
+    fn wide(&self) -> DType {
+        if self.dtype == DType::F64 { DType::F64 } else { DType::F32 }
+    }
+
     fn put(&self, values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
         Ok(Tensor::from_vec(values, shape, &self.device)?.to_dtype(self.dtype)?)
     }
@@ -311,7 +316,7 @@ impl Engine for Device {
     }
 
     fn norm(&self, weight: Vec<f32>, bias: Vec<f32>, eps: f32) -> Result<DeviceNorm> {
-        let put = |v: Vec<f32>| Tensor::new(v, &self.device);
+        let put = |v: Vec<f32>| Tensor::new(v, &self.device)?.to_dtype(self.wide());
         Ok(DeviceNorm { weight: put(weight)?, bias: put(bias)?, eps: eps.into() })
     }
 
@@ -335,7 +340,7 @@ impl Engine for Device {
     }
 
     fn normalise(&self, x: &Tensor, norm: &DeviceNorm) -> Result<Tensor> {
-        let x = x.to_dtype(DType::F32)?;
+        let x = x.to_dtype(self.wide())?;
         let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = x.sqr()?.mean_keepdim(D::Minus1)?;
         let x = x.broadcast_div(&(variance + norm.eps)?.sqrt()?)?;
@@ -382,7 +387,7 @@ impl Engine for Device {
                 let mut by_query = Vec::new();
                 for i in (0..n).step_by(q_step) {
                     let q = q.narrow(2, i, q_step.min(n - i))?.contiguous()?;
-                    let weights = candle_nn::ops::softmax_last_dim(&q.matmul(&k)?.to_dtype(DType::F32)?)?;
+                    let weights = candle_nn::ops::softmax_last_dim(&q.matmul(&k)?.to_dtype(self.wide())?)?;
                     by_query.push(weights.to_dtype(self.dtype)?.matmul(&v)?);
                 }
                 by_head.push(Tensor::cat(&by_query, 2)?);

@@ -296,10 +296,8 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
     }
 }
 
-/// What a code counts that is not 0 when buckets are cut into contexts. Where nearly all codes are 0, the others cost nearly all bits.
-const OTHER_CODES: u64 = 32;
-
-/// Cuts buckets into contexts of about equal weight, and chooses each context's distribution.
+/// Cuts buckets into contexts of about equal weight, and chooses each context's distribution. Where nearly all codes are 0, the others cost nearly all
+/// bits: they weigh as much as all zeros together and one each.
 fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
     let counts = awake::map(ends.iter().collect(), usize::MAX, |end: &Encoder<'_, T>| {
         let mut counts = vec![0u32; (N_BUCKETS + 2) * token::N_TOKENS];
@@ -315,8 +313,10 @@ fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
         .enumerate()
         .for_each(|(i, &c)| sum[i % ((N_BUCKETS + 2) * token::N_TOKENS)] += u64::from(c));
     let by_bucket: Vec<&[u64]> = sum.chunks_exact(token::N_TOKENS).collect();
-    let weight = |counts: &&[u64]| counts[0] + OTHER_CODES * counts[1..].iter().sum::<u64>();
-    let totals: Vec<u64> = by_bucket[..N_BUCKETS].iter().map(weight).collect();
+    let parts = |counts: &&[u64]| (counts[0], counts[1..].iter().sum::<u64>());
+    let parts: Vec<(u64, u64)> = by_bucket[..N_BUCKETS].iter().map(parts).collect();
+    let (zeros, others) = parts.iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+    let totals: Vec<u64> = parts.iter().map(|part| part.0 + (1 + zeros / others.max(1)) * part.1).collect();
     let total: u64 = totals.iter().sum();
     plan.thresholds.clear();
     let mut seen = 0;
