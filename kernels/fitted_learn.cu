@@ -1,5 +1,5 @@
 // The fits of the fitted predictor: samples beside what was decoded, normal equations, taps by forward selection, the guess of code sizes.
-// Twins: src/predict/fitted/{learn,fit}.rs and rows::products, sum by sum: floats are added in the order in which the CPU adds them.
+// Twins: src/predict/fitted/{learn,sample,fit}.rs and rows::products, sum by sum: floats are added in the order in which the CPU adds them.
 //
 // A pass has: `fitted_products` (a block for 256 samples, whose rows are in shared memory, a thread a few pairs of taps), `fitted_gather` (sums of
 // blocks in order, a thread a pair), and where weights follow, `fitted_reduce`, `fitted_systems` (a block for each group of bands) and

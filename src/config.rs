@@ -218,7 +218,7 @@ impl Config {
 
     /// Values in a tile of a variable of `shape` at most.
     pub(crate) fn max_tile_values(&self, dtype: DType, shape: &[u64]) -> u64 {
-        let most = (self.tile_bytes / dtype.size().max(1) as u64).clamp(1 << 12, limits::MAX_TILE_VALUES / 4);
+        let most = (self.tile_bytes / dtype.size().max(1) as u64).clamp(1 << 12, limits::MAX_TILE_VALUES / 8);
         let is_fitted = match self.predictor {
             PredictorChoice::Fitted => true,
             PredictorChoice::Auto => self.effort != Effort::Fast,

@@ -1,7 +1,8 @@
 //! Caps on what an archive may ask for, checked before any allocation. Generous for real data, harmless in memory.
 
-/// Values in a tile: 32 Mi, that is 256 MiB of f64. Writers make tiles of at most a quarter of it.
-pub const MAX_TILE_VALUES: u64 = 1 << 25;
+/// Values in a tile: 64 Mi, that is 512 MiB of f64: a step of 37 levels at 0.25° fits. Writers make tiles of at most an eighth of it, unless a single step beside a
+/// forecast is larger.
+pub const MAX_TILE_VALUES: u64 = 1 << 26;
 
 /// Texts of any length in a tile: each takes memory, be it empty. Writers make no larger tiles either.
 pub const MAX_TILE_TEXTS: u64 = 1 << 16;

@@ -213,7 +213,10 @@ pub fn first_history(source: &mut dyn Source, model: &Model) -> Result<Vec<Frame
     };
     let group = Group::find(&schema, needs, &mut |i| read(i, None))?;
     let steps = match model {
-        Model::Forecaster(_) => (0..group.times.len()).find_map(|t| group.history(needs, 0, t)),
+        Model::Forecaster(_) => group.times.iter().find_map(|last| {
+            let at = |back: usize| group.times.iter().position(|t| *t == last - back as i64 * needs.step_s);
+            (0..needs.history).rev().map(at).collect()
+        }),
         Model::FieldCodec(_) => (!group.times.is_empty()).then(|| vec![0]),
     };
     let steps = steps.ok_or_else(|| {

@@ -3,10 +3,11 @@
 //! or repeated. Class: `EncoderOnly`; results are written to the archive.
 
 use super::cpu::Teacher;
-use super::fit::{self, Fitted, MAX_BANDS, Samples};
+use super::fit::{self, Fitted};
 use super::lattice::{A, B2};
 use super::plan::{Plan, n_features};
 use super::rows::Rows;
+use super::sample::{self, MAX_BANDS, Samples};
 use super::schedule::Schedule;
 use super::site::{Room, Site, Taps, Weights};
 use crate::awake;
@@ -94,7 +95,7 @@ pub(super) struct Learner<'a, T: Rows> {
     /// Whether the codes count, so that guesses are wanted at once.
     is_final: bool,
     n_best_taps: usize,
-    rooms: [Room<T>; fit::GUESS_TASKS],
+    rooms: [Room<T>; sample::GUESS_TASKS],
     /// Whether codes of the side images of the image at work are known.
     pub knows_sizes: bool,
 }
@@ -179,8 +180,8 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
         let start = start + image * self.schedule.lattices.ny * self.schedule.lattices.nx;
         let truth = |i: usize, j: usize, out: &mut [T]| T::gather(&self.values[start + i * dy + j * dx..], dx, out);
         let p = &mut self.passes[pass];
-        let pieces = fit::pieces(site.size.0, site.size.1, p.every, self.schedule.turn(image));
-        fit::sample_equations(site, &truth, &pieces, &mut p.samples);
+        let pieces = sample::pieces(site.size.0, site.size.1, p.every, self.schedule.turn(image));
+        sample::sample_equations(site, &truth, &pieces, &mut p.samples);
         p.n_images += 1;
         let refit = self.follows && p.n_images.is_power_of_two();
         if refit {
@@ -194,7 +195,7 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
         }
         if self.knows_sizes {
             let site = Site { weights: &p.weights, ..site.clone() };
-            fit::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut self.rooms, &mut p.samples);
+            sample::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut self.rooms, &mut p.samples);
         }
         if self.is_final {
             p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);

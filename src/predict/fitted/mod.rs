@@ -20,6 +20,7 @@ mod layout;
 pub mod learn;
 mod plan;
 mod rows;
+mod sample;
 mod schedule;
 mod site;
 mod stand_in;

@@ -1,8 +1,9 @@
 //! What was decided for a tile: weights, guesses, contexts; how it is written and read.
 
-use super::fit::{Fitted, MAX_BANDS};
+use super::fit::Fitted;
 use super::lattice::{A, B2};
 use super::rows::{N_BUCKETS, Rows};
+use super::sample::MAX_BANDS;
 use super::schedule::Schedule;
 use super::site::{FEATURE_SIDES, OWN_FEATURES, SIDE_FEATURES, Taps, Weights};
 use crate::encode::bits::{BitReader, BitWriter};

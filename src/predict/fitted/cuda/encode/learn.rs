@@ -4,8 +4,8 @@ use super::Encoder;
 use crate::device::Run;
 use crate::device::layout::{BATCH, BLOCK, Step, WIDE};
 use crate::error::Result;
-use crate::predict::fitted::fit::{Extent, MAX_BANDS, pieces};
 use crate::predict::fitted::learn::{Budget, Sampling};
+use crate::predict::fitted::sample::{Extent, MAX_BANDS, pieces};
 use crate::predict::fitted::site::FEATURE_SIDES;
 use std::collections::HashSet;
 

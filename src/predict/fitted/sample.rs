@@ -1,0 +1,354 @@
+//! What fits are made of: pieces of rows of a phase, as normal equations, and features beside sizes of codes. Class: `EncoderOnly`.
+
+use super::rows::{self, Rows};
+use super::site::{Room, Site};
+use crate::awake;
+use crate::quantize::Quantizer;
+use crate::scratch::Buffer;
+use std::ops::Range;
+
+/// Bands of rows at most.
+pub const MAX_BANDS: usize = 8;
+
+/// Normal equations, in bins: products of taps' deviations from the near mean, and of the value's, which comes last.
+#[derive(Clone, Debug, Default)]
+pub struct Equations {
+    /// Lower triangle row by row.
+    pub(super) g: Vec<f64>,
+    /// Rows of values in it.
+    pub(super) n: f64,
+}
+
+impl Equations {
+    pub(super) fn add(&mut self, other: &Self) {
+        if self.g.is_empty() {
+            self.g = vec![0.0; other.g.len()];
+        }
+        self.g.iter_mut().zip(&other.g).for_each(|(a, b)| *a += b);
+        self.n += other.n;
+    }
+}
+
+/// Values whose products are taken at once; the sums of a batch are in single precision.
+const BATCH: usize = 256;
+/// Threads that a batch is worth, where there is one at a time.
+pub(super) const SHARES: usize = 2;
+
+/// Adds [`rows::products`] of `x`, batches of so many columns each, one after the other, in so many shares of about equal work.
+pub(super) fn multiply(x: &[&[f32]], n_rows: usize, stride: usize, lens: &[usize], mut g: &mut [f64], n_shares: usize) {
+    let batches = || x.iter().zip(lens);
+    if n_shares < 2 {
+        return batches().for_each(|(x, &len)| rows::products(x, n_rows, stride, len, g));
+    }
+    // Row `a` has `a` products, so that the first pair goes with the last.
+    let pairs =
+        (0..n_rows).step_by(2).filter_map(|a| g.split_off_mut(..rows::pair_len(n_rows, a)).map(|pair| (a, pair)));
+    let mut shares: Vec<Vec<(usize, &mut [f64])>> = (0..n_shares).map(|_| vec![]).collect();
+    for (k, pair) in pairs.enumerate() {
+        let turn = k % (2 * n_shares);
+        shares[turn.min(2 * n_shares - 1 - turn)].push(pair);
+    }
+    awake::for_each(shares, n_shares, |mut pairs| {
+        for (x, &len) in batches() {
+            pairs.iter_mut().for_each(|(a, pair)| rows::products_of_pair(x, n_rows, stride, len, *a, pair));
+        }
+    });
+}
+
+/// What is known of a phase (of images with the same kinds of side images) from samples.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// Equations of the bands of rows.
+    pub(super) bands: Vec<Equations>,
+    /// Features, and sizes of codes last: `most_guess` of each.
+    pub(super) features: Buffer<u16>,
+    /// Samples of the guess, at most.
+    pub(super) most_guess: usize,
+    /// How many there are.
+    pub(super) n_guess: usize,
+    /// Of the pieces of equations, every so many serves for the guess.
+    guess_every: usize,
+    /// Pieces so far.
+    n_pieces: usize,
+    /// How many values the phase has for each one sampled.
+    pub(super) share: f64,
+    /// How often the tile was sampled.
+    pub(super) n_rounds: usize,
+    /// Taps to choose from.
+    pub(super) candidates: Vec<u8>,
+}
+
+/// What a number of samples is enough for.
+pub struct Extent {
+    /// Bands of rows.
+    pub n_bands: usize,
+    /// Samples of the guess, at most.
+    pub most_guess: usize,
+    /// Of the pieces of equations, every so many serves for the guess.
+    pub guess_every: usize,
+}
+
+impl Extent {
+    /// Of about `n` samples.
+    pub fn of(n: f64) -> Self {
+        let n_bands = ((n / SAMPLES_PER_BAND) as usize + 1).min(MAX_BANDS).next_power_of_two();
+        let n_bands = if n_bands as f64 * SAMPLES_PER_BAND > n && n_bands > 1 { n_bands / 2 } else { n_bands };
+        let guess_every = ((n / GUESS_SAMPLES as f64) as usize).max(1);
+        Self { n_bands, most_guess: (n as usize).clamp(64, GUESS_SAMPLES), guess_every }
+    }
+}
+
+impl Samples {
+    /// For about `n` samples of a phase with `n_taps` taps.
+    pub fn new(n: f64, n_taps: usize) -> Self {
+        let Extent { n_bands, most_guess, guess_every } = Extent::of(n);
+        let n_rows = n_taps + 1;
+        let equations = Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 };
+        Self {
+            bands: vec![equations; n_bands],
+            features: Buffer::default(),
+            most_guess,
+            n_guess: 0,
+            guess_every,
+            n_pieces: 0,
+            share: 1.0,
+            n_rounds: 1,
+            candidates: (0..n_taps as u8).collect(),
+        }
+    }
+
+    /// What follows repeats what was sampled before: equations count alike, the guess is made anew.
+    pub fn next_round(&mut self) {
+        self.n_rounds += 1;
+        self.n_guess = 0;
+    }
+
+    /// Closes the equations for a fit: they stand for `count` values.
+    pub fn close(&mut self, count: f64) {
+        let n: f64 = self.bands.iter().map(|band| band.n).sum();
+        self.share = count * self.n_rounds as f64 / n.max(1.0);
+    }
+}
+
+/// Samples of a guess, at most.
+const GUESS_SAMPLES: usize = 8192;
+
+/// A band of rows is worth as many samples.
+pub(super) const SAMPLES_PER_BAND: f64 = 800.0;
+
+/// A turn's share of `n`, rounded down.
+fn part_of(turn: u32, n: usize) -> usize {
+    ((u64::from(turn) * n as u64) >> 32) as usize
+}
+
+/// Which part of a phase is sampled: pieces of rows, as neighbours say much the same. Which ones is up to the image's [`turn`](super::schedule::Schedule::turn).
+pub fn pieces(n_rows: usize, n_columns: usize, every: usize, turn: u32) -> Vec<(usize, Range<usize>)> {
+    const SHORTEST: usize = 48;
+    // Of every third row a part, of short rows more rows whole.
+    let of_columns = (every / 3).clamp(1, (n_columns / SHORTEST).max(1));
+    let of_rows = every.div_ceil(of_columns).max(1);
+    let len = n_columns.div_ceil(of_columns);
+    let first = part_of(turn, of_rows);
+    (first..n_rows)
+        .step_by(of_rows)
+        .map(|i| {
+            // Golden ratio: evenly spread, whatever the number of rows.
+            let turn = turn.wrapping_add(((i / of_rows) as u32).wrapping_mul(0x9e37_79b9));
+            let start = part_of(turn, n_columns - len + 1);
+            (i, start..start + len)
+        })
+        .collect()
+}
+
+/// Takes pieces of a phase into the normal equations; bands are tasks. `truth` gives the true values of a row from a column on, NaN where
+/// there is none. Values whose codes are likely to be large count less.
+pub fn sample_equations<T: Rows>(
+    site: &Site<'_, T>,
+    truth: &(dyn Fn(usize, usize, &mut [T]) + Sync),
+    pieces: &[(usize, Range<usize>)],
+    samples: &mut Samples,
+) {
+    /// Samples that are worth a thread.
+    const ENOUGH: usize = 128;
+    let (n_rows, n_bands) = (site.size.0, samples.bands.len());
+    let n_threads = pieces.iter().map(|p| p.1.len()).sum::<usize>() / ENOUGH;
+    let of_band = |(k, band): (usize, &mut Equations)| {
+        let first = pieces.partition_point(|p| p.0 * n_bands / n_rows < k);
+        let last = pieces.partition_point(|p| p.0 * n_bands / n_rows <= k);
+        let n_shares = if n_bands == 1 { n_threads.min(SHARES).min(rayon::current_num_threads()) } else { 1 };
+        sample_band(site, truth, &pieces[first..last], &samples.candidates, band, n_shares);
+    };
+    awake::for_each(samples.bands.iter_mut().enumerate().collect(), n_threads, of_band);
+}
+
+/// A part of a row that goes into a batch.
+struct Part {
+    row: usize,
+    column: usize,
+    /// Its places in the batch.
+    places: Range<usize>,
+}
+
+/// Pieces in batches of [`BATCH`] values; long ones are taken part by part.
+fn batches(pieces: &[(usize, Range<usize>)]) -> Vec<Vec<Part>> {
+    let mut batches: Vec<Vec<Part>> = vec![];
+    let mut n = BATCH;
+    for (row, span) in pieces {
+        let mut column = span.start;
+        while column < span.end {
+            if n == BATCH {
+                batches.push(vec![]);
+                n = 0;
+            }
+            let len = (span.end - column).min(BATCH - n);
+            if let Some(batch) = batches.last_mut() {
+                batch.push(Part { row: *row, column, places: n..n + len });
+            }
+            column += len;
+            n += len;
+        }
+    }
+    batches
+}
+
+/// Adds products of the pieces to the equations of their band, on so many threads.
+fn sample_band<T: Rows>(
+    site: &Site<'_, T>,
+    truth: &(dyn Fn(usize, usize, &mut [T]) + Sync),
+    pieces: &[(usize, Range<usize>)],
+    candidates: &[u8],
+    band: &mut Equations,
+    n_shares: usize,
+) {
+    /// Batches that are made before they are multiplied: threads meet twice for all of them, and they stay in the second cache.
+    const GROUP: usize = 4;
+    let n_rows = candidates.len() + 1;
+    let batches = batches(pieces);
+    let mut x = Buffer::<f32>::new(batches.len().min(GROUP) * n_rows * BATCH);
+    for group in batches.chunks(GROUP) {
+        // Halves of the rows of a batch are tasks.
+        let n_first = if n_shares > 1 { n_rows / 2 } else { n_rows };
+        let halves = group.iter().zip(x.chunks_exact_mut(n_rows * BATCH)).flat_map(|(batch, x)| {
+            let (first, second) = x.split_at_mut(n_first * BATCH);
+            [(batch, 0, first), (batch, n_first, second)]
+        });
+        let fill = |(batch, from, x): (&Vec<Part>, usize, &mut [f32])| {
+            let n_there = deviations(site, truth, batch, candidates, from, x);
+            if from == 0 { n_there } else { 0 }
+        };
+        let n_there = awake::map(halves.filter(|h| !h.2.is_empty()).collect(), n_shares, fill);
+        band.n += n_there.iter().sum::<usize>() as f64;
+        let x: Vec<&[f32]> = x.chunks_exact(n_rows * BATCH).take(group.len()).collect();
+        let lens: Vec<usize> = group.iter().map(|batch| len_of(batch).next_multiple_of(rows::LANES)).collect();
+        multiply(&x, n_rows, BATCH, &lens, &mut band.g, n_shares);
+    }
+}
+
+/// Values of a batch, of which the parts come one after the other.
+fn len_of(batch: &[Part]) -> usize {
+    batch.last().map_or(0, |part| part.places.end)
+}
+
+/// Makes rows of a batch, `from` the first: deviations of the taps from the near mean, and of the value, which comes last; all by their
+/// weights. Zeros up to a multiple of [`rows::LANES`]. Returns how many values are there.
+fn deviations<T: Rows>(
+    site: &Site<'_, T>,
+    truth: &dyn Fn(usize, usize, &mut [T]),
+    batch: &[Part],
+    candidates: &[u8],
+    from: usize,
+    x: &mut [f32],
+) -> usize {
+    let (mut mean, mut values) = ([T::default(); BATCH], [T::default(); BATCH]);
+    let (mut near, mut weights, mut last) = ([0; BATCH], [0.0; BATCH], [0.0; BATCH]);
+    let mut n_there = 0;
+    for part in batch {
+        let len = part.places.len();
+        let site = site.at(part.row, part.column, len);
+        let (mean, values) = (&mut mean[..len], &mut values[..len]);
+        let (near, weights, last) = (&mut near[..len], &mut weights[..len], &mut last[..len]);
+        site.mean(mean);
+        truth(part.row, part.column, values);
+        T::deviation(values, mean, site.inverse, last);
+        site.near_sizes(near);
+        rows::weights_of_sizes(near, site.taps.n_near as f32, weights);
+        // What is missing has no weight; neither have values that no number of bins describes.
+        for (w, t) in weights.iter_mut().zip(&*last) {
+            let is_there = t.abs() < 1e9;
+            *w = if is_there { *w } else { 0.0 };
+            n_there += usize::from(is_there);
+        }
+        for (k, x) in (from..).zip(x.chunks_exact_mut(BATCH)) {
+            let x = &mut x[part.places.clone()];
+            match candidates.get(k) {
+                Some(&tap) => T::deviation(site.values(site.taps.all[usize::from(tap)]), mean, site.inverse, x),
+                None => x.copy_from_slice(last),
+            }
+            rows::weigh(x, weights);
+        }
+    }
+    let len = len_of(batch);
+    x.chunks_exact_mut(BATCH).for_each(|row| row[len..len.next_multiple_of(rows::LANES)].fill(0.0));
+    n_there
+}
+
+/// Takes pieces into the samples of the guess: features, and sizes of the codes that the weights of `site` will give.
+pub fn sample_sizes<T: Rows>(
+    site: &Site<'_, T>,
+    truth: &(dyn Fn(usize, usize, &mut [T]) + Sync),
+    q: &Quantizer<T>,
+    pieces: &[(usize, Range<usize>)],
+    rooms: &mut [Room<T>; GUESS_TASKS],
+    samples: &mut Samples,
+) {
+    /// Samples that are worth a thread.
+    const ENOUGH: usize = 256;
+    let most = samples.most_guess;
+    let n = site.n_features();
+    if samples.features.is_empty() {
+        samples.features = Buffer::new((n + 1) * most);
+    }
+    let begin = samples.n_guess;
+    let mut taken: Vec<(usize, Range<usize>)> = vec![];
+    for (i, span) in pieces {
+        samples.n_pieces += 1;
+        let len = span.len().min(most - samples.n_guess);
+        if len > 0 && samples.n_pieces.is_multiple_of(samples.guess_every) {
+            taken.push((*i, span.start..span.start + len));
+            samples.n_guess += len;
+        }
+    }
+    // Some pieces a task, each with its columns of the table.
+    let mut rest: Vec<&mut [u16]> =
+        samples.features.chunks_exact_mut(most).map(|f| &mut f[begin..samples.n_guess]).collect();
+    let mut tasks = vec![];
+    for (pieces, room) in taken.chunks(taken.len().div_ceil(GUESS_TASKS).max(1)).zip(rooms) {
+        let len = pieces.iter().map(|p| p.1.len()).sum();
+        let columns = rest.iter_mut().filter_map(|row| row.split_off_mut(..len));
+        tasks.push((pieces, room, columns.collect::<Vec<_>>()));
+    }
+    awake::for_each(tasks, (samples.n_guess - begin) / ENOUGH, |(pieces, room, mut out)| {
+        let longest = pieces.iter().map(|p| p.1.len()).max().unwrap_or(0);
+        room.grow(longest);
+        let (mut values, mut sizes) = (vec![T::default(); longest], vec![0; longest]);
+        for (i, span) in pieces {
+            let len = span.len();
+            let site = site.at(*i, span.start, len);
+            let (values, sizes) = (&mut values[..len], &mut sizes[..len]);
+            site.predict(site.band(*i), &mut room.predicted[..len]);
+            site.features(room, len);
+            truth(*i, span.start, values);
+            let (row, codes) = (&mut room.predicted[..len], &mut room.codes[..len]);
+            T::quantize(row, values, q.step, q.inverse(), q.within(), codes);
+            rows::sizes(codes, sizes);
+            let mut out = out.iter_mut().filter_map(|row| row.split_off_mut(..len));
+            for (features, out) in room.features.chunks_exact(len).zip(out.by_ref().take(n)) {
+                out.copy_from_slice(features);
+            }
+            out.for_each(|out| out.iter_mut().zip(&*sizes).for_each(|(o, &s)| *o = u16::from(s)));
+        }
+    });
+}
+
+/// Tasks that samples of the guess are taken in.
+pub const GUESS_TASKS: usize = 4;
