@@ -719,6 +719,11 @@ fn host(x: &Tensor) -> Result<Vec<f32>> {
 }
 
 impl Forecaster for Aurora {
+    /// Four times what the small model at 0.25° differs by between f32 here and f64 by candle's functions.
+    fn tolerance(&self) -> f64 {
+        2e-4
+    }
+
     fn needs(&self) -> &Needs {
         &self.needs
     }

@@ -56,7 +56,7 @@ pub trait Forecaster: Send + Sync {
 
     /// By how much forecasts of the same history may differ between machines, devices and versions of libraries, as a part of a field's spread
     /// (root mean square difference from its mean); 0 if they never do. The default is some twenty times what
-    /// GraphCast and Aurora differ by between f32 here and f64 by candle's functions ([`measure`], `BENCHMARKS.md`).
+    /// GraphCast at 1° differs by between f32 here and f64 by candle's functions ([`measure`], `BENCHMARKS.md`).
     fn tolerance(&self) -> f64 {
         1e-4
     }
