@@ -1,7 +1,7 @@
 //! One step of the small Aurora at full size (0.25°, 721 x 1440, 13 levels) with random weights: how long it takes and how much memory.
 //!
 //! `cargo run --release --example aurora_full_size [FOLDER]` keeps weights, input and output in FOLDER, where `benches/aurora_pytorch.py` finds them to run
-//! the original on.
+//! the original on. That leaves the areas of patches there as PyTorch computes them on this machine, one ulp off here and there: the next run takes them.
 
 use candle_core::{Device, Tensor};
 use residuum::forecast::aurora::{Aurora, Config};
@@ -18,7 +18,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if !weights.exists() {
         Aurora::write_random(&weights, &Config::small(), 1)?;
     }
-    let model = Aurora::new(&Weights::open(&weights)?, &Options::default())?;
+    let mut options = Options::default();
+    let areas = folder.join("root_area.safetensors");
+    if areas.exists() {
+        options.auxiliary = candle_core::safetensors::load(areas, &Device::Cpu)?;
+    }
+    let model = Aurora::new(&Weights::open(&weights)?, &options)?;
     let lat: Vec<f64> = (0..721).map(|i| 90.0 - 0.25 * f64::from(i)).collect();
     let lon: Vec<f64> = (0..1440).map(|i| 0.25 * f64::from(i)).collect();
     let grid = Grid::new(lat, lon)?;

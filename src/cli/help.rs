@@ -4,7 +4,7 @@
 pub const EXIT_STATUS: &str = "\
 Exit status:
   0  success; decompress --recover: something was restored, warnings say what was not
-  1  a value is beyond its bound, or verify found another difference
+  1  a value is beyond its bound, verify found another difference, or doctor one that is too large
   2  the command line is wrong: an option, a bound, a shape, a file that is there already
   3  the input file is damaged or holds what can not be read
   4  the archive is damaged or incomplete
