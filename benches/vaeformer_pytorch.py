@@ -1,7 +1,8 @@
 """The original of benches/vaeformer.rs: VAEformer of CRA5, 268 x 721 x 1440, with random weights, in PyTorch on the CPU.
 
 usage: PYTHONPATH=CRA5 python benches/vaeformer_pytorch.py FOLDER [THREADS]
-CRA5 is a checkout of taohan10200/CRA5; pip install torch compressai einops timm dict_recursive_update matplotlib pandas
+CRA5 is a checkout of taohan10200/CRA5; pip install torch compressai einops timm dict_recursive_update matplotlib pandas, in an environment
+of its own: compressai wants numpy 1, which JAX refuses.
 
 The original's modules as they are, but for attention over all 10368 tokens: that has to be `scaled_dot_product_attention`, as the matrix of weights of all heads at once,
 which the original builds, does not fit in 16 GB. Leaves weights and values in FOLDER, and compares with what ours left there:

@@ -78,6 +78,11 @@ pub(crate) fn is_plain(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 
+/// The type that sums and normalisations of values of a type run in: f32, and f64 for f64.
+pub(crate) fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
 /// Row number that [`gather_rows`] gives zeros for.
 pub(crate) const NO_ROW: u32 = u32::MAX;
 

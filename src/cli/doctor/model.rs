@@ -13,8 +13,9 @@ use std::time::Instant;
 /// Runs the model on the first steps of a file in every way that there is here, and prints a line each.
 pub fn run(weights: &Path, file: &Path, args: &DoctorArgs) -> Result<ExitCode> {
     let forecasts = Forecasts::open(weights, &Options::default())?;
-    let mut source = input::open(file, &OpenOptions::default()).context(|| file.display())?.source;
-    let history = first_history(&mut *source, &forecasts.model).context(|| file.display())?;
+    // Kept whole: the copy of a pipe goes with it.
+    let mut opened = input::open(file, &OpenOptions::default()).context(|| input::name_of(file))?;
+    let history = first_history(&mut *opened.source, &forecasts.model).context(|| input::name_of(file))?;
     let tolerance = args.tolerance.unwrap_or(forecasts.tolerance);
     print(&format!("model {} on {}\n", forecasts.name, forecasts.made_on))?;
     print("largest difference in any field, as a part of the field's spread:\n")?;

@@ -1,4 +1,4 @@
-//! GraphCast's graph networks on any device that candle knows, in f32 or bf16, by candle's own functions.
+//! GraphCast's graph networks on any device that candle knows, in f32, bf16 or f64, by candle's own functions.
 //!
 //! The same splits as on the host ([`super::host`]), in larger pieces, and nothing kept that can be computed again. A sum over a
 //! receiver's edges has no atomic additions and hence one order: receivers are grouped by their number of edges, so that
@@ -108,8 +108,7 @@ impl Incoming {
             let product = s.broadcast_add(&r)?.reshape((n * piece.degree, z))?;
             let messages = message(i, piece, product)?;
             // Added up in f32 even of bf16, as the original does.
-            let wide = if sent.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-            let messages = messages.to_dtype(wide)?.reshape((n, piece.degree, messages.dim(1)?))?;
+            let messages = messages.to_dtype(ops::wide(sent.dtype()))?.reshape((n, piece.degree, messages.dim(1)?))?;
             sums.push(messages.sum(1)?.to_dtype(sent.dtype())?);
         }
         Ok(Tensor::cat(&sums, 0)?.index_select(&self.place, 0)?)

@@ -4,6 +4,7 @@
 
 use crate::error::Result;
 use crate::forecast::exact::{self, Packed, Rows, Source, Windows};
+use crate::forecast::ops;
 use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 
@@ -281,11 +282,6 @@ pub struct DeviceNorm {
 const PIECE: usize = 1 << 26;
 
 impl Device {
-    /// The type of normalisation and softmax.
-    fn wide(&self) -> DType {
-        if self.dtype == DType::F64 { DType::F64 } else { DType::F32 }
-    }
-
     fn put(&self, values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
         Ok(Tensor::from_vec(values, shape, &self.device)?.to_dtype(self.dtype)?)
     }
@@ -316,7 +312,7 @@ impl Engine for Device {
     }
 
     fn norm(&self, weight: Vec<f32>, bias: Vec<f32>, eps: f32) -> Result<DeviceNorm> {
-        let put = |v: Vec<f32>| Tensor::new(v, &self.device)?.to_dtype(self.wide());
+        let put = |v: Vec<f32>| Tensor::new(v, &self.device)?.to_dtype(ops::wide(self.dtype));
         Ok(DeviceNorm { weight: put(weight)?, bias: put(bias)?, eps: eps.into() })
     }
 
@@ -340,7 +336,7 @@ impl Engine for Device {
     }
 
     fn normalise(&self, x: &Tensor, norm: &DeviceNorm) -> Result<Tensor> {
-        let x = x.to_dtype(self.wide())?;
+        let x = x.to_dtype(ops::wide(self.dtype))?;
         let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = x.sqr()?.mean_keepdim(D::Minus1)?;
         let x = x.broadcast_div(&(variance + norm.eps)?.sqrt()?)?;
@@ -387,7 +383,7 @@ impl Engine for Device {
                 let mut by_query = Vec::new();
                 for i in (0..n).step_by(q_step) {
                     let q = q.narrow(2, i, q_step.min(n - i))?.contiguous()?;
-                    let weights = candle_nn::ops::softmax_last_dim(&q.matmul(&k)?.to_dtype(self.wide())?)?;
+                    let weights = candle_nn::ops::softmax_last_dim(&q.matmul(&k)?.to_dtype(ops::wide(self.dtype))?)?;
                     by_query.push(weights.to_dtype(self.dtype)?.matmul(&v)?);
                 }
                 by_head.push(Tensor::cat(&by_query, 2)?);
