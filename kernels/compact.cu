@@ -27,8 +27,21 @@ __device__ u64 take_room(const Args& a, u64 bytes) {
 
 extern "C" __global__ void __launch_bounds__(WIDE) runs_scan(const Args a) {
   if (idle(a) || a.state->n_special == 0) return;
-  u32 total = scan_sums(a.sums, a.count);
+  // The way with the fewest runs, of several the first.
+  u32 way = 0, fewest = ALL_LANES;
+  for (u32 w = 0; w < 3; ++w) {
+    if (w > 0 && distance(a, w) == 0) continue;
+    u32 n = 0;
+    for (u32 i = threadIdx.x; i < a.count; i += blockDim.x) n += a.sums[w * a.count + i];
+    n = block_reduce(n, 0u, Add());
+    if (n < fewest) {
+      fewest = n;
+      way = w;
+    }
+  }
+  u32 total = scan_sums(a.sums + way * a.count, a.count);
   if (threadIdx.x != 0) return;
+  a.state->way = way;
   a.state->n_runs = total;
   a.state->runs_at = take_room(a, (u64)total * 9);
 }

@@ -78,6 +78,7 @@ template <class T> __device__ void setup_tile(const Args& a, u32 tile) {
   s->used = 0;
   s->n_chunks = s->n_books = s->huffman_bytes = 0;
   s->head_bytes = s->tile_bytes = s->as_it_is = 0;
+  s->way = s->coded_bytes[0] = s->coded_bytes[1] = s->coded_bytes[2] = 0;
   s->runs_at = s->signs_at = s->outliers_at = s->huffman_at = 0;
   s->max_mse = s->sum_squares = 0.0;
   s->n_squares = 0;

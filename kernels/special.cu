@@ -83,7 +83,14 @@ template <class T> __device__ i32 pattern_of(const Args& a, const u64* patterns,
   return -1;
 }
 
-// Pass 0 counts the starts of runs of each block, pass 1 writes the list (starts, ends, patterns) and the marks.
+// What is in a run of the list at `i`: the pattern, or 0 for a mark that differs; -1 for nothing.
+template <class T> __device__ i32 listed(const Args& a, const u64* patterns, u32 n_patterns, u32 far, u32 i) {
+  i32 own = pattern_of<T>(a, patterns, n_patterns, i);
+  if (far == 0 || i < far) return own;
+  return (own >= 0) == (pattern_of<T>(a, patterns, n_patterns, i - far) >= 0) ? -1 : 0;
+}
+
+// Pass 0 counts the starts of runs of each block, in all ways; pass 1 writes the list (starts, ends, patterns) in the way chosen, and the marks.
 template <class T> __device__ void runs(const Args& a, bool write) {
   if (idle(a) || a.state->n_special == 0) return;
   __shared__ u64 patterns[MAX_PATTERNS];
@@ -91,29 +98,35 @@ template <class T> __device__ void runs(const Args& a, bool write) {
   if (threadIdx.x < n_patterns) patterns[threadIdx.x] = a.state->patterns[threadIdx.x];
   __syncthreads();  // the patterns are there
   u32 first = blockIdx.x * SEGMENT + threadIdx.x * ITEMS;
-  i32 before = first > 0 && first <= a.n ? pattern_of<T>(a, patterns, n_patterns, first - 1) : -1;
-  i32 here[ITEMS + 1];
-  u32 n_starts = 0;
-  for (u32 e = 0; e <= ITEMS; ++e) here[e] = first + e < a.n ? pattern_of<T>(a, patterns, n_patterns, first + e) : -1;
-  for (u32 e = 0; e < ITEMS; ++e) n_starts += here[e] >= 0 && here[e] != (e == 0 ? before : here[e - 1]);
-  u32 total, at = block_scan(n_starts, 0u, Add(), &total);
-  if (!write) {
-    if (threadIdx.x == 0) a.sums[blockIdx.x] = total;
-    return;
-  }
-  u32 n_runs = a.state->n_runs;
-  u32* starts = (u32*)((u8*)a.lists + a.state->runs_at);
-  u32* ends = starts + n_runs;
-  u8* kinds = (u8*)(ends + n_runs);
-  at += a.sums[blockIdx.x];
-  for (u32 e = 0; e < ITEMS && first + e < a.n; ++e) {
-    a.marks[first + e] = here[e] >= 0;
-    if (here[e] < 0) continue;
-    if (here[e] != (e == 0 ? before : here[e - 1])) {
-      starts[at] = first + e;
-      kinds[at++] = (u8)here[e];
+  for (u32 way = write ? a.state->way : 0; way < 3; ++way) {
+    u32 far = distance(a, way);
+    if (way > 0 && far == 0) continue;
+    i32 before = first > 0 && first <= a.n ? listed<T>(a, patterns, n_patterns, far, first - 1) : -1;
+    i32 here[ITEMS + 1];
+    u32 n_starts = 0;
+    for (u32 e = 0; e <= ITEMS; ++e) here[e] = first + e < a.n ? listed<T>(a, patterns, n_patterns, far, first + e) : -1;
+    for (u32 e = 0; e < ITEMS; ++e) n_starts += here[e] >= 0 && here[e] != (e == 0 ? before : here[e - 1]);
+    u32 total, at = block_scan(n_starts, 0u, Add(), &total);
+    u32* sums = a.sums + way * ((a.n + SEGMENT - 1) / SEGMENT);
+    if (!write) {
+      if (threadIdx.x == 0) sums[blockIdx.x] = total;
+      continue;
     }
-    if (here[e + 1] != here[e]) ends[at - 1] = first + e + 1;
+    u32 n_runs = a.state->n_runs;
+    u32* starts = (u32*)((u8*)a.lists + a.state->runs_at);
+    u32* ends = starts + n_runs;
+    u8* kinds = (u8*)(ends + n_runs);
+    at += sums[blockIdx.x];
+    for (u32 e = 0; e < ITEMS && first + e < a.n; ++e) {
+      a.marks[first + e] = far == 0 ? here[e] >= 0 : pattern_of<T>(a, patterns, n_patterns, first + e) >= 0;
+      if (here[e] < 0) continue;
+      if (here[e] != (e == 0 ? before : here[e - 1])) {
+        starts[at] = first + e;
+        kinds[at++] = (u8)here[e];
+      }
+      if (here[e + 1] != here[e]) ends[at - 1] = first + e + 1;
+    }
+    return;
   }
 }
 extern "C" __global__ void __launch_bounds__(BLOCK) runs_count_f32(const Args a) { runs<float>(a, false); }

@@ -20,15 +20,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 mod flight;
-#[cfg(feature = "cuda")]
-mod pack;
 mod pipeline;
 mod plan;
 mod scan;
 
 use flight::Flight;
-#[cfg(feature = "cuda")]
-pub(crate) use pack::pack_tile;
 pub use pipeline::compress_tile;
 pub(crate) use pipeline::store_as_it_is;
 #[cfg(feature = "forecast")]

@@ -2,7 +2,6 @@
 
 use crate::bound::Bound;
 use crate::container::limits;
-use crate::encode::bytes::Packing;
 use crate::error::{Context, Error, Result};
 use crate::field::DType;
 use crate::io::{Schema, Variable};
@@ -211,9 +210,11 @@ impl Config {
         }
     }
 
-    /// What goes behind zstd: with effort fast nothing does, so that a GPU's bytes are final before they leave it.
-    pub(crate) fn packing(&self) -> Packing {
-        if self.effort == Effort::Fast { Packing::Plain } else { Packing::Zstd }
+    /// Whether values that a bound close to the resolution of their type is for are looked at again, as zstd finds more in them: those whose codes take more
+    /// than half of their bytes may be smaller stored exactly, and where many are stored one by one their bits may be packed. With effort fast nobody
+    /// does, so that a GPU's bytes are always final before they leave it.
+    pub(crate) fn tries_exact(&self) -> bool {
+        self.effort != Effort::Fast
     }
 
     /// Values in a tile of a variable of `shape` at most.

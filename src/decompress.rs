@@ -151,7 +151,7 @@ impl<'a, C: Rows, T: Rows> Parts<'a, C, T> {
     pub fn read(mut reader: Reader<'a>, with_signs: bool, shape: &[usize], n: usize) -> Result<Self> {
         // The method was read before.
         let total = reader.rest().len() + 1;
-        let (head, specials_len) = Head::<C>::read(&mut reader, shape, n)?;
+        let (head, specials_len) = Head::<C>::read(&mut reader, shape)?;
         let signs = if with_signs { reader.bytes()? } else { &[] };
         let listed = reader.bytes()?;
         let outliers = Outliers::from_bytes::<T>(listed, n)?;
@@ -179,7 +179,7 @@ pub(crate) struct Head<T> {
 
 impl<T: Rows> Head<T> {
     /// Also gives the bytes that the list of special values takes.
-    fn read(reader: &mut Reader<'_>, shape: &[usize], n: usize) -> Result<(Self, usize)> {
+    fn read(reader: &mut Reader<'_>, shape: &[usize]) -> Result<(Self, usize)> {
         let mut float = || {
             let mut bits = [0; 8];
             bits[..T::BYTES].copy_from_slice(reader.take(T::BYTES)?);
@@ -188,7 +188,7 @@ impl<T: Rows> Head<T> {
         let (base, step) = (float()?, float()?);
         let method = predict::read(reader, shape)?;
         let listed = reader.bytes()?;
-        let specials = Specials::from_bytes(listed, n)?;
+        let specials = Specials::from_bytes(listed, shape)?;
         // The decoder needs the step only; what the bound was, the check of a reader knows.
         Ok((Self { base, quantizer: Quantizer::with_step(0.0, step), method, specials }, listed.len()))
     }

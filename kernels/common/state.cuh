@@ -84,6 +84,8 @@ struct State {
   u32 head_bytes;          // what stands before the codes in the tile
   u32 tile_bytes;          // all of it
   u32 as_it_is;            // the values are stored as they are
+  u32 way;                 // what the runs of special values are: 0 these, else where marks differ from those before (special.cu)
+  u32 coded_bytes[3];      // of the lists of runs, signs, outliers as the archive has them; ALL_LANES where there was no room
   u32 padding;
   u64 runs_at, signs_at, outliers_at;  // offsets of the lists
   u64 huffman_at;          // of the codes from `offset`
@@ -222,6 +224,8 @@ struct Args {
   u8* code_marks;          // the same in coding order
   u32* missed;             // bitmap of values stored one by one, raster order
   u32* sums;               // of blocks, for compactions
+  u8* coded_lists;         // runs, signs, outliers as the archive has them, `coded_list_bytes` apart
+  u64 coded_list_bytes;
   u64* finds;              // [blocks][1 + MAX_PATTERNS]: special values of a block and their patterns
   double* squares;         // sums of squares of blocks, twice
   void* samples;           // 8 rooms of SAMPLE_MAX
@@ -277,7 +281,7 @@ struct Args {
 };
 
 // The host has the same numbers: src/device/layout.rs.
-static_assert(sizeof(Args) == 608 && sizeof(State) == 440 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
+static_assert(sizeof(Args) == 624 && sizeof(State) == 456 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
 
 static_assert(sizeof(FitPass) == 1584 && sizeof(FitWeights) == 4712 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 40 && sizeof(Step) == 72, "as there");
 static_assert(sizeof(Fitting) == 114840, "as there");
@@ -293,3 +297,11 @@ __device__ __forceinline__ void store_as_it_is(const Args& a) {
 }
 // No further attempt is made.
 __device__ __forceinline__ bool settled(const Args& a) { return a.state->left != NOT_LEFT || a.state->done != 0; }
+
+// Runs say where special values are (way 0), or where the marks differ from those of the image before (way 1) or of the step before (way 2):
+// how far before that is; 0 if there is no such, or there are several patterns.
+__device__ __forceinline__ u32 distance(const Args& a, u32 way) {
+  if (way == 0 || a.n_axes < 3 || a.state->n_patterns != 1) return 0;
+  u32 image = a.shape[a.n_axes - 1] * a.shape[a.n_axes - 2], step = a.n / a.shape[0];
+  return way == 1 ? image : step > image ? step : 0;
+}

@@ -5,7 +5,7 @@ use super::scan::{BLOCK, mark, statistics};
 use crate::awake;
 use crate::bound::{Bound, Comparison, Resolved, Stats, is_special};
 use crate::config::{Config, Effort, PredictorChoice};
-use crate::encode::bytes::Packing;
+use crate::encode::huffman::cpu::Packing;
 use crate::encode::{bytes, exact, huffman};
 use crate::error::{Error, Kind, Result};
 use crate::field::{Float, Values};
@@ -51,7 +51,7 @@ pub fn compress_tile<T: Rows>(
         Ok(match coded {
             Some(coded) if saves_enough(coded.len(), std::mem::size_of_val(values)) => coded,
             // With this effort nobody looks whether another way of storing them exactly were smaller yet.
-            Some(coded) if config.packing() == Packing::Plain => smaller_or_as_they_are(coded, values),
+            Some(coded) if !config.tries_exact() => smaller_or_as_they_are(coded, values),
             coded => smaller_or_exact(coded, values),
         })
     })
@@ -237,8 +237,7 @@ impl<T: Rows> Tile<'_, T> {
         let Some(mut encoded) = tile.encode(way, &logs, found.as_ref(), &stats, bound) else { return Ok(None) };
         encoded.outliers = Outliers::default();
         let decoded_logs = tile.decode_codes(&encoded, found.as_ref())?;
-        let packing = self.config.packing();
-        let signs = log::signs_to_bytes(self.values, packing);
+        let signs = log::signs_to_bytes(self.values);
         let mut decoded: Vec<T> = decoded_logs.par_iter().map(|&y| log::inverse(y)).collect();
         log::apply_signs(&signs, &mut decoded)?;
         if let Some(found) = &found {
@@ -257,8 +256,8 @@ impl<T: Rows> Tile<'_, T> {
             time(Stage::Check, || self.check(decoded, &outliers, resolved))?;
         }
         // 6. Bytes.
-        let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
-        let bytes = encoded.to_bytes(method::LOG, &specials, &signs, &outliers.to_bytes_in::<T>(packing));
+        let specials = found.map(|f| f.specials.to_bytes(&self.shape)).unwrap_or_default();
+        let bytes = encoded.to_bytes(method::LOG, &specials, &signs, &self.listed(&outliers));
         Ok(Some(encoded.outcome(bytes)))
     }
 
@@ -298,11 +297,11 @@ impl<T: Rows> Tile<'_, T> {
         let Coded { codes, outliers } = coded;
         // Codes of values stored in runs say nothing: the decoder puts zeros there.
         let bytes = time(Stage::Encode, || match marks {
-            None => huffman::cpu::encode(&codes, self.config.packing()),
+            None => huffman::cpu::encode(&codes, Packing::Plain),
             Some(marks) => {
                 let marks = predictor.in_coding_order(marks, &self.shape);
                 let kept: Vec<i32> = codes.iter().zip(marks).filter(|(_, m)| !m).map(|(&c, _)| c).collect();
-                huffman::cpu::encode(&kept, self.config.packing())
+                huffman::cpu::encode(&kept, Packing::Plain)
             }
         });
         Encoded { base, quantizer: *quantizer, method: Method::Huffman(predictor), bytes, outliers }
@@ -361,14 +360,18 @@ impl<T: Rows> Tile<'_, T> {
         Err(Error::new(Kind::BoundViolated, format!("{n} values left their bound; this is a bug, please report it")))
     }
 
+    /// The list of values stored one by one.
+    fn listed(&self, outliers: &Outliers) -> Vec<u8> {
+        outliers.to_bytes::<T>(self.config.tries_exact() && outliers.are_many(self.values.len()))
+    }
+
     fn to_bytes(&self, method: u8, encoded: &Encoded<T>, found: Option<&Found>) -> Vec<u8> {
         let mut outliers = encoded.outliers.clone();
         if let Some(found) = found {
             outliers = Outliers::merged(&outliers, Some(&found.outliers));
         }
-        let packing = self.config.packing();
-        let specials = found.map(|f| f.specials.to_bytes_in(packing)).unwrap_or_default();
-        encoded.to_bytes(method, &specials, &[], &outliers.to_bytes_in::<T>(packing))
+        let specials = found.map(|f| f.specials.to_bytes(&self.shape)).unwrap_or_default();
+        encoded.to_bytes(method, &specials, &[], &self.listed(&outliers))
     }
 }
 

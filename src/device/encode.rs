@@ -9,7 +9,6 @@ use super::layout::{self, Args, BLOCK, Outcome, State, mode, predictor};
 use crate::bound::Resolved;
 use crate::compress::budget;
 use crate::config::{Config, PredictorChoice};
-use crate::encode::bytes::Packing;
 use crate::encode::huffman;
 use crate::error::Result;
 use crate::field::DType;
@@ -137,8 +136,10 @@ impl Gpu {
         let blocks = |per_block: usize| n.div_ceil(per_block);
         let n_chunks = blocks(huffman::CHUNK);
         let scan_blocks = blocks(BLOCK as usize * 16).clamp(1, 4 * self.multiprocessors() as usize);
-        // The most that any compaction or sum has.
-        let n_sums = blocks(layout::SEGMENT as usize).max(blocks(layout::SQUARE_BLOCK as usize));
+        // The most that any compaction or sum has; runs of special values are counted in three ways.
+        let n_sums = (3 * blocks(layout::SEGMENT as usize)).max(blocks(layout::SQUARE_BLOCK as usize));
+        // A list takes 8 bits a value at most, and 15 a block of 64, where all values are special and of many patterns; else far less.
+        let coded_list_bytes = n + n / 16 + 256;
         let book_bytes = 4 * 4 * (1 + layout::BOOK_WORDS);
         let mut args = Args {
             state: self.room("state", size_of::<State>())?,
@@ -156,6 +157,8 @@ impl Gpu {
             code_marks: self.room("marks in coding order", n)?,
             missed: self.room("missed values", 4 * blocks(32))?,
             sums: self.room("sums", 4 * n_sums)?,
+            coded_lists: self.room("coded lists", 3 * coded_list_bytes)?,
+            coded_list_bytes: coded_list_bytes as u64,
             finds: self.room("patterns", 8 * (1 + layout::MAX_PATTERNS) * blocks(layout::SEGMENT as usize))?,
             squares: self.room("squares", 16 * blocks(layout::SQUARE_BLOCK as usize))?,
             samples: self.room("samples", 8 * layout::SAMPLE_MAX * work_bytes)?,
@@ -172,7 +175,7 @@ impl Gpu {
         }
         args.is_f64 = u32::from(T::DTYPE == DType::F64);
         args.scan_blocks = scan_blocks as u32;
-        args.may_be_as_it_is = u32::from(config.packing() == Packing::Plain);
+        args.may_be_as_it_is = u32::from(!config.tries_exact());
         Ok(args)
     }
 

@@ -7,11 +7,10 @@
 use super::encode::{Job, NOT_WANTED, Outcomes, TileOf};
 use super::gpu::{Gpu, uninit};
 use super::layout::{self, Outcome};
-use crate::bound::{Comparison, Resolved, Stats};
-use crate::compress::{pack_tile, plan_treatment, saves_enough, smaller_or_exact, store_exactly};
+use crate::bound::{Comparison, Stats};
+use crate::compress::{plan_treatment, saves_enough, smaller_or_exact, store_exactly};
 use crate::config::Config;
 use crate::container::Writer;
-use crate::encode::bytes::Packing;
 use crate::error::{Error, Kind, Result};
 use crate::field::{Float, MAX_FIELD_DIMS};
 use crate::io::{Format, Schema};
@@ -56,10 +55,20 @@ pub(crate) enum Target<'a> {
 /// A stretch of an archive.
 pub(super) enum Piece {
     Host(Vec<u8>),
-    Device { at: u64, len: u64 },
+    /// On the device, with the checksum of its section.
+    Device {
+        at: u64,
+        len: u64,
+        checksum: u64,
+    },
 }
 
 impl Piece {
+    /// A tile in the output at `out`.
+    pub fn of(out: u64, outcome: &Outcome) -> Self {
+        Piece::Device { at: out + outcome.at, len: u64::from(outcome.bytes), checksum: outcome.checksum }
+    }
+
     fn len(&self) -> u64 {
         match self {
             Piece::Host(bytes) => bytes.len() as u64,
@@ -72,10 +81,10 @@ impl Gpu {
     /// Compresses a field in device memory: the archive that [`crate::compress`](crate::compress()) makes of the same values, in memory of the host.
     ///
     /// `values` holds them in C order; work follows what was launched on this device's stream before. Waits twice a batch (tiles of 1 GiB
-    /// of values). With effort fast nothing is copied to the device, and from it the archive and 48 bytes a tile. The exceptions, whose values
+    /// of values). Nothing is copied to the device, and from it the archive and 96 bytes a tile. The exceptions, whose values
     /// are copied to the host, which has the only coder for them: a bound of 0 or one so tight that no bins are left, a signal-to-noise ratio that
-    /// was not reached in six attempts, special values in more runs than a tile has room for, and `config.verify`. With other efforts what
-    /// zstd packs is packed on the host, and small tiles come both with the fitted predictor and without, as it has a say in which is smaller.
+    /// was not reached in six attempts, special values in more runs than a tile has room for, and `config.verify`; and, but with effort fast, tiles
+    /// whose codes take more than half of the values' bytes or in which more than one value in 256 is stored exactly, as the host may make less of them.
     ///
     /// # Errors
     /// `Usage` as there; `Device` if the device fails.
@@ -235,7 +244,7 @@ impl Gpu {
                 archive.begin::<T>(job, known)?;
                 for t in 0..job.tiling.count() {
                     let values = self.values_of::<T>(job, t)?;
-                    archive.add(Piece::Host(store_exactly(&values)), None)?;
+                    archive.add(Piece::Host(store_exactly(&values)))?;
                 }
                 archive.finish()?;
             }
@@ -244,10 +253,9 @@ impl Gpu {
         loop {
             let (batch, later) = rest.split_at(Self::next_batch(&jobs, rest));
             let (out, outcomes) = self.code_tiles::<T>(&jobs, batch, config)?;
-            // What the host packs or checks comes to it at once.
-            let is_final = config.packing() == Packing::Plain && !config.verify;
+            // What the host checks comes to it at once.
             let end = outcomes.iter().flatten().flatten().map(|o| o.at + u64::from(o.bytes)).max().unwrap_or(0);
-            let mut fetched = vec![0; if is_final { 0 } else { end as usize }];
+            let mut fetched = vec![0; if config.verify { end as usize } else { 0 }];
             if !fetched.is_empty() {
                 self.copy_out(out, &mut fetched)?;
             }
@@ -265,13 +273,12 @@ impl Gpu {
                 let coded = |outcome: &Outcome| {
                     let range = outcome.at as usize..(outcome.at + u64::from(outcome.bytes)) as usize;
                     match fetched.get(range) {
-                        Some(bytes) if !is_final => Piece::Host(bytes.to_vec()),
-                        _ => Piece::Device { at: out + outcome.at, len: u64::from(outcome.bytes) },
+                        Some(bytes) => Piece::Host(bytes.to_vec()),
+                        _ => Piece::of(out, outcome),
                     }
                 };
                 let piece = self.finish_tile::<T>(job, t, ways, coded, &treatment, config)?;
-                let checksum = matches!(piece, Piece::Device { .. }).then_some(outcome.checksum);
-                archive.add(piece, checksum)?;
+                archive.add(piece)?;
                 if t + 1 == job.tiling.count() {
                     archive.finish()?;
                 }
@@ -302,7 +309,6 @@ impl Gpu {
         let region = job.tiling.region(tile);
         let n = tile::region_len(&region) as usize;
         let Some(outcome) = ways.iter().flatten().next() else { return Err(Error::usage("a tile that was not coded")) };
-        // Where both ways were tried they may be small, and zstd has a say in which is smaller.
         let other = match ways {
             [Some(_), Some(other)] if other.left != NOT_WANTED && outcome.left == 0 => Some(other),
             _ => None,
@@ -317,24 +323,15 @@ impl Gpu {
             let values = self.values_of::<T>(job, tile)?;
             return Ok(Piece::Host(crate::compress::compress_tile(&values, &region, treatment, config)?));
         }
-        if config.packing() == Packing::Plain && !config.verify {
-            return Ok(coded(outcome));
+        let smaller = other.filter(|o| o.left == 0 && o.bytes < outcome.bytes).unwrap_or(outcome);
+        // Values of which so much is left are looked at again by the host.
+        let is_dense = config.tries_exact() && !saves_enough(smaller.bytes as usize, n * size_of::<T>());
+        if !is_dense && !config.verify {
+            return Ok(coded(smaller));
         }
-        let mut bytes = self.bytes_of(coded(outcome))?;
-        if config.packing() == Packing::Zstd {
-            let shape = tile::coding_shape(&region);
-            let packed = |bytes: &[u8]| match treatment {
-                Treatment::Lossy { resolved: Resolved::PointWise(_), .. } => pack_tile::<f64, T>(bytes, &shape, n),
-                _ => pack_tile::<T, T>(bytes, &shape, n),
-            };
-            bytes = packed(&bytes)?;
-            if let Some(other) = other.filter(|o| o.left == 0) {
-                let other = packed(&self.bytes_of(coded(other))?)?;
-                bytes = if other.len() < bytes.len() { other } else { bytes };
-            }
-            if !saves_enough(bytes.len(), n * size_of::<T>()) {
-                bytes = smaller_or_exact(Some(bytes), &self.values_of::<T>(job, tile)?);
-            }
+        let mut bytes = self.bytes_of(coded(smaller))?;
+        if is_dense {
+            bytes = smaller_or_exact(Some(bytes), &self.values_of::<T>(job, tile)?);
         }
         if config.verify {
             verify(&bytes, &self.values_of::<T>(job, tile)?, &region, treatment)?;
@@ -345,7 +342,7 @@ impl Gpu {
     pub(super) fn bytes_of(&self, piece: Piece) -> Result<Vec<u8>> {
         match piece {
             Piece::Host(bytes) => Ok(bytes),
-            Piece::Device { at, len } => {
+            Piece::Device { at, len, .. } => {
                 let mut bytes = vec![0; len as usize];
                 self.copy_out(at, &mut bytes)?;
                 Ok(bytes)
@@ -391,13 +388,12 @@ impl<'a> ArchiveOf<'a> {
         self.treatment.as_ref().ok_or_else(|| Error::usage("a tile before its plan"))
     }
 
-    /// Adds a tile; `checksum` is that of its section, if it is known.
-    fn add(&mut self, piece: Piece, checksum: Option<u64>) -> Result<()> {
+    /// Adds a tile.
+    fn add(&mut self, piece: Piece) -> Result<()> {
         let writer = self.writer.as_mut().ok_or_else(|| Error::usage("a tile before its plan"))?;
-        match (&piece, checksum) {
-            (Piece::Host(bytes), _) => return writer.tile(bytes),
-            (piece, Some(checksum)) => writer.tile_elsewhere(piece.len(), checksum)?,
-            _ => return Err(Error::usage("a tile without a checksum")),
+        match &piece {
+            Piece::Host(bytes) => return writer.tile(bytes),
+            Piece::Device { len, checksum, .. } => writer.tile_elsewhere(*len, *checksum)?,
         }
         self.pieces.push(Piece::Host(std::mem::take(writer.output())));
         self.pieces.push(piece);
@@ -439,7 +435,7 @@ impl<'a> ArchiveOf<'a> {
                 for piece in &pieces {
                     match piece {
                         Piece::Host(bytes) => gpu.copy_in(*start + at, bytes)?,
-                        Piece::Device { at: from, len } => gpu.copy_within(*start + at, *from, *len)?,
+                        Piece::Device { at: from, len, .. } => gpu.copy_within(*start + at, *from, *len)?,
                     }
                     at += piece.len();
                 }

@@ -31,7 +31,7 @@ fn compress_tile<T: Rows>(
     let (out, outcomes) = gpu.code_tiles::<T>(&jobs, &[(0, 0)], config)?;
     match outcomes.first() {
         Some(ways) => {
-            let coded = |o: &Outcome| Piece::Device { at: out + o.at, len: u64::from(o.bytes) };
+            let coded = |o: &Outcome| Piece::of(out, o);
             let piece = gpu.finish_tile::<T>(&jobs[0], 0, ways, coded, treatment, config)?;
             gpu.bytes_of(piece)
         }

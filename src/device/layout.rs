@@ -108,6 +108,8 @@ pub struct State {
     pub head_bytes: u32,
     pub tile_bytes: u32,
     pub as_it_is: u32,
+    pub way: u32,
+    pub coded_bytes: [u32; 3],
     pub padding: u32,
     pub runs_at: u64,
     pub signs_at: u64,
@@ -248,6 +250,8 @@ pub struct Args {
     pub code_marks: u64,
     pub missed: u64,
     pub sums: u64,
+    pub coded_lists: u64,
+    pub coded_list_bytes: u64,
     pub finds: u64,
     pub squares: u64,
     pub samples: u64,
@@ -312,6 +316,6 @@ unsafe impl cudarc::driver::DeviceRepr for Args {}
 // The kernels have the same numbers.
 const _: () = assert!(size_of::<FitPass>() == 1584 && size_of::<Fit>() == 292 && size_of::<FitStream>() == 160);
 const _: () = assert!(size_of::<Step>() == 72 && size_of::<Site>() == 40);
-const _: () = assert!(size_of::<Args>() == 608 && size_of::<State>() == 440);
+const _: () = assert!(size_of::<Args>() == 624 && size_of::<State>() == 456);
 const _: () =
     assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24 && size_of::<Outcome>() == 48);

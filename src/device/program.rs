@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
     ("predict_interp.cu", include_str!("../../kernels/predict_interp.cu")),
     ("check.cu", include_str!("../../kernels/check.cu")),
     ("compact.cu", include_str!("../../kernels/compact.cu")),
+    ("lists.cu", include_str!("../../kernels/lists.cu")),
     ("tile.cu", include_str!("../../kernels/tile.cu")),
     ("huffman_count.cu", include_str!("../../kernels/huffman_count.cu")),
     ("huffman_book.cu", include_str!("../../kernels/huffman_book.cu")),

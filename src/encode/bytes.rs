@@ -20,26 +20,9 @@ pub fn put_bytes(out: &mut Vec<u8>, data: &[u8]) {
     out.extend_from_slice(data);
 }
 
-/// Whether what a tile consists of goes behind zstd, where that saves something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
-    /// Nothing does: a GPU writes the same bytes, and they leave it as they are.
-    Plain,
-    /// It does.
-    Zstd,
-}
-
 /// Appends a byte string, zstd-compressed if that is shorter: varint `2 · length + compressed`, then the bytes.
 pub fn put_packed(out: &mut Vec<u8>, data: &[u8]) {
-    put_list(out, data, Packing::Zstd);
-}
-
-/// The same where zstd may not be wanted.
-pub fn put_list(out: &mut Vec<u8>, data: &[u8], packing: Packing) {
-    let packed = match packing {
-        Packing::Plain => Vec::new(),
-        Packing::Zstd => zstd::bulk::compress(data, SIDE_LEVEL).unwrap_or_default(),
-    };
+    let packed = zstd::bulk::compress(data, SIDE_LEVEL).unwrap_or_default();
     if !packed.is_empty() && packed.len() < data.len() {
         put_varint(out, packed.len() as u64 * 2 + 1);
         out.extend_from_slice(&packed);

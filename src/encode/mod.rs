@@ -4,4 +4,5 @@ pub mod bits;
 pub mod bytes;
 pub mod exact;
 pub mod huffman;
+pub mod numbers;
 pub mod rans;

@@ -56,13 +56,14 @@ pub(crate) fn check(run: &mut Run<'_>, last: bool) -> Result<()> {
     Ok(())
 }
 
-/// The list of values stored one by one.
+/// The list of values stored one by one; then all lists as the archive has them.
 pub(crate) fn list_outliers(run: &mut Run<'_>) -> Result<()> {
     let n = run.args.n;
     let n_words = n.div_ceil(32);
     run.over("outliers_count", n_words, BLOCK)?;
     run.once_for("outliers_scan", WIDE, n_words.div_ceil(BLOCK))?;
-    run.over_values("outliers_write", n_words, BLOCK)
+    run.over_values("outliers_write", n_words, BLOCK)?;
+    run.gpu.launch("code_lists", (3, 1), WIDE, &run.args)
 }
 
 /// The codes without those of values in runs.

@@ -3,7 +3,9 @@
 //! The encoder may take any logarithm, since it checks what the decoder makes of it. The decoder raises 2 to a power with a
 //! polynomial: f64 additions and multiplications in a fixed order, the same bits everywhere. Signs are stored as runs.
 
-use crate::encode::bytes::{self, Packing, Reader};
+use super::special::IN_BLOCKS;
+use crate::encode::bytes::{self, Reader};
+use crate::encode::numbers;
 use crate::error::{Error, Result};
 use crate::field::Float;
 use rayon::prelude::*;
@@ -103,22 +105,27 @@ fn power_of_two(k: i64) -> f64 {
 }
 
 /// Lengths of alternating runs of positive and negative values, the first positive (may be 0); empty if all are positive.
-pub fn signs_to_bytes<T: Float>(values: &[T], packing: Packing) -> Vec<u8> {
+pub fn signs_to_bytes<T: Float>(values: &[T]) -> Vec<u8> {
     let sign_bit = 1u64 << (8 * T::BYTES - 1);
-    let mut runs = Vec::new();
-    let (mut negative, mut len) = (false, 0u64);
-    for v in values {
+    let mut changes = Vec::new();
+    let mut negative = false;
+    for (i, v) in values.iter().enumerate() {
         let now = v.to_bits() & sign_bit != 0;
         if now != negative {
-            bytes::put_varint(&mut runs, len);
-            (negative, len) = (now, 0);
+            changes.push(i as u32);
+            negative = now;
         }
-        len += 1;
     }
     let mut out = Vec::new();
-    if !runs.is_empty() {
-        bytes::put_varint(&mut runs, len);
-        bytes::put_list(&mut out, &runs, packing);
+    if !changes.is_empty() {
+        out.push(IN_BLOCKS);
+        bytes::put_varint(&mut out, changes.len() as u64);
+        // Positive and negative runs have lengths of their own.
+        let mut lengths = numbers::between(&changes);
+        if lengths.len() % 2 == 1 {
+            lengths.push(0);
+        }
+        out.extend(numbers::encode(&lengths, 2));
     }
     out
 }
@@ -147,6 +154,16 @@ pub fn changes_of_signs(data: &[u8], n: usize) -> Result<Vec<u32>> {
     }
     let bad = || Error::corrupt("list of signs is damaged");
     let mut reader = Reader::new(data);
+    if data[0] == IN_BLOCKS {
+        reader.byte()?;
+        let count = usize::try_from(reader.varint()?).ok().filter(|&c| (1..=n).contains(&c)).ok_or_else(bad)?;
+        let mut lengths = numbers::decode(reader.rest(), count.div_ceil(2), 2)?;
+        if lengths.len() > count && lengths.pop() != Some(0) {
+            return Err(bad());
+        }
+        return numbers::places(&lengths, n).ok_or_else(bad);
+    }
+    // As older archives have them: bytes, perhaps behind zstd.
     let runs = reader.packed(n.saturating_mul(2) + 16)?;
     let mut runs = Reader::new(&runs);
     let mut changes = Vec::new();

@@ -1,11 +1,16 @@
 //! Values that no code can bring back within the bound: stored bit for bit, with their positions.
 //!
 //! Positions are raster indices within the tile, ascending. The decoder puts the values in place last, so that no
-//! prediction depends on them. Serialized as varint gaps, then the values (little-endian, byte planes), both behind zstd where that is wanted.
+//! prediction depends on them. Serialized as distances, then the values (little-endian, byte planes).
 
-use crate::encode::bytes::{self, Packing, Reader};
+use super::special::IN_BLOCKS;
+use crate::encode::bytes::{self, Reader};
+use crate::encode::numbers;
 use crate::error::{Error, Result};
 use crate::field::Float;
+
+/// More than one value in so many is many.
+const MANY: usize = 256;
 
 /// Exact values by raster position.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,30 +46,28 @@ impl Outliers {
         }
     }
 
-    /// Serialized form; empty if there are none.
-    pub fn to_bytes<T: Float>(&self) -> Vec<u8> {
-        self.to_bytes_in::<T>(Packing::Zstd)
+    /// Whether there are so many among `n` values that their bits may be worth packing.
+    pub fn are_many(&self, n: usize) -> bool {
+        self.positions.len() * MANY > n
     }
 
-    /// The same, packed or not.
-    pub fn to_bytes_in<T: Float>(&self, packing: Packing) -> Vec<u8> {
+    /// Serialized form; empty if there are none. Their bits go behind zstd if they are to be `packed` and that saves something.
+    pub fn to_bytes<T: Float>(&self, packed: bool) -> Vec<u8> {
         if self.is_empty() {
             return Vec::new();
         }
-        let mut gaps = Vec::with_capacity(self.positions.len() * 2);
-        let mut last = 0;
-        for &p in &self.positions {
-            bytes::put_varint(&mut gaps, u64::from(p - last));
-            last = p;
-        }
-        let mut planes = Vec::with_capacity(self.bits.len() * T::BYTES);
-        for byte in 0..T::BYTES {
-            planes.extend(self.bits.iter().map(|b| (b >> (8 * byte)) as u8));
-        }
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(self.bits.len() * (T::BYTES + 2) + 16);
         bytes::put_varint(&mut out, self.positions.len() as u64);
-        bytes::put_list(&mut out, &gaps, packing);
-        bytes::put_list(&mut out, &planes, packing);
+        out.push(IN_BLOCKS);
+        bytes::put_bytes(&mut out, &numbers::encode(&numbers::between(&self.positions), 1));
+        let plane = |byte: usize| self.bits.iter().map(move |b| (b >> (8 * byte)) as u8);
+        let planes: Vec<u8> = (0..T::BYTES).flat_map(plane).collect();
+        if packed {
+            bytes::put_packed(&mut out, &planes);
+        } else {
+            bytes::put_varint(&mut out, planes.len() as u64 * 2);
+            out.extend(planes);
+        }
         out
     }
 
@@ -79,25 +82,34 @@ impl Outliers {
         let bad = || Error::corrupt("list of exact values is damaged");
         let mut reader = Reader::new(data);
         let count = usize::try_from(reader.varint()?).ok().filter(|&c| c <= n).ok_or_else(bad)?;
-        let gaps = reader.packed(count.saturating_mul(5))?;
+        let is_in_blocks = reader.rest().first() == Some(&IN_BLOCKS);
+        let between = if is_in_blocks {
+            reader.byte()?;
+            numbers::decode(reader.bytes()?, count, 1)?
+        } else {
+            plain_list(&mut reader, count)?
+        };
         let planes = reader.packed(count.saturating_mul(T::BYTES))?;
         if planes.len() != count * T::BYTES || !reader.is_empty() {
             return Err(bad());
         }
-        let mut gaps = Reader::new(&gaps);
-        let mut positions = Vec::with_capacity(count);
-        let mut next = 0u64;
-        for i in 0..count {
-            let gap = gaps.varint()?;
-            if i > 0 && gap == 0 {
-                return Err(bad());
-            }
-            next = next.checked_add(gap).filter(|&p| p < n as u64).ok_or_else(bad)?;
-            positions.push(next as u32);
-        }
+        let positions = numbers::places(&between, n).ok_or_else(bad)?;
         let bits = (0..count)
             .map(|i| (0..T::BYTES).map(|byte| u64::from(planes[byte * count + i]) << (8 * byte)).sum())
             .collect();
         Ok(Self { positions, bits })
     }
+}
+
+/// Distances as older archives have them: bytes, perhaps behind zstd. The distance to the place before, of the first from 0.
+fn plain_list(reader: &mut Reader<'_>, count: usize) -> Result<Vec<u32>> {
+    let bad = || Error::corrupt("list of exact values is damaged");
+    let gaps = reader.packed(count.saturating_mul(5))?;
+    let mut gaps = Reader::new(&gaps);
+    let mut between = Vec::new();
+    for i in 0..count {
+        let gap = gaps.varint()?.checked_sub(u64::from(i > 0)).ok_or_else(bad)?;
+        between.push(u32::try_from(gap).map_err(|_| bad())?);
+    }
+    Ok(between)
 }

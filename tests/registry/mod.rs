@@ -87,6 +87,7 @@ pub const CONTENTS: &[&str] = &[
     "huge range",
     "negative zeros",
     "fill",
+    "fill that stays",
     "spikes",
     "mixed signs",
     "near fill",
@@ -130,6 +131,11 @@ pub fn content(kind: &str, shape: &[usize], r: &mut Random) -> Vec<f64> {
                 } else {
                     (r.unit() - 0.5) * 0.1
                 }
+            }
+            // Land: the same at every step, another on every level.
+            "fill that stays" => {
+                let place = i % (n / shape[0].max(1)).max(1);
+                if Random(place as u64 / 5).below(3) == 0 { FILL } else { smooth(i) + r.unit() }
             }
             "fill" => {
                 if r.below(4) == 0 {

@@ -44,9 +44,8 @@ pub fn bits(data: &[u8], codes: &[i32]) -> Result<Vec<f32>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cpu::encode;
+    use super::super::cpu::{Packing, encode};
     use super::*;
-    use crate::encode::bytes::Packing;
 
     #[test]
     fn bits_are_the_sections_and_rare_codes_take_more() {

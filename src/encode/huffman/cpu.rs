@@ -7,7 +7,7 @@ use super::token::{self, Contexts, N_CONTEXTS, N_RUN, N_TOKENS};
 use super::tokenize::{CONTEXT_SIZE, Placed, Tokens, tokenize};
 use crate::awake;
 use crate::encode::bits::{BitReader, BitWriter};
-use crate::encode::bytes::{self, Packing, Reader};
+use crate::encode::bytes::{self, Reader};
 use crate::error::{Error, Result};
 use crate::scratch::Buffer;
 use multiversion::multiversion;
@@ -15,6 +15,15 @@ use std::sync::Arc;
 
 /// zstd level for coded chunks: what is left there are repeats, which a fast level finds too.
 const ZSTD_LEVEL: i32 = 1;
+
+/// Whether chunks go behind zstd, where that saves something. Fitted and interpolated codes leave it nothing; it is there for what the original pipeline does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// They stay as they are: a GPU writes the same bytes, and they leave it as they are.
+    Plain,
+    /// They do.
+    Zstd,
+}
 
 /// Codes to bytes.
 pub fn encode(codes: &[i32], packing: Packing) -> Vec<u8> {
@@ -156,9 +165,6 @@ pub(crate) struct Head<'a> {
     pub places: Vec<Place>,
     /// The chunks.
     pub payload: &'a [u8],
-    /// Bytes before the flag that says whether chunks are zstd frames: the GPU leaves the packing to us.
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "sections come packed from the CPU's encoder"))]
-    n_head: usize,
 }
 
 impl<'a> Head<'a> {
@@ -191,7 +197,6 @@ impl<'a> Head<'a> {
                 return Err(bad());
             }
         }
-        let n_head = data.len() - reader.rest().len();
         let packed = match reader.byte()? {
             0 => false,
             1 => true,
@@ -202,23 +207,8 @@ impl<'a> Head<'a> {
         if places.last().map_or(0, |p| p.stored.end) != payload.len() {
             return Err(bad());
         }
-        Ok(Self { contexts, books, packed, places, payload, n_head })
+        Ok(Self { contexts, books, packed, places, payload })
     }
-}
-
-/// Puts the chunks of a section whose chunks are no zstd frames behind zstd, if it pays, as [`encode`] would have.
-///
-/// # Errors
-/// `Corrupt` if the section is not that of `n` codes.
-#[cfg(feature = "cuda")]
-pub(crate) fn pack_section(section: &[u8], n: usize) -> Result<Vec<u8>> {
-    let head = Head::read(section, n)?;
-    let chunks: Vec<&[u8]> = head.places.iter().map(|p| &head.payload[p.stored.clone()]).collect();
-    let Some(packed) = pack_if_it_pays(&chunks) else { return Ok(section.to_vec()) };
-    let mut out = section[..head.n_head].to_vec();
-    let lens = head.places.iter().map(|p| if p.four { p.streams.to_vec() } else { vec![p.streams[0]] });
-    put_chunks(&mut out, &chunks, lens, Some(&packed));
-    Ok(out)
 }
 
 /// The flag, the directory and the chunks.

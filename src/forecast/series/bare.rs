@@ -4,8 +4,7 @@
 //! An image without a forecast is predicted by the same level a step before, that of a first step value by value: each by the one before.
 
 use crate::codes::TileCodes;
-use crate::encode::bytes::Packing;
-use crate::encode::huffman;
+use crate::encode::huffman::{self, cpu::Packing};
 use crate::error::Result;
 use crate::predict::collect_misses;
 use crate::predict::fitted::Rows;

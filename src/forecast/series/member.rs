@@ -244,6 +244,6 @@ impl<T: Rows> Run for Running<'_, T> {
             plan,
             codes: &codes,
         };
-        Ok(parts.write())
+        Ok(parts.write(&ready.layout.shape))
     }
 }

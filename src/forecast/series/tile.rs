@@ -43,14 +43,14 @@ fn n_with_forecast(has_forecast: &[bool], levels: usize) -> usize {
 }
 
 impl<'a, T: Rows> Parts<'a, T> {
-    /// The coded tile, without latents.
-    pub fn write(&self) -> Vec<u8> {
+    /// The coded tile of `shape`, without latents.
+    pub fn write(&self, shape: &[usize]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.codes.len() + 1024);
         out.push(method::BESIDE_FORECASTS);
         out.extend_from_slice(&self.base.to_bits().to_le_bytes()[..T::BYTES]);
         out.extend_from_slice(&self.step.to_bits().to_le_bytes()[..T::BYTES]);
-        bytes::put_bytes(&mut out, &self.specials.to_bytes());
-        bytes::put_bytes(&mut out, &self.outliers.to_bytes::<T>());
+        bytes::put_bytes(&mut out, &self.specials.to_bytes(shape));
+        bytes::put_bytes(&mut out, &self.outliers.to_bytes::<T>(true));
         out.extend_from_slice(&self.agreement.step.to_le_bytes());
         self.agreement.tolerances.iter().for_each(|t| out.extend_from_slice(&t.to_le_bytes()));
         let mut bits = vec![0u8; self.has_forecast.len().div_ceil(8)];
@@ -83,7 +83,7 @@ impl<'a, T: Rows> Parts<'a, T> {
             Ok::<T, Error>(T::from_bits(u64::from_le_bytes(bits)))
         };
         let (base, step) = (float()?, float()?);
-        let specials = Specials::from_bytes(reader.bytes()?, n)?;
+        let specials = Specials::from_bytes(reader.bytes()?, &shape)?;
         let outliers = Outliers::from_bytes::<T>(reader.bytes()?, n)?;
         let mut agreement = Agreement { step: f64::from_le_bytes(array(reader)?), ..Agreement::EXACT };
         let is_exact = agreement.step == 0.0;
@@ -146,10 +146,11 @@ pub fn report<T: Rows>(coded: &[u8], region: &[std::ops::Range<u64>]) -> Result<
         method::WITH_LATENTS => latents::skip(&mut reader, shape[0])?,
         _ => 0,
     };
+    let mut lists = reader.clone();
+    lists.take(2 * T::BYTES)?;
+    let (specials, outliers) = (lists.bytes()?.len(), lists.bytes()?.len());
     let (parts, layout) = Parts::<T>::read(&mut reader, shape)?;
     let n_forecasts = parts.has_forecast.iter().filter(|&&f| f).count();
-    let specials = parts.specials.to_bytes().len();
-    let outliers = parts.outliers.to_bytes::<T>().len();
     let bytes = TileBytes {
         head: coded.len() - latents - specials - outliers - parts.codes.len(),
         specials,
