@@ -98,7 +98,7 @@ template <class T> __device__ void products(const Args& a) {
       #pragma unroll 1
       for (u32 at = 0; at < HALF; at += LANES) {
         #pragma unroll
-        for (u32 l = 0; l < LANES; ++l) sums[r][l] = add(sums[r][l], mul(u[at + l], v[at + l]));
+        for (u32 l = 0; l < LANES; ++l) sums[r][l] = __fmaf_rn(u[at + l], v[at + l], sums[r][l]);
       }
     }
   }
@@ -476,7 +476,7 @@ extern "C" __global__ void __launch_bounds__(WIDE, 1) fitted_guess(const Args a)
           u32 of = row < n_features ? row : row - 1;
           return row == n_features ? weight : k < n_samples ? mul((float)features[of * GUESS_SAMPLES + k], weight) : 0.0f;
         };
-        for (u32 k = lane; k < len; k += LANES) product = add(product, mul(x(i, k), x(j, k)));
+        for (u32 k = lane; k < len; k += LANES) product = __fmaf_rn(x(i, k), x(j, k), product);
       }
       product = add(product, __shfl_xor_sync(ALL_LANES, product, 8));
       product = add(product, __shfl_xor_sync(ALL_LANES, product, 4));

@@ -1,6 +1,7 @@
 // Floats: their bits, rounding to codes, special values. Twin of src/quantize/cpu.rs and src/bound.rs.
 //
-// Every addition and multiplication that a decoder repeats is written with an intrinsic that is never contracted.
+// Every addition and multiplication that a decoder repeats is written with an intrinsic that is never contracted. Where the encoder's sums of
+// products are fused, as on the CPU, that is written too (fitted_learn.cu).
 #pragma once
 #include "common.cuh"
 

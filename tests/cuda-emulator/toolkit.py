@@ -80,7 +80,8 @@ def main():
             ptx = folder / f"{file.stem}.ptx"
             run([nvcc, *[f for f in FLAGS if f not in ("-Xptxas", "-v")], "-arch=compute_80", "-ptx", file, "-o", ptx])
             fused = re.findall(r"\b(?:fma|mad)\.\w*\.?f(?:32|64)", ptx.read_text())
-            if fused:
+            # But for those that are written: of the sums that the encoder fits by.
+            if set(fused) - ({"fma.rn.f32"} if "__fmaf_rn" in file.read_text() else set()):
                 problems.append(f"{file.name}: contracted arithmetic: {sorted(set(fused))}")
             for arch in ARCHITECTURES:
                 for kernel, (registers, shared, stack, spills) in compiled(nvcc, file, arch, folder).items():

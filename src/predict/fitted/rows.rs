@@ -1,5 +1,5 @@
 //! The loops over rows: everything here becomes vector code, and follows the numerics contract (multiply and add one after
-//! the other, no fused operations, square roots as IEEE 754 has them).
+//! the other, no fused operations but in what the encoder fits by, square roots as IEEE 754 has them).
 #![expect(clippy::too_many_arguments, reason = "row kernels take rows")]
 // `!(a < b)` is meant: it is true for NaN.
 #![allow(clippy::neg_cmp_op_on_partial_ord)]
@@ -160,31 +160,46 @@ pub fn pair_len(n: usize, a: usize) -> usize {
     a + 1 + if a + 1 < n { a + 2 } else { 0 }
 }
 
-/// Those of rows `a` (even) and `a + 1` alone, so that threads can share them.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+/// Rows at most: as many as there are taps, and the value.
+const MOST_ROWS: usize = 80;
+
+/// Those of rows `a` (even) and `a + 1` alone, so that threads can share them. Products are added as they are multiplied, rounded once (IEEE 754's fused
+/// operation): only the encoder sums any.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn products_of_pair(x: &[f32], n: usize, stride: usize, len: usize, a: usize, g: &mut [f64]) {
     let row = |i: usize| x[i.min(n - 1) * stride..][..len].as_chunks::<LANES>().0;
-    let first = a;
+    // Quarters of the lanes: their last sums, of one row after the other, would take most of the time of a short batch.
+    let mut quarters = [[[0f32; 4]; MOST_ROWS]; 2];
     for b in (0..=(a + 1).min(n - 1)).step_by(4) {
         let (of_a, of_b) = ([row(a), row(a + 1)], [row(b), row(b + 1), row(b + 2), row(b + 3)]);
-        let mut sums = [[0f32; LANES]; 8];
         // Eight sums of all lanes stay in registers only where there are as many as with AVX-512.
+        let mut halves = [[0f32; LANES / 2]; 8];
         if target_cfg_f!(target_feature = "avx512f") {
-            block_of_products::<LANES, 0>(of_a, of_b, &mut sums);
-        } else {
-            block_of_products::<{ LANES / 2 }, 0>(of_a, of_b, &mut sums);
-            block_of_products::<{ LANES / 2 }, { LANES / 2 }>(of_a, of_b, &mut sums);
-        }
-        for (k, sum) in sums.iter().enumerate() {
-            let (a, b) = (a + k / 4, b + k % 4);
-            if a >= n || b > a {
-                continue;
+            let sums = block_of_products::<LANES, 0>(of_a, of_b);
+            for (half, sum) in halves.iter_mut().zip(&sums) {
+                for l in 0..LANES / 2 {
+                    half[l] = sum[l] + sum[l + LANES / 2];
+                }
             }
-            let eight: [f32; 8] = std::array::from_fn(|l| sum[l] + sum[l + 8]);
-            let four: [f32; 4] = std::array::from_fn(|l| eight[l] + eight[l + 4]);
-            let row = if a == first { 0 } else { first + 1 };
-            g[row + b] += f64::from((four[0] + four[2]) + (four[1] + four[3]));
+        } else {
+            let low = block_of_products::<{ LANES / 2 }, 0>(of_a, of_b);
+            let high = block_of_products::<{ LANES / 2 }, { LANES / 2 }>(of_a, of_b);
+            for (half, (low, high)) in halves.iter_mut().zip(low.iter().zip(&high)) {
+                for l in 0..LANES / 2 {
+                    half[l] = low[l] + high[l];
+                }
+            }
         }
+        for (k, half) in halves.iter().enumerate() {
+            for l in 0..LANES / 4 {
+                quarters[k / 4][b + k % 4][l] = half[l] + half[l + LANES / 4];
+            }
+        }
+    }
+    // What lies beyond the diagonal is nobody's.
+    let (of_first, of_second) = g.split_at_mut(a + 1);
+    for (k, g) in [of_first, of_second].into_iter().enumerate() {
+        g.iter_mut().zip(&quarters[k]).for_each(|(g, q)| *g += f64::from((q[0] + q[2]) + (q[1] + q[3])));
     }
 }
 
@@ -193,23 +208,22 @@ pub fn products_of_pair(x: &[f32], n: usize, stride: usize, len: usize, a: usize
 fn block_of_products<const W: usize, const FROM: usize>(
     a: [&[[f32; LANES]]; 2],
     b: [&[[f32; LANES]]; 4],
-    sums: &mut [[f32; LANES]; 8],
-) {
+) -> [[f32; W]; 8] {
     let mut part = [[0f32; W]; 8];
     let rows = a[0].iter().zip(a[1]).zip(b[0]).zip(b[1]).zip(b[2]).zip(b[3]);
     for (((((a0, a1), b0), b1), b2), b3) in rows {
         for l in 0..W {
-            part[0][l] += a0[FROM + l] * b0[FROM + l];
-            part[1][l] += a0[FROM + l] * b1[FROM + l];
-            part[2][l] += a0[FROM + l] * b2[FROM + l];
-            part[3][l] += a0[FROM + l] * b3[FROM + l];
-            part[4][l] += a1[FROM + l] * b0[FROM + l];
-            part[5][l] += a1[FROM + l] * b1[FROM + l];
-            part[6][l] += a1[FROM + l] * b2[FROM + l];
-            part[7][l] += a1[FROM + l] * b3[FROM + l];
+            part[0][l] = a0[FROM + l].mul_add(b0[FROM + l], part[0][l]);
+            part[1][l] = a0[FROM + l].mul_add(b1[FROM + l], part[1][l]);
+            part[2][l] = a0[FROM + l].mul_add(b2[FROM + l], part[2][l]);
+            part[3][l] = a0[FROM + l].mul_add(b3[FROM + l], part[3][l]);
+            part[4][l] = a1[FROM + l].mul_add(b0[FROM + l], part[4][l]);
+            part[5][l] = a1[FROM + l].mul_add(b1[FROM + l], part[5][l]);
+            part[6][l] = a1[FROM + l].mul_add(b2[FROM + l], part[6][l]);
+            part[7][l] = a1[FROM + l].mul_add(b3[FROM + l], part[7][l]);
         }
     }
-    sums.iter_mut().zip(part).for_each(|(sum, part)| sum[FROM..FROM + W].copy_from_slice(&part));
+    part
 }
 
 macro_rules! rows {
