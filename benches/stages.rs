@@ -7,7 +7,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use residuum::bound::{Bound, Resolved};
 use residuum::compress::{compress_tile, plan_treatment, statistics};
 use residuum::decompress::decompress_tile;
-use residuum::encode::bytes::Packing;
+use residuum::encode::huffman::cpu::Packing;
 use residuum::encode::{exact, huffman};
 use residuum::io::{self, OpenOptions};
 use residuum::predict::{Predictor, choose};
@@ -89,7 +89,7 @@ fn of_input(group: &mut BenchmarkGroup<'_, WallTime>, input: &Input) {
         }
         let predictor: Box<dyn Predictor<f32>> = choose();
         let codes = predictor.encode(values, shape, base, &quantizer).codes;
-        let packed = huffman::cpu::encode(&codes, Packing::Zstd);
+        let packed = huffman::cpu::encode(&codes, Packing::Plain);
         group.bench_function(format!("{name}/predict + quantize"), |b| {
             b.iter(|| predictor.encode(black_box(values), shape, base, &quantizer))
         });
@@ -97,7 +97,7 @@ fn of_input(group: &mut BenchmarkGroup<'_, WallTime>, input: &Input) {
             b.iter(|| predictor.decode(black_box(&codes), shape, base, &quantizer))
         });
         group.bench_function(format!("{name}/huffman encode"), |b| {
-            b.iter(|| huffman::cpu::encode(black_box(&codes), Packing::Zstd))
+            b.iter(|| huffman::cpu::encode(black_box(&codes), Packing::Plain))
         });
         group.bench_function(format!("{name}/huffman decode"), |b| {
             b.iter(|| huffman::cpu::decode(black_box(&packed), codes.len()).expect("codes"))

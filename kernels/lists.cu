@@ -7,7 +7,8 @@
 
 #define LIST_BLOCK 64
 #define ORDER_BITS 5
-// Words of a block at most: 64 items, of which two numbers take up to 29 bits and one 8, and their orders.
+// Words of a block at most. With the sum S of a kind's numbers and k = log2(S / 64), rounded up, its 64 codes take 64 (k + 3) bits at most; of the
+// orders that is one. Two kinds have S below 2^23, the third (patterns) numbers below 16: below 93 words.
 #define LIST_WORDS 136
 
 // Runs: how many others before, how many but one, which pattern.
@@ -47,7 +48,7 @@ __device__ __forceinline__ u32 warp_scan(u32 v, u32* total) {
   return inclusive - v;
 }
 
-// `bits`, of which `n` (at most 56) count, from bit `at` on. The words are zero there.
+// `bits`, of which `n` (at most 64) count, from bit `at` on. The words are zero there. A code has at most 53: numbers are below 2^26.
 __device__ __forceinline__ void put_bits_at(u32* words, u32 at, u64 bits, u32 n) {
   u64 low = bits << (at & 31);
   if ((u32)low != 0) atomicOr(&words[at >> 5], (u32)low);

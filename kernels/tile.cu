@@ -10,7 +10,7 @@
 
 // Stands before a list in blocks: src/quantize/special.rs.
 #define IN_BLOCKS 0
-// More than one value in so many is many, and the host packs their bits: src/quantize/outlier.rs, Config::tries_exact.
+// More than one value in so many is many, and the host packs their bits: src/quantize/outlier.rs, Config::looks_again.
 #define MANY 256
 
 __device__ void copy_all(u8* out, const u8* from, u32 n) {

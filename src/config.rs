@@ -210,10 +210,10 @@ impl Config {
         }
     }
 
-    /// Whether values that a bound close to the resolution of their type is for are looked at again, as zstd finds more in them: those whose codes take more
-    /// than half of their bytes may be smaller stored exactly, and where many are stored one by one their bits may be packed. With effort fast nobody
-    /// does, so that a GPU's bytes are always final before they leave it.
-    pub(crate) fn tries_exact(&self) -> bool {
+    /// Whether tiles whose bound is near the resolution of their type are looked at again, as zstd finds more in them: values whose codes take more than half
+    /// of their bytes may be smaller stored exactly, and the bits of those stored one by one, if they are many, may be packed. With effort fast they
+    /// are not, so that a GPU's bytes are always final before they leave it.
+    pub(crate) fn looks_again(&self) -> bool {
         self.effort != Effort::Fast
     }
 

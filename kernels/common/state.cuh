@@ -256,7 +256,7 @@ struct Args {
   u32 level_or_pass;       // which of several launches of the same kernel
   u32 count;               // entries of `lists`, elements of a scan, as the kernel says
   u32 n_sets;              // decoding
-  u32 may_be_as_it_is;     // values may be stored as they are, where codes have more bytes
+  u32 may_be_as_it_is;     // effort fast: values may be stored as they are, where codes have more bytes, and the host never looks again (Config::looks_again)
   Fit* fit;
   FitPass* fit_passes;
   FitWeights* fit_weights;

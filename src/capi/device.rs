@@ -14,9 +14,10 @@ use std::ffi::c_void;
 ///
 /// Works on the device that the values are on, in its primary context (which the runtime API, OpenACC and OpenMP use), behind what was
 /// launched on `stream` before. An archive for the host is complete when the call returns, after two waits; one for the device is there
-/// for what is launched on `stream` after the call, which waits once, for its size. With `RESIDUUM_EFFORT_FAST` nothing but the archive and
-/// 48 bytes a tile is copied from the device, and below 4 KB to it; values themselves are copied to the host where the archive needs
-/// a coder that only the host has: a bound of 0 or too tight for bins, or `residuum_set_verify`.
+/// for what is launched on `stream` after the call, which waits once, for its size. Nothing but the archive and 96 bytes a tile is copied from the
+/// device, and below 4 KB to it; values themselves are copied to the host where it may do what the device can not: a bound of 0 or too tight
+/// for bins, `residuum_set_verify`, and, but with `RESIDUUM_EFFORT_FAST`, tiles whose codes take more than half of the values' bytes or in which
+/// more than one value in 256 is stored exactly.
 ///
 /// The first call with a context compiles the kernels, or reads them from the user's cache, and takes working memory: some ten times the tile size
 /// and once the field (but at most 1 GiB) on the device. It is used again, and grows with larger fields; `residuum_reserve_device` takes it in

@@ -51,7 +51,7 @@ pub fn compress_tile<T: Rows>(
         Ok(match coded {
             Some(coded) if saves_enough(coded.len(), std::mem::size_of_val(values)) => coded,
             // With this effort nobody looks whether another way of storing them exactly were smaller yet.
-            Some(coded) if !config.tries_exact() => smaller_or_as_they_are(coded, values),
+            Some(coded) if !config.looks_again() => smaller_or_as_they_are(coded, values),
             coded => smaller_or_exact(coded, values),
         })
     })
@@ -362,7 +362,7 @@ impl<T: Rows> Tile<'_, T> {
 
     /// The list of values stored one by one.
     fn listed(&self, outliers: &Outliers) -> Vec<u8> {
-        outliers.to_bytes::<T>(self.config.tries_exact() && outliers.are_many(self.values.len()))
+        outliers.to_bytes::<T>(self.config.looks_again() && outliers.are_many(self.values.len()))
     }
 
     fn to_bytes(&self, method: u8, encoded: &Encoded<T>, found: Option<&Found>) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Compression on a GPU: the order of launches, and what comes back. Twin: [`mod@crate::compress`].
 //!
 //! All tiles of a batch, of whatever fields, are launched one after the other without a look at what came of the one before. Then the host
-//! waits, for 48 bytes a tile: where its bytes lie, how many they are, and their checksum. They are final: only what is left to the CPU
+//! waits, for 48 bytes for each way of coding a tile: where its bytes lie, how many they are, and their checksum. They are final: only what is left to the CPU
 //! is looked at again (`fields`).
 
 use super::gpu::{Gpu, Run};
@@ -138,7 +138,7 @@ impl Gpu {
         let scan_blocks = blocks(BLOCK as usize * 16).clamp(1, 4 * self.multiprocessors() as usize);
         // The most that any compaction or sum has; runs of special values are counted in three ways.
         let n_sums = (3 * blocks(layout::SEGMENT as usize)).max(blocks(layout::SQUARE_BLOCK as usize));
-        // A list takes 8 bits a value at most, and 15 a block of 64, where all values are special and of many patterns; else far less.
+        // A list takes 8 bits a value at most, and 22 a block of 64, where all values are special and of many patterns; else far less.
         let coded_list_bytes = n + n / 16 + 256;
         let book_bytes = 4 * 4 * (1 + layout::BOOK_WORDS);
         let mut args = Args {
@@ -175,7 +175,7 @@ impl Gpu {
         }
         args.is_f64 = u32::from(T::DTYPE == DType::F64);
         args.scan_blocks = scan_blocks as u32;
-        args.may_be_as_it_is = u32::from(!config.tries_exact());
+        args.may_be_as_it_is = u32::from(!config.looks_again());
         Ok(args)
     }
 

@@ -1,8 +1,8 @@
 //! Fields in device memory to archives, in memory of the host or of the device.
 //!
 //! Tiles come off the device's kernels as the archive has them, with their checksums. The host writes what stands between them: header,
-//! schema, plan, heads of sections, index. So what is copied from the device is the archive and 48 bytes a tile, and if the archive
-//! stays there those 48 bytes alone, while some hundred bytes and 20 a tile go to it.
+//! schema, plan, heads of sections, index. So what is copied from the device is the archive and 96 bytes a tile, and if the archive
+//! stays there those 96 bytes alone, while some hundred bytes and 20 a tile go to it.
 
 use super::encode::{Job, NOT_WANTED, Outcomes, TileOf};
 use super::gpu::{Gpu, uninit};
@@ -124,8 +124,8 @@ impl Gpu {
     }
 
     /// Compresses a field in device memory to `archive`, which is device memory too; gives the bytes of the archive. It is there once the work
-    /// launched on this device's stream so far is done. Waits once; 48 bytes a tile are copied from the device, and to it what stands between
-    /// the tiles: below 4 KB for up to a hundred tiles (3 GiB of values), with effort fast and the exceptions of [`Gpu::compress`].
+    /// launched on this device's stream so far is done. Waits once; 96 bytes a tile are copied from the device, and to it what stands between
+    /// the tiles: below 4 KB for up to a hundred tiles (3 GiB of values), with the exceptions of [`Gpu::compress`].
     ///
     /// [`max_archive_bytes`](crate::container::max_archive_bytes) says how much room is always enough.
     ///
@@ -325,7 +325,7 @@ impl Gpu {
         }
         let smaller = other.filter(|o| o.left == 0 && o.bytes < outcome.bytes).unwrap_or(outcome);
         // Values of which so much is left are looked at again by the host.
-        let is_dense = config.tries_exact() && !saves_enough(smaller.bytes as usize, n * size_of::<T>());
+        let is_dense = config.looks_again() && !saves_enough(smaller.bytes as usize, n * size_of::<T>());
         if !is_dense && !config.verify {
             return Ok(coded(smaller));
         }

@@ -49,7 +49,7 @@ pub fn encode(numbers: &[u32], period: usize) -> Vec<u8> {
 /// All of `data` to `n_items` items of `period` numbers each.
 ///
 /// # Errors
-/// `Corrupt` if it is not what [`encode`] makes of as many items.
+/// `Corrupt` if it is no list of as many items, or of numbers beyond 32 bits.
 pub fn decode(data: &[u8], n_items: usize, period: usize) -> Result<Vec<u32>> {
     let bad = || Error::corrupt("list of numbers is damaged");
     // A code has a bit at least.
@@ -59,34 +59,33 @@ pub fn decode(data: &[u8], n_items: usize, period: usize) -> Result<Vec<u32>> {
     let mut numbers = Vec::with_capacity(n_items * period);
     let mut reader = BitReader::new(data, 0, data.len());
     let mut n_bits = 0u64;
-    let mut take = |n: u32, n_bits: &mut u64| {
+    fn take(reader: &mut BitReader<'_>, n: u32, n_bits: &mut u64) -> u32 {
         *n_bits += u64::from(n);
         reader.take(n)
-    };
+    }
     let mut orders = vec![0; period];
     for item in 0..n_items {
         if item % BLOCK == 0 {
             let odd = (n_bits % 8) as u32;
-            if odd > 0 && take(8 - odd, &mut n_bits) != 0 {
+            if odd > 0 && take(&mut reader, 8 - odd, &mut n_bits) != 0 {
                 return Err(bad());
             }
-            orders.iter_mut().for_each(|k| *k = take(ORDER_BITS, &mut n_bits));
+            orders.iter_mut().for_each(|k| *k = take(&mut reader, ORDER_BITS, &mut n_bits));
         }
         for &k in &orders {
-            let mut zeros = 0;
-            while take(1, &mut n_bits) == 0 {
-                zeros += 1;
-                if zeros > 32 {
-                    return Err(bad());
-                }
+            reader.refill();
+            let zeros = reader.peek(33).trailing_zeros();
+            if zeros > 32 {
+                return Err(bad());
             }
-            let high = ((1u64 << zeros | u64::from(take(zeros, &mut n_bits))) - 1) << k;
-            let v = high | u64::from(take(k, &mut n_bits));
+            take(&mut reader, zeros + 1, &mut n_bits);
+            let high = ((1u64 << zeros | u64::from(take(&mut reader, zeros, &mut n_bits))) - 1) << k;
+            let v = high | u64::from(take(&mut reader, k, &mut n_bits));
             numbers.push(u32::try_from(v).map_err(|_| bad())?);
         }
     }
     let odd = (n_bits % 8) as u32;
-    if odd > 0 && take(8 - odd, &mut n_bits) != 0 || n_bits != 8 * data.len() as u64 {
+    if odd > 0 && take(&mut reader, 8 - odd, &mut n_bits) != 0 || n_bits != 8 * data.len() as u64 {
         return Err(bad());
     }
     Ok(numbers)

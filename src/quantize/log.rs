@@ -1,7 +1,7 @@
 //! Logarithms, for bounds relative to each value: an absolute bound on `log2 |x|` is a relative one on `x`.
 //!
 //! The encoder may take any logarithm, since it checks what the decoder makes of it. The decoder raises 2 to a power with a
-//! polynomial: f64 additions and multiplications in a fixed order, the same bits everywhere. Signs are stored as runs.
+//! polynomial: f64 additions and multiplications in a fixed order, the same bits everywhere. Of signs the places are stored where they change.
 
 use super::special::IN_BLOCKS;
 use crate::encode::bytes::{self, Reader};
@@ -104,7 +104,7 @@ fn power_of_two(k: i64) -> f64 {
     f64::from_bits(((k + 1023) as u64) << 52)
 }
 
-/// Lengths of alternating runs of positive and negative values, the first positive (may be 0); empty if all are positive.
+/// The places where the sign is another than at the place before; before the first all is positive. Empty if there are none.
 pub fn signs_to_bytes<T: Float>(values: &[T]) -> Vec<u8> {
     let sign_bit = 1u64 << (8 * T::BYTES - 1);
     let mut changes = Vec::new();
@@ -133,7 +133,7 @@ pub fn signs_to_bytes<T: Float>(values: &[T]) -> Vec<u8> {
 /// Gives `values` the signs that [`signs_to_bytes`] wrote.
 ///
 /// # Errors
-/// `Corrupt` if the runs do not cover the values exactly.
+/// `Corrupt` if the list is damaged.
 pub fn apply_signs<T: Float>(data: &[u8], values: &mut [T]) -> Result<()> {
     let sign_bit = 1u64 << (8 * T::BYTES - 1);
     let changes = changes_of_signs(data, values.len())?;
@@ -147,7 +147,7 @@ pub fn apply_signs<T: Float>(data: &[u8], values: &mut [T]) -> Result<()> {
 /// Where the sign changes, as [`signs_to_bytes`] wrote it for `n` values: ascending, before the first it is positive.
 ///
 /// # Errors
-/// `Corrupt` if the runs do not cover the values exactly.
+/// `Corrupt` if the list is damaged.
 pub fn changes_of_signs(data: &[u8], n: usize) -> Result<Vec<u32>> {
     if data.is_empty() {
         return Ok(Vec::new());
@@ -200,6 +200,35 @@ mod tests {
         let bits = [(0.2556, 0x3fd5_0420_b01b_8e37), (0.3467, 0x3fdb_7bc1_af1b_cfb9), (0.3617, 0x3fdc_8194_4e63_0f3b)];
         for (relative, bits) in bits {
             assert_eq!(bound::<f64>(relative).to_bits(), bits, "{relative}");
+        }
+    }
+
+    #[test]
+    fn signs_come_back() {
+        for len in [0usize, 1, 2, 3, 63, 500, 9000] {
+            for step in [1usize, 2, 3, 50, 10_000] {
+                for first in [1.0f32, -1.0] {
+                    let sign = |i: usize| if (i / step + i * i / 1000).is_multiple_of(2) { first } else { -first };
+                    let values: Vec<f32> = (0..len).map(sign).collect();
+                    let bytes = signs_to_bytes(&values);
+                    let mut restored = vec![1.0f32; len];
+                    apply_signs(&bytes, &mut restored).unwrap();
+                    assert_eq!(restored, values);
+                    for cut in 1..bytes.len() {
+                        assert!(changes_of_signs(&bytes[..cut], len).is_err());
+                    }
+                    // As older archives have them.
+                    let mut runs = vec![];
+                    let mut start = 0;
+                    for end in changes_of_signs(&bytes, len).unwrap().into_iter().chain([len as u32]) {
+                        bytes::put_varint(&mut runs, u64::from(end - start));
+                        start = end;
+                    }
+                    let mut old = vec![];
+                    bytes::put_packed(&mut old, &runs);
+                    assert_eq!(changes_of_signs(&old, len).unwrap(), changes_of_signs(&bytes, len).unwrap());
+                }
+            }
         }
     }
 

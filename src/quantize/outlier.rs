@@ -1,7 +1,7 @@
 //! Values that no code can bring back within the bound: stored bit for bit, with their positions.
 //!
 //! Positions are raster indices within the tile, ascending. The decoder puts the values in place last, so that no
-//! prediction depends on them. Serialized as distances, then the values (little-endian, byte planes).
+//! prediction depends on them. Serialized as places skipped, then the values (little-endian, byte planes).
 
 use super::special::IN_BLOCKS;
 use crate::encode::bytes::{self, Reader};
@@ -112,4 +112,42 @@ fn plain_list(reader: &mut Reader<'_>, count: usize) -> Result<Vec<u32>> {
         between.push(u32::try_from(gap).map_err(|_| bad())?);
     }
     Ok(between)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_come_back_in_any_form() {
+        for n in [1usize, 2, 63, 64, 65, 1000] {
+            let positions: Vec<u32> = (0..n as u32).map(|i| i * 7 + u32::from(i > 40) * (1 << 20)).collect();
+            let bits: Vec<u64> = (0..n as u64).map(|i| 0x4380_0000 + i * i).collect();
+            let outliers = Outliers { positions, bits };
+            let room = 1 << 21;
+            for packed in [false, true] {
+                let bytes = outliers.to_bytes::<f32>(packed);
+                assert_eq!(Outliers::from_bytes::<f32>(&bytes, room).unwrap(), outliers);
+                assert!(Outliers::from_bytes::<f32>(&bytes, outliers.positions[n - 1] as usize).is_err());
+                for cut in 1..bytes.len() {
+                    assert!(Outliers::from_bytes::<f32>(&bytes[..cut], room).is_err(), "{n} {packed} {cut}");
+                }
+            }
+            // As older archives have them.
+            let mut old = vec![];
+            bytes::put_varint(&mut old, n as u64);
+            let mut gaps = vec![];
+            let before = std::iter::once(0).chain(outliers.positions.iter().copied());
+            outliers
+                .positions
+                .iter()
+                .zip(before)
+                .for_each(|(p, before)| bytes::put_varint(&mut gaps, u64::from(p - before)));
+            bytes::put_packed(&mut old, &gaps);
+            let plane = |byte: usize| outliers.bits.iter().map(move |b| (b >> (8 * byte)) as u8);
+            bytes::put_packed(&mut old, &(0..4).flat_map(plane).collect::<Vec<u8>>());
+            assert_eq!(Outliers::from_bytes::<f32>(&old, room).unwrap(), outliers);
+        }
+        assert!(Outliers::default().to_bytes::<f64>(true).is_empty());
+    }
 }

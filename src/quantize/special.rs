@@ -188,7 +188,7 @@ impl Specials {
         runs
     }
 
-    /// The runs that [`Specials::changes`] was called for.
+    /// The runs of special values, from those where their marks change: the reverse of [`Specials::changes`].
     fn from_changes(changes: &[(u32, u32, u8)], distance: usize, n: usize) -> Vec<(u32, u32, u8)> {
         let mut marks = vec![false; n];
         let mut at = 0;
@@ -354,5 +354,50 @@ mod tests {
         let (_, one) = through(&levels, &[2, ny, nx]);
         let (_, often) = through(&levels.repeat(20), &[20, 2, ny, nx]);
         assert!(often <= one + 8, "{often} bytes instead of {one}");
+    }
+
+    #[test]
+    fn what_no_writer_makes_is_refused() {
+        let list = |patterns: u64, runs: &[[u32; 2]], way: u8, indices: &[u32]| {
+            let mut out = vec![];
+            bytes::put_varint(&mut out, patterns);
+            (0..patterns).for_each(|p| out.extend((0x7fc0_0000 + p).to_le_bytes()));
+            bytes::put_varint(&mut out, runs.len() as u64);
+            out.extend([IN_BLOCKS, way]);
+            let item =
+                |(i, run): (usize, &[u32; 2])| run.iter().copied().chain(indices.get(i).copied()).collect::<Vec<_>>();
+            let numbers: Vec<u32> = runs.iter().enumerate().flat_map(item).collect();
+            out.extend(numbers::encode(&numbers, 2 + usize::from(patterns > 1)));
+            out
+        };
+        let (flat, series, levels) = (&[6usize, 10][..], &[3usize, 4, 5][..], &[2usize, 3, 2, 5][..]);
+        let runs = &[[3, 1], [0, 0]][..];
+        for (patterns, way, indices, shape, good) in [
+            (1, 0, &[][..], flat, true),
+            (1, 1, &[], flat, false),
+            (1, 1, &[], series, true),
+            (1, 2, &[], series, false),
+            (1, 1, &[], levels, true),
+            (1, 2, &[], levels, true),
+            (1, 3, &[], levels, false),
+            (2, 0, &[1, 0], levels, true),
+            (2, 1, &[1, 0], levels, false),
+            (2, 0, &[1, 2], levels, false),
+            (0, 0, &[], levels, false),
+            (17, 0, &[1, 0], levels, false),
+        ] {
+            let read = Specials::from_bytes(&list(patterns, runs, way, indices), shape);
+            assert_eq!(read.is_ok(), good, "{patterns} patterns, way {way}, {shape:?}: {read:?}");
+        }
+        assert!(Specials::from_bytes(&list(1, &[[58, 1]], 0, &[]), flat).is_ok());
+        assert!(Specials::from_bytes(&list(1, &[[59, 1]], 0, &[]), flat).is_err());
+        assert!(Specials::from_bytes(&list(1, &[[0, u32::MAX]], 0, &[]), flat).is_err());
+        // As older archives have them, with two patterns.
+        let mut old = vec![2];
+        (0..2u64).for_each(|p| old.extend((0x7fc0_0000 + p).to_le_bytes()));
+        old.push(2);
+        bytes::put_packed(&mut old, &[3, 2, 1, 0, 1, 0]);
+        let new = Specials::from_bytes(&list(2, &[[3, 1], [0, 0]], 0, &[1, 0]), flat).unwrap();
+        assert_eq!(Specials::from_bytes(&old, flat).unwrap(), new);
     }
 }

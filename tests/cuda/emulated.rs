@@ -85,7 +85,7 @@ fn parity() {
                     let shape = SHAPES[(case as usize * 7 + b + 3 * k + slice as usize) % SHAPES.len()];
                     let values = content(kind, shape, &mut random);
                     let fill = kind.contains("fill").then_some(FILL);
-                    // Other efforts pack on the host; without a predictor of their own they try the fitted one too.
+                    // Other efforts look again at some tiles on the host; without a predictor of their own they try the fitted one too.
                     let effort = [Effort::Fast, Effort::Balanced, Effort::Best][random.below(3)];
                     let config = Config::new(*bound).with_predictor(predictor).with_effort(effort);
                     let what = format!("{name} {kind} {bound_name} {effort:?}");
@@ -111,7 +111,8 @@ fn larger_fields() {
     let mut random = Random(77);
     let shapes: [&[usize]; 5] = [&[150_001], &[260, 311], &[7, 90, 121], &[3, 5, 60, 64], &[2, 3, 4, 40, 50]];
     for (i, shape) in shapes.into_iter().enumerate() {
-        for (k, kind) in ["smooth", "fill", "spikes", "mixed signs", "noise"].into_iter().enumerate() {
+        for (k, kind) in ["smooth", "fill", "spikes", "mixed signs", "noise", "fill that stays"].into_iter().enumerate()
+        {
             let mut values = content(kind, shape, &mut random);
             if k == 1 {
                 // More bit patterns than a mask has.
@@ -133,7 +134,7 @@ fn larger_fields() {
             let effort = if k % 2 == 0 { Effort::Balanced } else { Effort::Fast };
             let config = Config::new(bounds[(i + 2 * k) % 5]).with_predictor(predictor).with_effort(effort);
             let config = if k == 2 { config.with_tile_bytes(1 << 16) } else { config };
-            let fill = (kind == "fill").then_some(FILL);
+            let fill = kind.contains("fill").then_some(FILL);
             let what = format!("{predictor:?} {kind} {}", config.bound);
             if (i + k) % 2 == 0 {
                 same::<f32>(&mut gpu, &values, shape, fill, &config, &what);
@@ -141,6 +142,38 @@ fn larger_fields() {
                 same::<f64>(&mut gpu, &values, shape, fill, &config, &what);
             }
         }
+    }
+}
+
+/// Lists longer than a block of threads takes at once, odd and even, in which long distances stand among short ones.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn lists() {
+    let mut gpu = Gpu::open(0).unwrap();
+    let mut random = Random(21);
+    let shape = [500_001];
+    for (case, bound) in
+        [(0, Bound::abs(0.5)), (1, Bound::abs(0.5)), (2, Bound::pw_rel(1e-2)), (3, Bound::pw_rel(1e-2))]
+    {
+        let mut values: Vec<f64> = (0..shape[0]).map(|i| 20.0 + (i as f64 * 1e-3).sin()).collect();
+        let (mut at, mut n) = (random.below(100), 0);
+        while at < values.len() {
+            let end = (at + 1 + random.below(5)).min(values.len());
+            match case {
+                0 => values[at..end].fill(f64::NAN),
+                // Both far off.
+                1 => values[at..at + 1].fill(1e30 * (1.0 + random.unit())),
+                2 => values[at..end].fill(-21.0),
+                // To the end: an odd number of changes.
+                _ => values[at..].fill([21.0, -21.0][n % 2]),
+            }
+            n += 1;
+            let is_far = n % 700 == 650;
+            at = end + 1 + random.below(3) + if is_far { 140_000 + random.below(9000) } else { 0 };
+        }
+        assert!(n > 1500);
+        let config = Config::new(bound).with_predictor(PredictorChoice::Lorenzo).with_effort(Effort::Fast);
+        same::<f32>(&mut gpu, &values, &shape, None, &config, &format!("lists {case}"));
     }
 }
 

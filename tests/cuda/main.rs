@@ -100,6 +100,12 @@ fn archives_of_larger_fields_are_those_of_the_cpu() {
 }
 
 #[test]
+fn archives_with_long_lists_are_those_of_the_cpu() {
+    Build::Plain.run("lists", &[]);
+    Build::Plain.run("lists", &[seed(3)]);
+}
+
+#[test]
 fn archives_of_several_trials_are_those_of_the_cpu() {
     Build::Plain.run("best", &[]);
     Build::Plain.run("best", &[seed(4)]);

@@ -1,5 +1,5 @@
 //! Canonical, length-limited Huffman codes over value and zero-run tokens, with the previous token as context, in chunks that
-//! decode independently; zstd behind it where it pays.
+//! decode independently.
 //!
 //! A maximal run of zeros is one token, so that the cost of a zero may fall far below one bit; every other code is a token of its
 //! own ([`token`]). The code book of a token depends on its [`token::Contexts`]: after a run there is never another run,
