@@ -1,13 +1,13 @@
 //! What can be said on the command line, with the help texts.
 
-use super::help::{COMPRESS_EXAMPLES, DECOMPRESS_EXAMPLES, EXAMPLES, EXIT_STATUS};
+use super::help::{COMPRESS_EXAMPLES, DECOMPRESS_EXAMPLES, EXAMPLES, EXIT_STATUS, INSPECT_GLOSSARY};
 use crate::bound::Bound;
 use crate::config::{Effort, PredictorChoice};
 use crate::device::Choice;
 use crate::field::DType;
 use crate::io::Format;
 use crate::io::select::NamedRange;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -83,7 +83,7 @@ pub struct CompressArgs {
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub default_bound: DefaultBound,
-    /// Bound of one variable; MODE is abs, rel, pw-rel or psnr, or NAME=lossless. Repeatable.
+    /// Bound of one variable; MODE is abs, rel, pw-rel or psnr, or NAME=lossless. A coordinate that is named here is no longer kept exactly. Repeatable.
     #[arg(long, value_name = "NAME=MODE:VALUE", value_parser = named_bound, help_heading = "Bounds")]
     pub bound: Vec<(String, Bound)>,
     /// TOML file with bounds, see below. What the command line says wins.
@@ -148,16 +148,16 @@ pub struct CompressArgs {
 #[group(multiple = false)]
 pub struct DefaultBound {
     /// Largest error, in the units of the data.
-    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Bounds")]
+    #[arg(long, value_name = "X", value_parser = number, allow_negative_numbers = true, help_heading = "Bounds")]
     abs: Option<f64>,
     /// Largest error as a fraction of the variable's range.
-    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Bounds")]
+    #[arg(long, value_name = "X", value_parser = number, allow_negative_numbers = true, help_heading = "Bounds")]
     rel: Option<f64>,
     /// Largest error as a fraction of each value.
-    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Bounds")]
+    #[arg(long, value_name = "X", value_parser = number, allow_negative_numbers = true, help_heading = "Bounds")]
     pw_rel: Option<f64>,
     /// Lowest peak signal-to-noise ratio.
-    #[arg(long, value_name = "DB", allow_negative_numbers = true, help_heading = "Bounds")]
+    #[arg(long, value_name = "DB", value_parser = number, allow_negative_numbers = true, help_heading = "Bounds")]
     psnr: Option<f64>,
     /// Every bit back.
     #[arg(long, help_heading = "Bounds")]
@@ -215,6 +215,7 @@ pub struct DecompressArgs {
 
 /// Show what an archive holds: what was asked, what was decided, where the bytes go.
 #[derive(Debug, Args)]
+#[command(after_help = INSPECT_GLOSSARY)]
 pub struct InspectArgs {
     /// Archive.
     pub archive: PathBuf,
@@ -334,7 +335,9 @@ pub struct SuggestArgs {
 /// Measure compressors on data as a suite file says, and write a report.
 ///
 /// Each cell (file, variable, bound, method, repetition) is compressed, restored and compared; results.jsonl gets a line for it. Cells that
-/// have a line are not run again, failed ones neither: take their lines away for that. report.html, report.md and its figures are written anew.
+/// have a line are not run again, failed ones only with --retry-failed. report.html, report.md and its figures are written anew.
+///
+/// SZ3 and zfp do not stream: a slab of up to 64 MiB is in memory, several times over. Exit status 1 if cells were to be run and all of them failed.
 #[derive(Debug, Args)]
 #[command(after_help = super::help::EVALUATE_EXAMPLES)]
 pub struct EvaluateArgs {
@@ -369,6 +372,10 @@ pub struct Common {
     /// Print nothing but errors and warnings.
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "a number is meant, such as 0.001 or 1e-3".to_string())
 }
 
 fn named_range(text: &str) -> Result<NamedRange, String> {
@@ -419,9 +426,15 @@ const NUMBERS: [DType; 10] = [
     DType::U64,
 ];
 
+/// The same by numpy's names.
+const NUMPY: [&str; NUMBERS.len()] =
+    ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"];
+
 fn dtypes() -> impl TypedValueParser<Value = DType> {
-    PossibleValuesParser::new(NUMBERS.map(DType::name))
-        .try_map(|name| NUMBERS.into_iter().find(|d| d.name() == name).ok_or("no such type"))
+    let both = || NUMBERS.into_iter().zip(NUMPY);
+    let named = move |name: String| both().find(|(d, numpy)| d.name() == name || *numpy == name).map(|(d, _)| d);
+    let values = both().map(|(d, numpy)| PossibleValue::new(d.name()).alias(numpy));
+    PossibleValuesParser::new(values.collect::<Vec<_>>()).try_map(move |name| named(name).ok_or("no such type"))
 }
 
 const FORMATS: [(&str, Format); 8] = [

@@ -7,6 +7,7 @@ use super::progress::Bar;
 use super::report::{SIZE_HEADINGS, VariableReport, total_cells};
 use super::table::{self, Table};
 use super::{coder, note, note_coder, print, print_error, set_threads};
+use crate::bound::Bound;
 use crate::compress::{Before, Progress, compress_rest};
 use crate::config::{Config, PredictorChoice, UNWRITTEN};
 use crate::container::Archive;
@@ -101,7 +102,13 @@ fn config(args: &CompressArgs) -> Result<Config> {
         Some(path) => Config::read_bounds(path)?,
         None => Default::default(),
     };
-    let bound = args.default_bound.get().or(in_file).ok_or_else(|| {
+    // Where each variable that is wanted has a bound of its own, no other is needed: what comes with them is kept exactly.
+    let has_own = |name: &String| {
+        let mut named = of_file.keys().chain(args.bound.iter().map(|(n, _)| n));
+        named.any(|n| n.trim_start_matches('/') == name.trim_start_matches('/'))
+    };
+    let is_complete = !args.var.is_empty() && args.var.iter().all(has_own);
+    let bound = args.default_bound.get().or(in_file).or(is_complete.then_some(Bound::LOSSLESS)).ok_or_else(|| {
         Error::usage("a bound is needed: one of --abs X, --rel X, --pw-rel X, --psnr DB, --lossless, or `bound` in a --bounds file")
     })?;
     bound.check()?;

@@ -43,7 +43,7 @@ pub fn run(args: &EvaluateArgs) -> Result<ExitCode> {
         summary.known,
         folder.join("report.html").display()
     ))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if summary.done == 0 && summary.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Whether these are options of `residuum compress`, beside input, output and bound.

@@ -4,7 +4,7 @@
 pub const EXIT_STATUS: &str = "\
 Exit status:
   0  success; decompress --recover: something was restored, warnings say what was not
-  1  a value is beyond its bound, verify found another difference, or doctor one that is too large
+  1  a value is beyond its bound, verify found another difference, or doctor one that is too large; evaluate: every cell failed
   2  the command line is wrong: an option, a bound, a shape, a file that is there already
   3  the input file is damaged or holds what can not be read
   4  the archive is damaged or incomplete
@@ -78,24 +78,36 @@ Suite file (TOML), paths relative to it:
   [[dataset]]
   name = \"era5\"
   paths = [\"era5.nc\"]
-  variables = [\"t2m\"]                 all fields if left out
+  variables = [\"t2m\"]                 # all fields if left out
   ranges = { time = \"0:8\" }
   unpack = true
   [[method]]
   name = \"balanced\"
-  residuum = [\"--effort\", \"balanced\"]   any options of compress but bounds
+  residuum = [\"--effort\", \"balanced\"]   # any options of compress but bounds
   [[method]]
   name = \"Aurora\"
   residuum = [\"--forecast\", \"aurora.safetensors\"]
   [[method]]
   name = \"SZ3\"
-  peer = \"sz3\"                       or zfp; builds with feature `peers`. One thread; a slab of up to 64 MiB
-                                     is in memory, several times over, as neither streams
+  peer = \"sz3\"                       # or zfp; builds with feature `peers`, one thread
   [[method]]
   name = \"zstd\"
   command.compress = [\"zstd\", \"-q\", \"{input}\", \"-o\", \"{archive}\"]
   command.decompress = [\"zstd\", \"-dq\", \"{archive}\", \"-o\", \"{output}\"]
 
-In commands {abs}, {dtype}, {n}, {seed} and the arguments {dims}, {dims_fastest_first} are filled in
-too. What is measured of a file is copied to the temporary folder first; with --forecast all of its
-variables are compressed together. Maps are drawn of the middle one of the bounds.";
+In commands {abs}, {dtype}, {seed}, the number of values (n, in braces) and the arguments {dims},
+{dims_fastest_first} are filled in too. What is measured of a file is copied to the temporary folder
+first; with --forecast all of its variables are compressed together. Maps are drawn of the middle one of the bounds.";
+
+pub const INSPECT_GLOSSARY: &str = "\
+What the words mean:
+  tile       part of a variable that is compressed, and read, by itself; an image is its last two axes
+  predictor  what values are guessed by: lorenzo and interp from neighbours, fitted from neighbours (taps),
+             earlier steps and other levels with weights fitted to the data, `wrap` around the globe
+  codes      how many steps (twice the bound, about) values are off their prediction, after coding;
+             contexts are the groups of codes that have a distribution of their own
+  specials   runs of NaN, infinities, fill values and -0.0, kept bit for bit
+  outliers   values that no code brings back within the bound, kept bit for bit
+  signs      where the sign changes (bounds relative to each value)
+  plan       what was fitted: taps, weights, distributions
+  head       all the rest of a tile";

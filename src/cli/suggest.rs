@@ -261,14 +261,14 @@ impl Packing {
         let advice = "tighter bounds keep nothing more of the source but take more room\n";
         match *self {
             Self::Integers(step) => format!(
-                "packed integers, step {}{units}: they are kept exactly unless --unpack; a bound below {} (half a step) keeps every one apart,\n{advice}",
+                "packed integers, step {}{units}: they are kept exactly unless --unpack; a bound of {} (below half a step) keeps every one apart,\n{advice}",
                 table::number(step),
-                table::number(step / 2.0),
+                table::number_below(step / 2.0),
             ),
             Self::Floats(step) => format!(
-                "the values lie on a lattice of step {}{units} (packed once): a bound below {} (half a step) keeps every one apart,\n{advice}",
+                "the values lie on a lattice of step {}{units} (packed once): a bound of {} (below half a step) keeps every one apart,\n{advice}",
                 table::number(step),
-                table::number(step / 2.0),
+                table::number_below(step / 2.0),
             ),
             Self::Varying(least, most) => format!(
                 "the values lie on lattices (packed once, image by image) of steps {} to {}{units}: a bound below half a step keeps every one apart,\n{advice}",

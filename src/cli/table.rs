@@ -56,6 +56,16 @@ pub fn number(x: f64) -> String {
     }
 }
 
+/// A positive number with four digits, rounded down: below `x` unless it has no more digits.
+pub fn number_below(x: f64) -> String {
+    let text = number(x);
+    if text.parse().is_ok_and(|rounded: f64| rounded < x) || x <= 0.0 || !x.is_finite() {
+        return text;
+    }
+    // A unit of the fourth digit less.
+    number(x - 10f64.powi(x.log10().floor() as i32 - 3))
+}
+
 /// A quotient with a fitting number of digits, or a dash if there is none.
 pub fn quotient(a: f64, b: f64) -> String {
     if b == 0.0 || a == 0.0 { "-".into() } else { number(a / b) }
@@ -82,6 +92,12 @@ mod tests {
         let mut table = Table::new(&["name"], &["n"]);
         table.row(vec!["ä".into(), "12345".into()]);
         assert_eq!(table.to_string(), "name      n\nä     12345\n");
+    }
+
+    #[test]
+    fn numbers_below_are_below() {
+        let texts = [9.765_625e-4, 0.012_345_6, 0.5, 1.0, 123.449, 1.0004].map(number_below);
+        assert_eq!(texts, ["9.765e-4", "0.01234", "0.4999", "0.9990", "123.4", "1.000"]);
     }
 
     #[test]

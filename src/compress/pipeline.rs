@@ -48,11 +48,15 @@ pub fn compress_tile<T: Rows>(
             Resolved::PointWise(relative) => tile.logarithmic(way, relative, resolved),
             Resolved::MeanSquare { absolute, max_mse } => tile.mean_square(way, absolute, max_mse),
         })?;
+        let is_good = |coded: &Outcome| {
+            let is_near_the_resolution = coded.has_many_outliers && config.looks_again();
+            saves_enough(coded.bytes.len(), std::mem::size_of_val(values)) && !is_near_the_resolution
+        };
         Ok(match coded {
-            Some(coded) if saves_enough(coded.len(), std::mem::size_of_val(values)) => coded,
+            Some(coded) if is_good(&coded) => coded.bytes,
             // With this effort nobody looks whether another way of storing them exactly were smaller yet.
-            Some(coded) if !config.looks_again() => smaller_or_as_they_are(coded, values),
-            coded => smaller_or_exact(coded, values),
+            Some(coded) if !config.looks_again() => smaller_or_as_they_are(coded.bytes, values),
+            coded => smaller_or_exact(coded.map(|c| c.bytes), values),
         })
     })
 }
@@ -115,6 +119,7 @@ struct Outcome {
     /// Bytes of codes and of what was fitted to the tile.
     codes: usize,
     plan: usize,
+    has_many_outliers: bool,
 }
 
 /// What may be spent on fits to a tile of `shape`; `None` if there shall be none: the user's will, or images of a few pixels.
@@ -159,9 +164,8 @@ pub(super) struct Encoded<T> {
 
 impl<T: Rows> Tile<'_, T> {
     /// Whether the fitted predictor or the others, where it may be the others.
-    fn in_the_cheaper_way(&self, code: impl Fn(Way) -> Result<Option<Outcome>> + Sync) -> Result<Option<Vec<u8>>> {
-        let bytes = |outcome: Option<Outcome>| outcome.map(|o| o.bytes);
-        let Some(budget) = budget(self.config, &self.shape) else { return code(Way::Huffman).map(bytes) };
+    fn in_the_cheaper_way(&self, code: impl Fn(Way) -> Result<Option<Outcome>> + Sync) -> Result<Option<Outcome>> {
+        let Some(budget) = budget(self.config, &self.shape) else { return code(Way::Huffman) };
         let only_fitted = self.config.predictor == PredictorChoice::Fitted;
         let (fitted, other) = if !only_fitted && self.values.len() < LITTLE {
             // Both are tried anyway, side by side.
@@ -172,10 +176,10 @@ impl<T: Rows> Tile<'_, T> {
         let fitted = fitted?;
         let is_small = |o: &Outcome| is_small(self.values.len(), &self.shape, o.codes, o.plan);
         if only_fitted || !fitted.as_ref().is_some_and(is_small) {
-            return Ok(bytes(fitted));
+            return Ok(fitted);
         }
-        let (fitted, other) = (bytes(fitted), bytes(other.unwrap_or_else(|| code(Way::Huffman))?));
-        let is_smaller = |other: &Vec<u8>| fitted.as_ref().is_some_and(|f| other.len() < f.len());
+        let other = other.unwrap_or_else(|| code(Way::Huffman))?;
+        let is_smaller = |other: &Outcome| fitted.as_ref().is_some_and(|f| other.bytes.len() < f.bytes.len());
         Ok(other.filter(is_smaller).or(fitted))
     }
 
@@ -199,7 +203,7 @@ impl<T: Rows> Tile<'_, T> {
             })?;
         }
         // 6. Bytes.
-        Ok(Some(encoded.outcome(self.to_bytes(method::DIRECT, &encoded, found.as_ref()))))
+        Ok(Some(encoded.outcome(self.to_bytes(method::DIRECT, &encoded, found.as_ref()), self.values.len())))
     }
 
     /// Codes whose mean square error is bounded too: the bound is tightened until it holds.
@@ -258,7 +262,8 @@ impl<T: Rows> Tile<'_, T> {
         // 6. Bytes.
         let specials = found.map(|f| f.specials.to_bytes(&self.shape)).unwrap_or_default();
         let bytes = encoded.to_bytes(method::LOG, &specials, &signs, &self.listed(&outliers));
-        Ok(Some(encoded.outcome(bytes)))
+        encoded.outliers = outliers;
+        Ok(Some(encoded.outcome(bytes, self.values.len())))
     }
 
     fn encode(&self, way: Way, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
@@ -376,9 +381,10 @@ impl<T: Rows> Tile<'_, T> {
 }
 
 impl<T: Rows> Encoded<T> {
-    /// With the `bytes` of the tile.
-    fn outcome(&self, bytes: Vec<u8>) -> Outcome {
-        Outcome { bytes, codes: self.bytes.len(), plan: self.method.plan_bytes() }
+    /// With the `bytes` of the tile of `n` values.
+    fn outcome(&self, bytes: Vec<u8>, n: usize) -> Outcome {
+        let has_many_outliers = self.outliers.are_many(n);
+        Outcome { bytes, codes: self.bytes.len(), plan: self.method.plan_bytes(), has_many_outliers }
     }
 
     /// Method, base, step, predictor, lists of values stored apart, codes. Layout in `container/format.md`.

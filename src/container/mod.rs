@@ -13,7 +13,7 @@ mod reader;
 mod recover;
 mod room;
 mod schema;
-mod section;
+pub(crate) mod section;
 mod writer;
 
 pub(crate) use boxes::{copy_values, cut};

@@ -44,7 +44,7 @@ pub struct Field {
 
 /// Opens a dataset's file.
 fn open(dataset: &Dataset, file: &Path) -> Result<Box<dyn Source>> {
-    let source = io::open(file, &OpenOptions::default())?;
+    let source = io::open(file, &OpenOptions::default()).context(|| file.display().to_string())?;
     Ok(if dataset.unpack { Box::new(UnpackedSource::new(source)?) } else { source })
 }
 

@@ -427,9 +427,11 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
         Content::Grib => Err(Error::unsupported(
             "GRIB is not read directly: convert it with `cdo -f nc4 copy` or `grib_to_netcdf` first",
         )),
-        Content::Unknown => {
-            Err(Error::input("not a NetCDF, .npy or Zarr input; for raw binary values give --shape and --dtype"))
-        }
+        Content::Archive => Err(Error::input("is an archive of residuum already")),
+        Content::Unknown => Err(Error::input(
+            "not a NetCDF, .npy or Zarr input; of raw binary values compress must be told --shape and --dtype, and verify takes them from \
+             an archive of one variable",
+        )),
     }
 }
 
@@ -446,6 +448,7 @@ enum Content {
     Npy,
     NetCdf,
     Grib,
+    Archive,
     Unknown,
 }
 
@@ -458,6 +461,7 @@ impl Content {
             m if m.starts_with(b"\x93NUMPY") => Self::Npy,
             m if m.starts_with(b"CDF") || m.starts_with(b"\x89HDF") => Self::NetCdf,
             m if m.starts_with(b"GRIB") => Self::Grib,
+            m if m == crate::container::section::MAGIC => Self::Archive,
             _ => Self::Unknown,
         })
     }

@@ -168,7 +168,8 @@ impl Specials {
         loop {
             let next = match (own.peek(), before.peek()) {
                 (Some(a), Some(b)) if a == b => {
-                    (own.next(), before.next());
+                    own.next();
+                    before.next();
                     continue;
                 }
                 (Some(a), Some(b)) if a < b => own.next(),

@@ -114,6 +114,11 @@ fn maps(report: &Report<'_>, field: &str) -> String {
     out
 }
 
+/// How many there are of what a noun says.
+fn counted(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 impl Report<'_> {
     /// What was measured, in a line.
     pub fn about(&self) -> String {
@@ -123,12 +128,12 @@ impl Report<'_> {
         let of_host = |name: &str| host.and_then(|h| h.get(name));
         let threads = of_host("threads").and_then(Value::as_u64).unwrap_or(0);
         format!(
-            "{} variables, {} bounds, {} methods; residuum {}; {} threads of {} ({} {})",
-            self.fields.len(),
-            self.bounds.len(),
-            self.methods.len(),
+            "{}, {}, {}; residuum {}; {} of {} ({} {})",
+            counted(self.fields.len() as u64, "variable"),
+            counted(self.bounds.len() as u64, "bound"),
+            counted(self.methods.len() as u64, "method"),
             text(first.and_then(|v| v.get("version"))),
-            threads,
+            counted(threads, "thread"),
             text(of_host("cpu")),
             text(of_host("os")),
             text(of_host("arch")),
