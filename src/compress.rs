@@ -26,6 +26,7 @@ mod scan;
 
 use flight::Flight;
 pub use pipeline::compress_tile;
+use pipeline::compress_tile_of;
 pub(crate) use pipeline::store_as_it_is;
 #[cfg(feature = "forecast")]
 pub(crate) use pipeline::{Tile, bins};
@@ -108,7 +109,10 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
     });
     let tiles: Vec<_> = tiles.collect();
     for batch in tile::batches(tiles.iter().map(|t| size_of_val(t.0) as u64), config.tile_bytes) {
-        let compress = |(values, region): &(&[T], Vec<_>)| compress_tile(values, region, &plan.treatment, config);
+        // The range of all values is that of the only tile.
+        let stats = (plan.tiling.count() == 1).then_some(stats);
+        let compress =
+            |(values, region): &(&[T], Vec<_>)| compress_tile_of(values, stats, region, &plan.treatment, config);
         let coded: Vec<_> = tiles[batch].par_iter().with_max_len(1).map(compress).collect();
         coded.into_iter().try_for_each(|coded| writer.tile(&coded?))?;
     }

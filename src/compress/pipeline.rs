@@ -33,6 +33,17 @@ pub fn compress_tile<T: Rows>(
     treatment: &Treatment,
     config: &Config,
 ) -> Result<Vec<u8>> {
+    compress_tile_of(values, None, region, treatment, config)
+}
+
+/// The same where the statistics of the values are known.
+pub(super) fn compress_tile_of<T: Rows>(
+    values: &[T],
+    stats: Option<Stats>,
+    region: &[Range<u64>],
+    treatment: &Treatment,
+    config: &Config,
+) -> Result<Vec<u8>> {
     let Treatment::Lossy { resolved, fill, .. } = treatment else {
         return Ok(store_exactly(values));
     };
@@ -41,7 +52,7 @@ pub fn compress_tile<T: Rows>(
         if matches!(resolved, Resolved::Exact) {
             return Ok(store_exactly(values));
         }
-        let tile = Tile { values, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
+        let tile = Tile { values, stats, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
         let coded = tile.in_the_cheaper_way(|way| match *resolved {
             Resolved::Exact => Ok(None),
             Resolved::Absolute(bound) => tile.direct(way, bound, resolved),
@@ -146,6 +157,8 @@ fn is_small(n: usize, shape: &[usize], codes: usize, plan: usize) -> bool {
 /// A tile on its way to bytes.
 pub(crate) struct Tile<'a, T> {
     pub values: &'a [T],
+    /// Of the values, if they were looked at before.
+    pub stats: Option<Stats>,
     pub shape: Vec<usize>,
     pub fill: Option<T>,
     pub config: &'a Config,
@@ -186,7 +199,7 @@ impl<T: Rows> Tile<'_, T> {
     /// Codes within an absolute bound; `None` if codes make no sense for these values.
     fn direct(&self, way: Way, bound: f64, resolved: &Resolved) -> Result<Option<Outcome>> {
         // 1. Set special values apart.
-        let stats = statistics(self.values, self.fill);
+        let stats = self.stats.unwrap_or_else(|| statistics(self.values, self.fill));
         let found =
             if stats.n == self.values.len() as u64 { None } else { Specials::find(self.values, self.fill, false) };
         let work = found.as_ref().map(|f| mark(self.values, &f.marks));
@@ -237,7 +250,8 @@ impl<T: Rows> Tile<'_, T> {
         let logs = log::forward(self.values, found.as_ref().map_or(&[], |f| &f.marks));
         let stats = statistics(&logs, None);
         // 2.–4. As for other values, on the logarithms; what misses there is looked at here, in the values themselves.
-        let tile = Tile { values: &logs, shape: self.shape.clone(), fill: None, config: self.config };
+        let tile =
+            Tile { values: &logs, stats: Some(stats), shape: self.shape.clone(), fill: None, config: self.config };
         let Some(mut encoded) = tile.encode(way, &logs, found.as_ref(), &stats, bound) else { return Ok(None) };
         encoded.outliers = Outliers::default();
         let decoded_logs = tile.decode_codes(&encoded, found.as_ref())?;

@@ -218,7 +218,7 @@ impl<T: Rows> Run for Running<'_, T> {
         };
         let Asked { bound, resolved, .. } = ready.asked;
         let shape = ready.layout.shape.to_vec();
-        let tile = Tile { values: ready.values, shape, fill: ready.fill, config };
+        let tile = Tile { values: ready.values, stats: Some(ready.stats), shape, fill: ready.fill, config };
         if let Some(found) = &ready.found {
             found.specials.apply(&mut decoded);
             found.outliers.apply(&mut decoded);
