@@ -31,6 +31,13 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
     set_forecasts(&mut archive, args.forecast.as_deref()).context(name)?;
 
     let format = args.format.unwrap_or_else(|| format_for(&target, archive.schema().format));
+    let says_nothing = target.extension().is_some() && io::format_of_path(&target).is_none();
+    if args.format.is_none() && args.output.is_some() && says_nothing && format != Format::Raw {
+        let (target, format) = (target.display(), format_name(format));
+        note(&format!(
+            "note: {target}: an ending that says no format: it becomes {format}, as what was compressed (--format)"
+        ));
+    }
     let selection = select(&archive, format, args).context(name)?;
     let mut sink = NamedSink::create(&target, &selection.schema, format, args.force)?;
     let mut bar = Bar::new(&selection.schema, args.common.quiet);
