@@ -108,9 +108,9 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
         (values, region)
     });
     let tiles: Vec<_> = tiles.collect();
+    // The range of all values is that of the only tile.
+    let stats = (tiles.len() == 1).then_some(stats);
     for batch in tile::batches(tiles.iter().map(|t| size_of_val(t.0) as u64), config.tile_bytes) {
-        // The range of all values is that of the only tile.
-        let stats = (plan.tiling.count() == 1).then_some(stats);
         let compress =
             |(values, region): &(&[T], Vec<_>)| compress_tile_of(values, stats, region, &plan.treatment, config);
         let coded: Vec<_> = tiles[batch].par_iter().with_max_len(1).map(compress).collect();
