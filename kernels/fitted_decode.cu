@@ -154,7 +154,7 @@ template <class T> __device__ void fitted_coarse(const Args& a) {
     Sides sides = sides_of(s, image);
     for (u32 v = threadIdx.x; v < base.rows * base.columns; v += blockDim.x) {
       u32 at = base.start + v / base.columns * base.dy + v % base.columns * base.dx;
-      if (sides.n != 0) values[at] = values[at - sides.back[0] * s.ny * s.nx];
+      if (sides.n != 0) values[at] = values[at_first_side(s, sides, at)];
       a.sizes[at] = sides.n != 0 ? BASE_BESIDE : BASE_CHAIN;
     }
     __syncthreads();  // the base lattice is predicted

@@ -55,8 +55,7 @@ template <class T> __device__ void start(const Args& a) {
     a.fit_weights[pass].guess[threadIdx.x] = 0;
   }
   if (threadIdx.x != 0) return;
-  u32 slow = s.n_fast > 1 ? kind / 2 : kind, fast = s.n_fast > 1 ? kind % 2 : 0;
-  u32 n_sides = (slow >= 1) + fast + (slow >= 2) + (slow >= 1 && fast), n_own = 0, per_side = 1;
+  u32 n_sides = sides_of_kind(s, kind), n_own = 0, per_side = 1;
   bool odd_rows = on_lattice(s.ny, level) > on_lattice(s.ny, level + 1), odd_columns = on_lattice(s.nx, level) > on_lattice(s.nx, level + 1);
   auto is_there = [&](u32 plane) { return (plane == K || plane == B2 || odd_rows) && (plane == K || plane == B1 || odd_columns); };
   for (u32 k = 0; k < (phase == B2 ? 20u : 16u); ++k) n_own += is_there((u32)OWN_TAPS[phase - 1][k].plane);
@@ -119,7 +118,7 @@ template <class T> __device__ void encode_base(const Args& a, u32 image, const Q
   if (sides.n != 0) {
     for (u32 v = threadIdx.x; v < n; v += blockDim.x) {
       u32 at = g.start + v / g.columns * g.dy + v % g.columns * g.dx;
-      encode_point<T>(a, q, work(at), values[at - sides.back[0] * a.site.ny * a.site.nx], at, BASE_BESIDE, first + v);
+      encode_point<T>(a, q, work(at), values[at_first_side(a.site, sides, at)], at, BASE_BESIDE, first + v);
     }
     return;
   }

@@ -8,11 +8,10 @@
 #include "common/fit.cuh"
 #include "common/fitted.cuh"
 
-#define MAX_ROWS 57          // taps and the value
+#define MAX_ROWS 75          // taps and the value
 #define HALF 128
 #define LANES 16
-#define PAIRS_A_THREAD 4     // 1653 pairs of 57 rows, WIDE threads
-static_assert(PAIRS_A_THREAD * WIDE >= MAX_ROWS * (MAX_ROWS + 1) / 2, "a thread for each pair");
+#define PAIRS_A_THREAD 4     // at once: those of 63 rows; with more, which tiles beside forecasts may have, there is a second turn
 static_assert(MAX_PAIRS == MAX_ROWS * (MAX_ROWS + 1) / 2, "room for each pair");
 
 // Row of an entry of a lower triangle, row by row.
@@ -56,60 +55,62 @@ template <class T> __device__ void products(const Args& a) {
   Work<T> work = work_of<T>(a);
   T inverse = (T)a.state->inverse;
   u32 n_taps = fitting.n_candidates, n_rows = n_taps + 1, n_pairs = n_rows * (n_rows + 1) / 2;
-  u32 of_pair[PAIRS_A_THREAD / 2];  // row | column << 8, two a word: registers are scarce
-  float sums[PAIRS_A_THREAD][LANES];
-  #pragma unroll
-  for (u32 r = 0; r < PAIRS_A_THREAD; ++r) {
-    u32 pair = threadIdx.x + r * WIDE, row = pair < n_pairs ? row_of_pair(pair) : 0;
-    u32 rows = pair < n_pairs ? row | (pair - row * (row + 1) / 2) << 8 : 0;
-    of_pair[r / 2] = r % 2 == 0 ? rows : of_pair[r / 2] | rows << 16;
-    #pragma unroll
-    for (u32 l = 0; l < LANES; ++l) sums[r][l] = 0.0f;
-  }
   if (threadIdx.x == 0) n_there = 0;
-  for (u32 half = 0; half < 2; ++half) {
-    __syncthreads();  // the rows may be used again
-    u32 k = threadIdx.x % HALF, sample = batch * BATCH + half * HALF + k;
-    if (sample < samples.n) {
-      u32 piece = samples.first_piece + sample / samples.pieces.len;
-      Point q = point_of(p, samples.pieces.row(piece) * p.grid.columns + samples.pieces.start(piece) + sample % samples.pieces.len);
-      T near[4];
-      near_values(p, decoded, q, near);
-      T mean = mean_of(near);
-      float root = __fdiv_rn((float)near_sizes(p, a.sizes, q), 4.0f * (float)p.n_near);
-      float size = mul(mul(1.6f, root), root);
-      float weight = __fsqrt_rn(__fdiv_rn(0.5f, add(mul(size, size), 0.25f)));
-      float value = (float)mul(sub(work(q.at), mean), inverse);
-      bool is_there = magnitude(value) < 1e9f;
-      for (u32 t = threadIdx.x / HALF; t < n_rows; t += WIDE / HALF) {
-        float v = t == n_taps ? value : (float)mul(sub(decoded[place_of(p, q, fitting.candidates[t])], mean), inverse);
-        x[t * (HALF + 1) + k] = is_there && is_finite(v) ? mul(v, weight) : 0.0f;
-      }
-      if (threadIdx.x < HALF && is_there) atomicAdd(&n_there, 1u);
-    } else {
-      for (u32 t = threadIdx.x / HALF; t < n_rows; t += WIDE / HALF) x[t * (HALF + 1) + k] = 0.0f;
-    }
-    __syncthreads();  // rows of half a batch are there
+  for (u32 first = 0; first < n_pairs; first += PAIRS_A_THREAD * WIDE) {
+    u32 of_pair[PAIRS_A_THREAD / 2];  // row | column << 8, two a word: registers are scarce
+    float sums[PAIRS_A_THREAD][LANES];
     #pragma unroll
     for (u32 r = 0; r < PAIRS_A_THREAD; ++r) {
-      if (threadIdx.x + r * WIDE >= n_pairs) continue;
-      u32 rows = of_pair[r / 2] >> (r % 2 * 16);
-      const float *u = x + (rows & 255) * (HALF + 1), *v = x + (rows >> 8 & 255) * (HALF + 1);
-      #pragma unroll 1
-      for (u32 at = 0; at < HALF; at += LANES) {
-        #pragma unroll
-        for (u32 l = 0; l < LANES; ++l) sums[r][l] = __fmaf_rn(u[at + l], v[at + l], sums[r][l]);
+      u32 pair = first + threadIdx.x + r * WIDE, row = pair < n_pairs ? row_of_pair(pair) : 0;
+      u32 rows = pair < n_pairs ? row | (pair - row * (row + 1) / 2) << 8 : 0;
+      of_pair[r / 2] = r % 2 == 0 ? rows : of_pair[r / 2] | rows << 16;
+      #pragma unroll
+      for (u32 l = 0; l < LANES; ++l) sums[r][l] = 0.0f;
+    }
+    for (u32 half = 0; half < 2; ++half) {
+      __syncthreads();  // the rows may be used again
+      u32 k = threadIdx.x % HALF, sample = batch * BATCH + half * HALF + k;
+      if (sample < samples.n) {
+        u32 piece = samples.first_piece + sample / samples.pieces.len;
+        Point q = point_of(p, samples.pieces.row(piece) * p.grid.columns + samples.pieces.start(piece) + sample % samples.pieces.len);
+        T near[4];
+        near_values(p, decoded, q, near);
+        T mean = mean_of(near);
+        float root = __fdiv_rn((float)near_sizes(p, a.sizes, q), 4.0f * (float)p.n_near);
+        float size = mul(mul(1.6f, root), root);
+        float weight = __fsqrt_rn(__fdiv_rn(0.5f, add(mul(size, size), 0.25f)));
+        float value = (float)mul(sub(work(q.at), mean), inverse);
+        bool is_there = magnitude(value) < 1e9f;
+        for (u32 t = threadIdx.x / HALF; t < n_rows; t += WIDE / HALF) {
+          float v = t == n_taps ? value : (float)mul(sub(decoded[place_of(p, q, fitting.candidates[t])], mean), inverse);
+          x[t * (HALF + 1) + k] = is_there && is_finite(v) ? mul(v, weight) : 0.0f;
+        }
+        if (threadIdx.x < HALF && is_there && first == 0) atomicAdd(&n_there, 1u);
+      } else {
+        for (u32 t = threadIdx.x / HALF; t < n_rows; t += WIDE / HALF) x[t * (HALF + 1) + k] = 0.0f;
+      }
+      __syncthreads();  // rows of half a batch are there
+      #pragma unroll
+      for (u32 r = 0; r < PAIRS_A_THREAD; ++r) {
+        if (first + threadIdx.x + r * WIDE >= n_pairs) continue;
+        u32 rows = of_pair[r / 2] >> (r % 2 * 16);
+        const float *u = x + (rows & 255) * (HALF + 1), *v = x + (rows >> 8 & 255) * (HALF + 1);
+        #pragma unroll 1
+        for (u32 at = 0; at < HALF; at += LANES) {
+          #pragma unroll
+          for (u32 l = 0; l < LANES; ++l) sums[r][l] = __fmaf_rn(u[at + l], v[at + l], sums[r][l]);
+        }
       }
     }
-  }
-  #pragma unroll
-  for (u32 r = 0; r < PAIRS_A_THREAD; ++r) {
-    u32 pair = threadIdx.x + r * WIDE;
-    if (pair >= n_pairs) continue;
-    float four[4];
     #pragma unroll
-    for (u32 l = 0; l < 4; ++l) four[l] = add(add(sums[r][l], sums[r][l + 8]), add(sums[r][l + 4], sums[r][l + 12]));
-    a.products[(u64)blockIdx.x * MAX_PAIRS + pair] = add(add(four[0], four[2]), add(four[1], four[3]));
+    for (u32 r = 0; r < PAIRS_A_THREAD; ++r) {
+      u32 pair = first + threadIdx.x + r * WIDE;
+      if (pair >= n_pairs) continue;
+      float four[4];
+      #pragma unroll
+      for (u32 l = 0; l < 4; ++l) four[l] = add(add(sums[r][l], sums[r][l + 8]), add(sums[r][l + 4], sums[r][l + 12]));
+      a.products[(u64)blockIdx.x * MAX_PAIRS + pair] = add(add(four[0], four[2]), add(four[1], four[3]));
+    }
   }
   if (threadIdx.x == 0) a.products_there[blockIdx.x] = n_there;
 }
@@ -145,13 +146,18 @@ extern "C" __global__ void __launch_bounds__(BLOCK) fitted_gather(const Args a) 
   }
 }
 
+// Threads of a selection: one a candidate.
+#define SELECTORS 96
+#define SELECTOR_WARPS (SELECTORS / 32)
+static_assert(SELECTORS >= MAX_ROWS - 1, "a thread for each candidate");
+
 // What is selected of the taps of a system: in shared memory.
 struct Selection {
   double columns[FIT_TAPS][FIT_TAPS];
   double z[FIT_TAPS];
   double d, r;        // of the tap selected
-  double gain[2];
-  u32 tap[2];
+  double gain[SELECTOR_WARPS];
+  u32 tap[SELECTOR_WARPS];
   u8 order[FIT_TAPS];
   u32 n;
   double rss;
@@ -191,8 +197,8 @@ __device__ __forceinline__ double bits_of_errors(double n, double rss) {
   return mul(n, log2_of(add(add(1.0, mul(3.0, sigma)), mul(mul(2.0, sigma), sigma))));
 }
 
-// Forward selection of at most `most` taps; with `price` not below 0 only while the bits saved are worth it. By a block of 64 threads, a thread
-// a candidate.
+// Forward selection of at most `most` taps; with `price` not below 0 only while the bits saved are worth it. By a block of SELECTORS
+// threads, a thread a candidate.
 __device__ void select_taps(Selection* chosen, const System& system, u32 most, double price, double n, double share, double rounds) {
   u32 n_taps = system.fitting->n_candidates, t = threadIdx.x, lane = t & 31;
   bool is_mine = t < n_taps;
@@ -225,7 +231,9 @@ __device__ void select_taps(Selection* chosen, const System& system, u32 most, d
       chosen->tap[t >> 5] = tap;
     }
     __syncthreads();  // the best of each warp is known
-    u32 best = chosen->gain[1] >= chosen->gain[0] ? 1 : 0, at = chosen->tap[best], k = chosen->n;
+    u32 best = 0;
+    for (u32 warp = 1; warp < SELECTOR_WARPS; ++warp) best = chosen->gain[warp] >= chosen->gain[best] ? warp : best;
+    u32 at = chosen->tap[best], k = chosen->n;
     double gained = chosen->gain[best], rss = chosen->rss, left = not_below(sub(rss, gained), mul(1e-9, yy));
     bool pays = gained > 0.0;
     if (pays && price >= 0.0)
@@ -260,7 +268,7 @@ __device__ void select_taps(Selection* chosen, const System& system, u32 most, d
 __device__ __forceinline__ u32 pass_of(const Args& a, u32 block) { return a.step.all_passes ? block : a.step.pass; }
 
 // Closes the equations; leaves only the `most_taps` candidates that seem to gain the most (0: all). A block a pass.
-extern "C" __global__ void __launch_bounds__(64) fitted_reduce(const Args a) {
+extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args a) {
   if (settled(a)) return;
   __shared__ Selection chosen;
   Fitting* fitting = &a.fittings[pass_of(a, blockIdx.x)];
@@ -273,11 +281,12 @@ extern "C" __global__ void __launch_bounds__(64) fitted_reduce(const Args a) {
   System system(fitting, 0, n_bands);
   select_taps(&chosen, system, a.step.most_taps, -1.0, 0.0, 0.0, 1.0);
   if (threadIdx.x != 0) return;
-  u64 kept = 0;
-  for (u32 k = 0; k < chosen.n; ++k) kept |= (u64)1 << chosen.order[k];
   u32 left = 0;
-  for (u32 k = 0; k < n_taps; ++k)
-    if (kept >> k & 1) fitting->candidates[left++] = fitting->candidates[k];
+  for (u32 k = 0; k < n_taps; ++k) {
+    bool is_kept = false;
+    for (u32 c = 0; c < chosen.n; ++c) is_kept |= chosen.order[c] == k;
+    if (is_kept) fitting->candidates[left++] = fitting->candidates[k];
+  }
   fitting->n_candidates = left;
 }
 
@@ -286,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(64) fitted_reduce(const Args a) {
 #define SAMPLES_PER_BAND 800.0
 
 // Solves the system of a group of bands: group `blockIdx.x` of 1, 2, 4, 8 bands is the x + 1th node of a tree. `blockIdx.y` is the pass.
-extern "C" __global__ void __launch_bounds__(64) fitted_systems(const Args a) {
+extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_systems(const Args a) {
   if (settled(a)) return;
   __shared__ Selection chosen;
   __shared__ double w[FIT_TAPS];

@@ -34,23 +34,35 @@ __constant__ OwnTap OWN_TAPS[3][20] = {
      {A, 0, -1}, {A, 0, 1}, {K, -1, 0}, {K, -1, 1}, {K, 1, 0}, {K, 1, 1}, {A, -2, 0}, {A, 1, 0}, {K, 0, -1}, {K, 0, 2}},
 };
 
-// The side images of an image, as distances in images; their kind.
+// The side images of an image, as distances in images; their kind. Forecasts lie behind all images, one after the other; that of the image comes
+// first, that of the one below last.
 struct Sides {
   u32 n, kind;
-  u32 back[4];
+  i32 back[6];
 };
 __device__ __forceinline__ Sides sides_of(const Site& s, u32 image) {
   u32 slow = image / s.n_fast, fast = image % s.n_fast;
+  i32 own = s.beside != nullptr ? s.beside[image].slot : -1, to_forecasts = (i32)image - (i32)s.n_images;
   Sides sides;
   sides.n = 0;
+  if (own >= 0) sides.back[sides.n++] = to_forecasts - own;
   if (slow >= 1) sides.back[sides.n++] = s.n_fast;
   if (fast >= 1) sides.back[sides.n++] = 1;
   if (slow >= 2) sides.back[sides.n++] = 2 * s.n_fast;
   if (slow >= 1 && fast >= 1) sides.back[sides.n++] = s.n_fast + 1;
+  if (own >= 0 && fast >= 1 && s.beside[image - 1].slot >= 0) sides.back[sides.n++] = to_forecasts - s.beside[image - 1].slot;
   slow = slow < 2 ? slow : 2;
-  sides.kind = s.n_fast > 1 ? 2 * slow + (fast != 0) : slow;
+  sides.kind = s.beside != nullptr ? s.beside[image].kind : s.n_fast > 1 ? 2 * slow + (fast != 0) : slow;
   return sides;
 }
+// Number of side images of a kind.
+__device__ __forceinline__ u32 sides_of_kind(const Site& s, u32 kind) {
+  if (s.kind_sides != nullptr) return s.kind_sides[kind];
+  u32 slow = s.n_fast > 1 ? kind / 2 : kind, fast = s.n_fast > 1 ? kind % 2 : 0;
+  return (slow >= 1) + fast + (slow >= 2) + (slow >= 1 && fast);
+}
+// Where an image's first side image has what the image has at `at`.
+__device__ __forceinline__ u32 at_first_side(const Site& s, const Sides& sides, u32 at) { return (u32)((i32)at - sides.back[0] * (i32)(s.ny * s.nx)); }
 
 // Length of an axis on the lattice of stride 2^level.
 __device__ __forceinline__ u32 on_lattice(u32 n, u32 level) { return (n + (1u << level) - 1) >> level; }
@@ -143,7 +155,7 @@ __device__ void set_phase(Phase* p, const Site& s, u32 image, u32 level, u32 pha
     is_there = lane < 9 && plane_is_there(*p, plane);
     u32 beside = __ballot_sync(ALL_LANES, is_there), per_side = (u32)__popc(beside);
     for (u32 k = 0; is_there && k < sides.n; ++k) {
-      i32 distance = -(i32)(sides.back[k] * s.ny * s.nx);
+      i32 distance = -sides.back[k] * (i32)(s.ny * s.nx);
       put_tap(p, n_own + k * per_side + (u32)__popc(beside & ((1u << lane) - 1)), phase, plane, di, dj, distance);
     }
     if (lane == 0) {

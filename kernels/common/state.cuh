@@ -103,7 +103,7 @@ struct Outcome {
 
 // Bands of rows with weights of their own; taps of a pass, rounded up: src/predict/fitted.
 #define FIT_BANDS 8
-#define FIT_TAPS 64
+#define FIT_TAPS 76
 
 // The built-in distributions of the coder in contexts: src/encode/rans/family.rs.
 #define TAIL_POINTS (1 + 36 * 16)
@@ -134,8 +134,8 @@ struct FitWeights {
   u32 padding;
 };
 
-// Pairs of taps and the value, of 56 taps at most.
-#define MAX_PAIRS 1653
+// Pairs of taps and the value, of 74 taps at most: 20 of the image itself, 9 of each of six side images.
+#define MAX_PAIRS 2850
 
 // What solves a group of bands: taps in the order in which they were selected.
 struct Solution {
@@ -186,8 +186,16 @@ struct FitStream {
   u32 padding;
 };
 
+// What stands beside an image of a tile that has forecasts: the place of its own among all forecasts, -1 if it has none; its kind.
+struct ImageBeside {
+  i32 slot;
+  u32 kind;
+};
+
 // Which phase of which image a launch is about, and what images there are.
 struct Site {
+  const ImageBeside* beside;  // of the images, where some have forecasts; else null
+  const u32* kind_sides;      // number of side images of each kind, then
   u32 ny, nx, levels;
   u32 n_images, n_fast;    // images; of those that follow each other on the fastest leading axis
   u32 n_streams;
@@ -207,6 +215,35 @@ struct Step {
   u32 n_passes;
   u32 turn;                                             // where samples of the image come from
   double count;
+};
+
+// Digest of the rounded forecasts of a tile so far: forecast.cu.
+struct Digest {
+  u64 sums[8];             // of whole blocks
+  u64 hashes[1];           // after each step, as many as there are
+};
+
+// What forecasts were like.
+struct Seen {
+  double error;            // sum of the squared errors of `n` values
+  u64 n;
+  double spreads[1];       // the largest of each level, as many as there are
+};
+
+// A forecast on its way to a side image, and what is decoded on its way to the model.
+struct Forecast {
+  const float* values;     // of an image, as the model gave them
+  float* seen;             // of a step, as the model takes them
+  u32* listed;             // bitmaps of the tile: where a forecast is near the middle of two multiples, and took the upper one
+  u32* upper;
+  Digest* digest;
+  u64* sums;               // of blocks of the digest: [blocks][8]
+  Seen* stats;
+  double delta, near;      // forecasts are multiples of `delta`, as they are if it is 0; what is `near` is listed
+  u32 slot, level;         // which forecast of the tile
+  u32 is_known;            // the bitmaps say what was done
+  u32 step;                // with forecasts: its digest's place
+  u32 n_blocks, n_words;   // of the digest before the step; values after it
 };
 
 struct Args {
@@ -278,13 +315,14 @@ struct Args {
   CheapestRun* cheapest;
   Site site;
   Step step;
+  Forecast forecast;
 };
 
 // The host has the same numbers: src/device/layout.rs.
-static_assert(sizeof(Args) == 624 && sizeof(State) == 456 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
+static_assert(sizeof(Args) == 736 && sizeof(State) == 456 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
 
-static_assert(sizeof(FitPass) == 1584 && sizeof(FitWeights) == 4712 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 40 && sizeof(Step) == 72, "as there");
-static_assert(sizeof(Fitting) == 114840, "as there");
+static_assert(sizeof(FitPass) == 1872 && sizeof(FitWeights) == 5576 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 56 && sizeof(Step) == 72 && sizeof(Forecast) == 96, "as there");
+static_assert(sizeof(Fitting) == 193144, "as there");
 
 // Nothing more is done for this tile.
 __device__ __forceinline__ bool idle(const Args& a) { return a.state->left != NOT_LEFT; }

@@ -74,7 +74,8 @@ impl<R: Read + Seek> Archive<R> {
         for (variable, key) in &group.statics {
             let values = self.read_all(*variable)?;
             let fill = self.schema.fill_bits(*variable);
-            statics.push((key.clone(), series::of_step(&values, fill, 0, values.len())));
+            let field = series::of_step(&values, fill, 0, values.len());
+            statics.push((key.clone(), series::static_field(&group, field)?));
         }
         let forecasts = forecasts(&group)?;
         self.forecasts = Some(Decoder::new(forecasts, group, statics, interval, made_on));

@@ -17,6 +17,8 @@ use crate::plan::{Plan, Treatment};
 use crate::predict::fitted::{self, Rows};
 use crate::predict::{self, Method, interp, none};
 use crate::quantize::log;
+use crate::quantize::outlier::Outliers;
+use crate::quantize::special::Specials;
 use crate::tile;
 use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr};
 use std::io::Cursor;
@@ -224,8 +226,7 @@ impl Gpu {
             n_chunks: section.chunks.len() as u32,
             ..bytemuck::Zeroable::zeroed()
         };
-        let runs: Vec<_> = head.specials.ranges().collect();
-        state.n_runs = runs.len() as u32;
+        state.n_runs = head.specials.ranges().count() as u32;
         head.specials.patterns().iter().zip(&mut state.patterns).for_each(|(&p, s)| *s = p);
         let mut plan = Vec::new();
         match &head.method {
@@ -273,29 +274,13 @@ impl Gpu {
         if state.predictor == predictor::INTERP {
             run.once("interp_passes", 32)?;
         }
-        // Lists, one after the other, in one room: starts, ends, patterns of runs; positions and bits of outliers; signs.
-        let mut lists: Vec<u32> = runs.iter().map(|(r, _)| r.start).collect();
-        lists.extend(runs.iter().map(|(r, _)| r.end));
-        lists.extend(runs.iter().map(|(_, pattern)| u32::from(*pattern)));
-        let outliers_at = lists.len();
-        lists.extend(&parts.outliers.positions);
-        let words = |&b: &u64| [b as u32, (b >> 32) as u32].into_iter().take(size_of::<T>() / 4);
-        lists.extend(parts.outliers.bits.iter().flat_map(words));
-        let signs_at = lists.len();
-        lists.extend(&signs);
-        run.args.lists = run.gpu.put("runs and outliers", bytemuck::cast_slice(&lists))?;
-        let list = |run: &Run<'_>, at: usize| run.args.lists + 4 * at as u64;
-        if state.n_runs > 0 {
-            run.gpu.zero(run.args.marks, n)?;
-            run.args.level_or_pass = 0;
-            run.args.count = state.n_runs;
-            run.over_values("runs_put", 32 * state.n_runs, BLOCK)?;
-            if !in_contexts {
-                run.over("interp_order_marks", n as u32, 4 * BLOCK)?;
-                run.over("kept_count", n as u32, layout::SEGMENT)?;
-                run.once_for("kept_scan", layout::WIDE, (n as u32).div_ceil(layout::SEGMENT))?;
-                run.over("kept_scatter", n as u32, layout::SEGMENT)?;
-            }
+        let lists = Lists::put(&mut run, &head.specials, &parts.outliers, &signs)?;
+        lists.mark(&mut run)?;
+        if state.n_runs > 0 && !in_contexts {
+            run.over("interp_order_marks", n as u32, 4 * BLOCK)?;
+            run.over("kept_count", n as u32, layout::SEGMENT)?;
+            run.once_for("kept_scan", layout::WIDE, (n as u32).div_ceil(layout::SEGMENT))?;
+            run.over("kept_scatter", n as u32, layout::SEGMENT)?;
         }
         if !is_log {
             run.args.decoded = at;
@@ -311,33 +296,15 @@ impl Gpu {
             _ => none::cuda::decode(&mut run)?,
         }
         if is_log {
-            let lists = run.args.lists;
-            run.args.lists = list(&run, signs_at);
+            run.args.lists = lists.signs_at;
             run.args.count = signs.len() as u32;
             run.over_values("powers", n as u32, BLOCK)?;
-            run.args.lists = lists;
         }
-        // What was stored apart comes last: no prediction depends on it.
-        if state.n_runs > 0 {
-            run.args.level_or_pass = 1;
-            run.args.count = state.n_runs;
-            run.over_values("runs_put", 32 * state.n_runs, BLOCK)?;
-        }
-        let n_outliers = parts.outliers.positions.len() as u32;
-        if n_outliers > 0 {
-            run.args.lists = list(&run, outliers_at);
-            run.args.count = n_outliers;
-            run.over_values("outliers_put", n_outliers, BLOCK)?;
-        }
-        let mut bytes = [0u8; size_of::<State>()];
-        run.gpu.copy_out(run.args.state, &mut bytes)?;
-        match bytemuck::pod_read_unaligned::<State>(&bytes).error {
-            0 => Ok(()),
-            _ => Err(Error::corrupt("coded chunk is damaged")),
-        }
+        lists.put_apart(&mut run)?;
+        error_of(&run)
     }
 
-    fn rooms_to_decode(&mut self, n: usize, work_bytes: usize, section: &huffman::cuda::Section<'_>) -> Result<Args> {
+    pub(super) fn rooms_to_decode(&mut self, n: usize, work_bytes: usize, section: &huffman::cuda::Section<'_>) -> Result<Args> {
         let n_books = section.lengths.len() / huffman::cuda::BOOK_WORDS;
         Ok(Args {
             state: self.room("states", size_of::<State>())?,
@@ -352,5 +319,76 @@ impl Gpu {
             coders: self.room("codes of books", n_books * huffman::cuda::TABLE_BYTES)?,
             ..bytemuck::Zeroable::zeroed()
         })
+    }
+}
+
+/// Whether codes were sound. Waits.
+pub(super) fn error_of(run: &Run<'_>) -> Result<()> {
+    let mut bytes = [0u8; size_of::<State>()];
+    run.gpu.copy_out(run.args.state, &mut bytes)?;
+    match bytemuck::pod_read_unaligned::<State>(&bytes).error {
+        0 => Ok(()),
+        _ => Err(Error::corrupt("coded chunk is damaged")),
+    }
+}
+
+/// What is stored apart of a tile, in one room: starts, ends, patterns of runs; positions and bits of outliers; signs.
+pub(super) struct Lists {
+    n_runs: u32,
+    n_outliers: u32,
+    runs_at: u64,
+    outliers_at: u64,
+    signs_at: u64,
+}
+
+impl Lists {
+    /// Copies them to the device.
+    pub fn put(run: &mut Run<'_>, specials: &Specials, outliers: &Outliers, signs: &[u32]) -> Result<Self> {
+        let runs: Vec<_> = specials.ranges().collect();
+        let mut lists: Vec<u32> = runs.iter().map(|(r, _)| r.start).collect();
+        lists.extend(runs.iter().map(|(r, _)| r.end));
+        lists.extend(runs.iter().map(|(_, pattern)| u32::from(*pattern)));
+        let outliers_at = lists.len();
+        lists.extend(&outliers.positions);
+        let value_bytes = if run.value == "f64" { 8 } else { 4 };
+        let words = |&b: &u64| [b as u32, (b >> 32) as u32].into_iter().take(value_bytes / 4);
+        lists.extend(outliers.bits.iter().flat_map(words));
+        let signs_at = lists.len();
+        lists.extend(signs);
+        let at = run.gpu.put("runs and outliers", bytemuck::cast_slice(&lists))?;
+        let place = |k: usize| at + 4 * k as u64;
+        Ok(Self {
+            n_runs: runs.len() as u32,
+            n_outliers: outliers.positions.len() as u32,
+            runs_at: at,
+            outliers_at: place(outliers_at),
+            signs_at: place(signs_at),
+        })
+    }
+
+    /// Marks values in runs: they have no codes.
+    pub fn mark(&self, run: &mut Run<'_>) -> Result<()> {
+        if self.n_runs == 0 {
+            return Ok(());
+        }
+        run.gpu.zero(run.args.marks, run.args.n as usize)?;
+        self.put_runs(run, 0)
+    }
+
+    fn put_runs(&self, run: &mut Run<'_>, pass: u32) -> Result<()> {
+        (run.args.lists, run.args.level_or_pass, run.args.count) = (self.runs_at, pass, self.n_runs);
+        run.over_values("runs_put", 32 * self.n_runs, BLOCK)
+    }
+
+    /// What was stored apart comes last: no prediction depends on it.
+    pub fn put_apart(&self, run: &mut Run<'_>) -> Result<()> {
+        if self.n_runs > 0 {
+            self.put_runs(run, 1)?;
+        }
+        if self.n_outliers > 0 {
+            (run.args.lists, run.args.count) = (self.outliers_at, self.n_outliers);
+            run.over_values("outliers_put", self.n_outliers, BLOCK)?;
+        }
+        Ok(())
     }
 }

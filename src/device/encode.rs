@@ -248,7 +248,7 @@ fn encode_tile(run: &mut Run<'_>, tile: u32, n_images: Option<u32>) -> Result<()
 }
 
 /// The last launches of a tile.
-fn finish_tile(run: &mut Run<'_>) -> Result<()> {
+pub(super) fn finish_tile(run: &mut Run<'_>) -> Result<()> {
     // How many bytes there are is not known here: a few blocks, which take them in turn.
     let most = run.args.capacity.div_ceil((BLOCK as usize / 32 * layout::HASH_BLOCK) as u64);
     let blocks = (most.min(u64::from(4 * run.gpu.multiprocessors())) as u32, 1);
@@ -297,7 +297,7 @@ impl Job {
     }
 
     /// Bytes that there is room for in the output for a tile.
-    fn capacity(&self, tile: u64) -> u64 {
+    pub(super) fn capacity(&self, tile: u64) -> u64 {
         tile::region_len(&self.tiling.region(tile)) * self.dtype.size() as u64 + SLACK_BYTES
     }
 
@@ -314,7 +314,7 @@ impl Job {
     }
 
     /// What its tiles share.
-    fn field_args(&self, shared: &Args) -> Args {
+    pub(super) fn field_args(&self, shared: &Args) -> Args {
         let (along, inner) = self.cut();
         Args {
             values: self.at,

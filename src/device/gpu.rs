@@ -356,7 +356,7 @@ impl Gpu {
     }
 
     /// Copies bytes from the device and waits for them: one synchronization.
-    pub(super) fn copy_out(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+    pub(crate) fn copy_out(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
         self.start_copy_out(from, uninit(bytes))?;
         self.wait()
     }
@@ -374,7 +374,7 @@ impl Gpu {
     }
 
     /// Copies bytes of the device to another place there.
-    pub(super) fn copy_within(&self, to: u64, from: u64, len: u64) -> Result<()> {
+    pub(crate) fn copy_within(&self, to: u64, from: u64, len: u64) -> Result<()> {
         let what = "copying on the GPU";
         if len == 0 {
             return Ok(());

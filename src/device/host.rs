@@ -40,7 +40,7 @@ fn compress_tile<T: Rows>(
 }
 
 /// Codes tiles of the host on a GPU.
-pub(super) struct HostTiles {
+pub(crate) struct HostTiles {
     gpu: Gpu,
     /// Whether what the GPU can not do is an error.
     strict: bool,

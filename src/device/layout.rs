@@ -131,15 +131,17 @@ pub struct Outcome {
 
 /// Bands of rows with weights of their own; taps of a pass, rounded up.
 pub const FIT_BANDS: usize = 8;
-pub const FIT_TAPS: usize = 64;
+pub const FIT_TAPS: usize = 76;
 /// Bytes of the built-in distributions, and of the tables of a context: only kernels look at them.
 pub const FAMILY_BYTES: usize = 424_048;
 pub const RANS_TABLE_BYTES: usize = 1280;
 /// Bytes of what is known of a pass from samples, and of its weights as kernels use them.
-pub const FITTING_BYTES: usize = 114_840;
-pub const FIT_WEIGHTS_BYTES: usize = 4712;
+pub const FITTING_BYTES: usize = 193_144;
+pub const FIT_WEIGHTS_BYTES: usize = 5576;
+/// Threads of a selection of taps: one a candidate.
+pub const SELECTORS: u32 = 96;
 /// Pairs of taps and the value at most.
-pub const MAX_PAIRS: usize = 1653;
+pub const MAX_PAIRS: usize = 2850;
 /// Rows of samples of a guess, and how many samples there are at most.
 pub const FEATURE_ROWS: usize = 13;
 pub const GUESS_SAMPLES: usize = 8192;
@@ -197,6 +199,8 @@ pub struct FitStream {
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Site {
+    pub beside: u64,
+    pub kind_sides: u64,
     pub ny: u32,
     pub nx: u32,
     pub levels: u32,
@@ -230,6 +234,41 @@ pub struct Step {
     pub n_passes: u32,
     pub turn: u32,
     pub count: f64,
+}
+
+/// What stands beside an image of a tile that has forecasts.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct ImageBeside {
+    pub slot: i32,
+    pub kind: u32,
+}
+
+/// Bytes of a digest and of what forecasts were like, before what there are several of: 8 bytes each.
+pub const DIGEST_BYTES: usize = 64;
+pub const SEEN_BYTES: usize = 16;
+/// Values in a block of a digest.
+pub const DIGEST_BLOCK: usize = HASH_BLOCK / 8;
+
+/// A forecast on its way to a side image, and what is decoded on its way to the model.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Forecast {
+    pub values: u64,
+    pub seen: u64,
+    pub listed: u64,
+    pub upper: u64,
+    pub digest: u64,
+    pub sums: u64,
+    pub stats: u64,
+    pub delta: f64,
+    pub near: f64,
+    pub slot: u32,
+    pub level: u32,
+    pub is_known: u32,
+    pub step: u32,
+    pub n_blocks: u32,
+    pub n_words: u32,
 }
 
 /// What the host tells a kernel. Pointers are device pointers.
@@ -308,14 +347,15 @@ pub struct Args {
     pub cheapest: u64,
     pub site: Site,
     pub step: Step,
+    pub forecast: Forecast,
 }
 
 // SAFETY: plain numbers in C layout without padding (Pod), as the kernels' parameter has them.
 unsafe impl cudarc::driver::DeviceRepr for Args {}
 
 // The kernels have the same numbers.
-const _: () = assert!(size_of::<FitPass>() == 1584 && size_of::<Fit>() == 292 && size_of::<FitStream>() == 160);
-const _: () = assert!(size_of::<Step>() == 72 && size_of::<Site>() == 40);
-const _: () = assert!(size_of::<Args>() == 624 && size_of::<State>() == 456);
+const _: () = assert!(size_of::<FitPass>() == 1872 && size_of::<Fit>() == 292 && size_of::<FitStream>() == 160);
+const _: () = assert!(size_of::<Step>() == 72 && size_of::<Site>() == 56 && size_of::<Forecast>() == 96);
+const _: () = assert!(size_of::<Args>() == 736 && size_of::<State>() == 456);
 const _: () =
     assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24 && size_of::<Outcome>() == 48);

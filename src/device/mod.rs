@@ -7,6 +7,8 @@
 //! kernels ([`Gpu`]), the layout of what both sides know (`layout`), the order of launches (`encode`, `decode`), fields in device memory
 //! to archives (`fields`), and tiles of the host (`host`).
 
+#[cfg(all(feature = "cuda", feature = "forecast"))]
+pub(crate) mod beside;
 #[cfg(all(feature = "cuda", feature = "candle-cuda"))]
 mod candle;
 #[cfg(feature = "cuda")]
@@ -24,6 +26,8 @@ pub(crate) mod layout;
 #[cfg(feature = "cuda")]
 mod program;
 
+#[cfg(all(feature = "cuda", feature = "forecast"))]
+pub(crate) use host::HostTiles;
 #[cfg(feature = "cuda")]
 pub(crate) use decode::Stored;
 #[cfg(feature = "cuda")]
@@ -36,6 +40,11 @@ pub use gpu::Gpu;
 pub(crate) use gpu::{Caller, During, Run, memory_device};
 #[cfg(feature = "cuda")]
 pub use program::source;
+
+/// A GPU, of which there is none in this build.
+#[cfg(not(feature = "cuda"))]
+#[derive(Debug)]
+pub enum Gpu {}
 
 /// The driver's interface, of the version whose types [`Gpu`] takes and gives.
 #[cfg(feature = "cuda")]
@@ -194,25 +203,35 @@ impl Coder for Cpu {
     }
 }
 
+/// The GPU for a choice, and why there is none where one might have been used.
+///
+/// # Errors
+/// `Device` if a GPU was asked for and there is none that works.
+pub fn gpu(choice: Choice) -> Result<(Option<Gpu>, Option<String>)> {
+    match choice {
+        Choice::Cpu => Ok((None, None)),
+        #[cfg(feature = "cuda")]
+        Choice::Auto => Ok(match Gpu::open(0) {
+            Ok(gpu) => (Some(gpu), None),
+            Err(e) => (None, Some(format!("no GPU is used: {e}"))),
+        }),
+        #[cfg(feature = "cuda")]
+        Choice::Cuda(n) => Ok((Some(Gpu::open(n)?), None)),
+        #[cfg(not(feature = "cuda"))]
+        Choice::Auto => Ok((None, Some("no GPU is used: this residuum was built without the feature cuda".into()))),
+        #[cfg(not(feature = "cuda"))]
+        Choice::Cuda(_) => Err(Error::device("this residuum was built without the feature cuda")),
+    }
+}
+
 /// The coder for a choice. With [`Choice::Auto`] also why it is the CPU, where it is.
 ///
 /// # Errors
 /// `Device` if a GPU was asked for and there is none that works.
 pub fn open(choice: Choice) -> Result<(Box<dyn Coder>, Option<String>)> {
-    match choice {
-        Choice::Cpu => Ok((Box::new(Cpu), None)),
+    Ok(match gpu(choice)? {
         #[cfg(feature = "cuda")]
-        Choice::Auto => Ok(match Gpu::open(0) {
-            Ok(gpu) => (Box::new(host::HostTiles::new(gpu, false)), None),
-            Err(e) => (Box::new(Cpu), Some(format!("no GPU is used: {e}"))),
-        }),
-        #[cfg(feature = "cuda")]
-        Choice::Cuda(n) => Ok((Box::new(host::HostTiles::new(Gpu::open(n)?, true)), None)),
-        #[cfg(not(feature = "cuda"))]
-        Choice::Auto => {
-            Ok((Box::new(Cpu), Some("no GPU is used: this residuum was built without the feature cuda".into())))
-        }
-        #[cfg(not(feature = "cuda"))]
-        Choice::Cuda(_) => Err(Error::device("this residuum was built without the feature cuda")),
-    }
+        (Some(gpu), why) => (Box::new(host::HostTiles::new(gpu, choice != Choice::Auto)), why),
+        (_, why) => (Box::new(Cpu), why),
+    })
 }

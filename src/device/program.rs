@@ -10,6 +10,7 @@ const FILES: &[(&str, &str)] = &[
     ("common/block.cuh", include_str!("../../kernels/common/block.cuh")),
     ("common/number.cuh", include_str!("../../kernels/common/number.cuh")),
     ("common/state.cuh", include_str!("../../kernels/common/state.cuh")),
+    ("common/xxh3.cuh", include_str!("../../kernels/common/xxh3.cuh")),
     ("common/varint.cuh", include_str!("../../kernels/common/varint.cuh")),
     ("common/token.cuh", include_str!("../../kernels/common/token.cuh")),
     ("common/cost.cuh", include_str!("../../kernels/common/cost.cuh")),
@@ -40,6 +41,7 @@ const FILES: &[(&str, &str)] = &[
     ("fitted_encode.cu", include_str!("../../kernels/fitted_encode.cu")),
     ("fitted_choose.cu", include_str!("../../kernels/fitted_choose.cu")),
     ("fitted_decode.cu", include_str!("../../kernels/fitted_decode.cu")),
+    ("forecast.cu", include_str!("../../kernels/forecast.cu")),
 ];
 
 /// The program as one text, which is what NVRTC compiles and CI's `nvcc` too.

@@ -9,6 +9,9 @@ use crate::encode::bytes::{self, Reader};
 use crate::error::{Error, Result};
 use crate::field::Float;
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 /// Multiples of which forecasts are rounded to, and how far forecasts may differ.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Agreement {
@@ -53,11 +56,16 @@ impl Agreement {
         Some(Self { step, tolerances })
     }
 
-    /// Rounds the forecast of a level; lists the places, from `first` on, that a decoder might see otherwise.
-    pub fn agree<T: Float>(&self, forecast: &[f32], level: usize, first: usize, sides: &mut Sides) -> Vec<T> {
+    /// How near to the middle of two multiples a forecast of a level is listed, in multiples.
+    fn near(&self, level: usize) -> f64 {
         let tolerance = f64::from(self.tolerances.get(level).copied().unwrap_or(0.0));
         // A step of at least an ulp of the forecast: rounding f64 to f32 (and what it is divided by) is within the margin.
-        let near = tolerance * (1.0 + 1e-6) / self.step;
+        tolerance * (1.0 + 1e-6) / self.step
+    }
+
+    /// Rounds the forecast of a level; lists the places, from `first` on, that a decoder might see otherwise.
+    pub fn agree<T: Float>(&self, forecast: &[f32], level: usize, first: usize, sides: &mut Sides) -> Vec<T> {
+        let near = self.near(level);
         let value = |(i, &f): (usize, &f32)| {
             if self.step == 0.0 || !f.is_finite() {
                 return T::from_f64(if f.is_finite() { f64::from(f) } else { 0.0 });
@@ -103,6 +111,24 @@ impl Agreement {
 fn split(x: f64) -> (f64, bool) {
     let below = x.floor();
     (below, x - below > 0.5)
+}
+
+/// The sum of `n` terms in an order that many threads can keep: each of 512 lanes adds every 512th, then halves of the lanes are added up.
+pub(super) fn sum_in_lanes(n: usize, term: impl Fn(usize) -> f64) -> f64 {
+    const LANES: usize = 512;
+    let mut lanes = [0.0; LANES];
+    for start in (0..n).step_by(LANES) {
+        for (lane, k) in lanes.iter_mut().zip(start..n) {
+            *lane += term(k);
+        }
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        let (first, second) = lanes.split_at_mut(half);
+        first.iter_mut().zip(&*second).for_each(|(a, b)| *a += b);
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// Digest of the rounded forecasts of a tile so far.

@@ -60,6 +60,11 @@ pub trait Forecaster: Send + Sync {
     fn tolerance(&self) -> f64 {
         1e-4
     }
+
+    /// Where it takes and leaves fields.
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
 }
 
 /// A model that turns a frame into a few integers and back.

@@ -2,6 +2,9 @@
 
 #[path = "emulated_c.rs"]
 mod c;
+#[cfg(feature = "forecast")]
+#[path = "emulated_forecasts.rs"]
+mod forecasts;
 
 use crate::registry::{BOUNDS, CONTENTS, ENTRIES, FILL, Random, SHAPES, content};
 use residuum::device::Gpu;

@@ -112,6 +112,17 @@ fn archives_of_several_trials_are_those_of_the_cpu() {
     Build::Plain.run("best", &[seed(4)]);
 }
 
+/// Time series beside forecasts, from fits to salvage.
+#[test]
+#[cfg(feature = "forecast")]
+fn archives_beside_forecasts_are_those_of_the_cpu() {
+    for (test, n) in [("forecasts::small", 6), ("forecasts::large", 2)] {
+        Build::Plain.run(test, &[]);
+        Build::Plain.run(test, &[seed(n)]);
+    }
+    Build::Plain.run("forecasts::salvage", &[("CUEMU_GUARD", "4".into())]);
+}
+
 #[test]
 fn no_access_is_out_of_bounds() {
     Build::Plain

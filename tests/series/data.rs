@@ -3,7 +3,7 @@
 use residuum::compress::{Before, Done, compress_rest};
 use residuum::container::Archive;
 use residuum::device::Cpu;
-use residuum::forecast::series::{self, Forecasts};
+use residuum::forecast::series::{self, Forecasts, Machine};
 use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Model, Needs};
 use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable};
 use residuum::{Config, DType, Result, Values};
@@ -220,7 +220,7 @@ impl Seer {
     pub fn forecasts(self) -> Forecasts {
         let made_on = format!("machine {}", self.seed);
         let (name, digest) = ("seer".into(), vec![self.id; 32]);
-        Forecasts { tolerance: self.tolerance(), name, digest, model: Model::Forecaster(Box::new(self)), made_on }
+        Forecasts { tolerance: self.tolerance(), name, digest, model: Model::Forecaster(Box::new(self)), made_on, machine: Machine::default() }
     }
 }
 

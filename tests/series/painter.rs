@@ -2,7 +2,7 @@
 
 use super::{clean, scale};
 use residuum::error::Error;
-use residuum::forecast::series::Forecasts;
+use residuum::forecast::series::{Forecasts, Machine};
 use residuum::forecast::{FieldCodec, Frame, GridNeed, Key, Latent, LatentPart, Model, Needs};
 use residuum::{Kind, Result};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Painter {
     pub fn forecasts(self) -> Forecasts {
         let made_on = format!("machine {}", self.seed);
         let (name, digest) = ("painter".into(), vec![self.id; 32]);
-        Forecasts { tolerance: self.tolerance, name, digest, model: Model::FieldCodec(Box::new(self)), made_on }
+        Forecasts { tolerance: self.tolerance, name, digest, model: Model::FieldCodec(Box::new(self)), made_on, machine: Machine::default() }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::bare;
 use super::latents::Latents;
+use super::machine::On;
 use super::tile::{Parts, shape_of};
-use super::{Forecasts, Past, of_step};
+use super::{Forecasts, Machine, Past, in_a_row, of_step, on_host};
 use crate::codes::{TileCodes, tile_codes};
 use crate::compress::method;
 use crate::encode::bytes::Reader;
@@ -20,6 +21,7 @@ use crate::quantize::Quantizer;
 use crate::spool::Spool;
 use crate::stages::{Stage, time};
 use crate::tile::Tiling;
+use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
@@ -27,7 +29,7 @@ use std::ops::Range;
 pub struct Decoder {
     forecasts: Forecasts,
     group: Group,
-    statics: Vec<(Key, Vec<f32>)>,
+    statics: Vec<(Key, Tensor)>,
     /// Steps of an interval.
     interval: u64,
     /// What made the forecasts, if the archive says so.
@@ -58,7 +60,7 @@ impl Decoder {
     pub fn new(
         forecasts: Forecasts,
         group: Group,
-        statics: Vec<(Key, Vec<f32>)>,
+        statics: Vec<(Key, Tensor)>,
         interval: u64,
         made_on: Option<String>,
     ) -> Self {
@@ -116,7 +118,7 @@ impl Decoder {
     }
 
     /// What the model has seen before `step`, the first of `tile`.
-    fn before(&mut self, tile: u64, step: usize, members: &[CodedMember]) -> Result<BTreeMap<usize, Vec<Vec<f32>>>> {
+    fn before(&mut self, tile: u64, step: usize, members: &[CodedMember]) -> Result<BTreeMap<usize, Vec<Tensor>>> {
         let Model::Forecaster(model) = &self.forecasts.model else { return Ok(BTreeMap::new()) };
         let first = step - step % self.interval as usize;
         let needs = model.needs();
@@ -133,7 +135,7 @@ impl Decoder {
                 let bytes = n * coded.dtype.size();
                 let bytes = self.spool.part(place.0, (s % len * bytes) as u64, bytes)?;
                 let values = Values::from_le_bytes(coded.dtype, &bytes)?;
-                frame.push(of_step(&values, fill_of(&coded.treatment), 0, n));
+                frame.push(in_a_row(of_step(&values, fill_of(&coded.treatment), 0, n))?);
             }
             seen.insert(s, frame);
         }
@@ -161,7 +163,7 @@ impl Decoder {
             }
             n_steps = shape[0];
             let name = || format!("variable {}", of_group.name);
-            match (open(member, shape, &region, &mut latents).context(name), &member.filler) {
+            match (open(member, shape, &region, &mut latents, &self.forecasts.machine).context(name), &member.filler) {
                 (Ok(member), _) => opened.push(member),
                 (Err(e), Some(_)) if e.kind() == Kind::Corrupt => opened.push(Box::new(Lost { n: shape[0] })),
                 (Err(e), _) => return Err(e),
@@ -180,7 +182,7 @@ impl Decoder {
         }
         let mut runs = vec![];
         for (m, (member, coded)) in opened.iter_mut().zip(members).enumerate() {
-            runs.push(match member.start(studied == Some(m)) {
+            runs.push(match member.start(studied == Some(m), self.forecasts.machine.on(self.forecasts.device())) {
                 Err(e) if coded.filler.is_some() && e.kind() == Kind::Corrupt => Box::new(Lost { n: n_steps }),
                 run => run?,
             });
@@ -199,7 +201,7 @@ impl Decoder {
             for (m, run) in runs.iter_mut().enumerate() {
                 let n = members[m].tiling.shape[1..].iter().product::<u64>() as usize;
                 if whole[m] < k {
-                    frame.push(vec![0.0; n]);
+                    frame.push(in_a_row(vec![0.0; n])?);
                     continue;
                 }
                 let place = || format!("{}, variable {}", self.group.moment(step), self.group.members[m].name);
@@ -207,9 +209,9 @@ impl Decoder {
                     Ok(values) => frame.push(values),
                     Err(e) if members[m].filler.is_some() && is_loss(&e) => {
                         whole[m] = k;
-                        frame.push(vec![0.0; n]);
+                        frame.push(in_a_row(vec![0.0; n])?);
                     }
-                    Err(e) if e.kind() == Kind::Device => return Err(self.differs()).context(place),
+                    Err(e) if is_disagreement(&e) => return Err(self.differs()).context(place),
                     Err(e) => return Err(e).context(place),
                 }
             }
@@ -246,7 +248,7 @@ type Whole = (Values, usize);
 
 /// Errors after which the rest of a tile is lost.
 fn is_loss(e: &Error) -> bool {
-    matches!(e.kind(), Kind::Corrupt | Kind::Device)
+    e.kind() == Kind::Corrupt || is_disagreement(e)
 }
 
 fn fill_of(treatment: &Treatment) -> Option<u64> {
@@ -270,6 +272,7 @@ fn open<'a>(
     shape: [usize; 4],
     region: &[Range<u64>],
     latents: &mut Latents,
+    machine: &Machine,
 ) -> Result<Box<dyn Member + 'a>> {
     let coded = member.coded.as_ref().ok_or_else(|| Error::corrupt("tile is lost"))?;
     let lossy = matches!(member.treatment, Treatment::Lossy { .. });
@@ -282,7 +285,7 @@ fn open<'a>(
         (true, DType::F32) if lossy => Box::new(Coded::<f32>::open(reader, shape)?),
         (true, DType::F64) if lossy => Box::new(Coded::<f64>::open(reader, shape)?),
         _ => {
-            let values = crate::decompress::decompress_tile(coded, member.dtype, &member.treatment, region)?;
+            let values = machine.decompress(coded, member.dtype, &member.treatment, region)?;
             let fill = fill_of(&member.treatment);
             Box::new(Plain { values, fill, n: shape[1] * shape[2] * shape[3] })
         }
@@ -291,14 +294,15 @@ fn open<'a>(
 
 /// A member's tile.
 trait Member {
-    fn start(&mut self, keeps_codes: bool) -> Result<Box<dyn Run + '_>>;
+    /// At its first step; on a GPU, if one decodes and codes need not be kept.
+    fn start<'a>(&'a mut self, keeps_codes: bool, on: Option<On<'a>>) -> Result<Box<dyn Run + 'a>>;
 }
 
 /// A member's tile at work.
-trait Run {
+pub(super) trait Run {
     fn needs_forecast(&self, step: usize) -> bool;
     /// The values of the next step, as the model takes them.
-    fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Result<Vec<f32>>;
+    fn step(&mut self, step: usize, forecast: Option<&[Option<Tensor>]>) -> Result<Tensor>;
     /// The codes, after the last step, if they were to be kept.
     fn codes(&self) -> Result<Option<TileCodes>> {
         Ok(None)
@@ -313,7 +317,7 @@ struct Lost {
 }
 
 impl Member for Lost {
-    fn start(&mut self, _: bool) -> Result<Box<dyn Run + '_>> {
+    fn start<'a>(&'a mut self, _: bool, _: Option<On<'a>>) -> Result<Box<dyn Run + 'a>> {
         Ok(Box::new(Lost { n: self.n }))
     }
 }
@@ -323,7 +327,7 @@ impl Run for Lost {
         false
     }
 
-    fn step(&mut self, _: usize, _: Option<&[Option<Vec<f32>>]>) -> Result<Vec<f32>> {
+    fn step(&mut self, _: usize, _: Option<&[Option<Tensor>]>) -> Result<Tensor> {
         Err(Error::corrupt("tile is lost"))
     }
 
@@ -340,7 +344,7 @@ struct Plain {
 }
 
 impl Member for Plain {
-    fn start(&mut self, _: bool) -> Result<Box<dyn Run + '_>> {
+    fn start<'a>(&'a mut self, _: bool, _: Option<On<'a>>) -> Result<Box<dyn Run + 'a>> {
         let values = std::mem::replace(&mut self.values, Values::F32(vec![]));
         Ok(Box::new(Plain { values, ..*self }))
     }
@@ -351,8 +355,8 @@ impl Run for Plain {
         false
     }
 
-    fn step(&mut self, step: usize, _: Option<&[Option<Vec<f32>>]>) -> Result<Vec<f32>> {
-        Ok(of_step(&self.values, self.fill, step, self.n))
+    fn step(&mut self, step: usize, _: Option<&[Option<Tensor>]>) -> Result<Tensor> {
+        in_a_row(of_step(&self.values, self.fill, step, self.n))
     }
 
     fn finish(self: Box<Self>, _: usize, _: bool, _: Option<&Values>) -> Result<Values> {
@@ -378,7 +382,15 @@ impl<'a, T: Rows> Coded<'a, T> {
 }
 
 impl<T: Rows> Member for Coded<'_, T> {
-    fn start(&mut self, keeps_codes: bool) -> Result<Box<dyn Run + '_>> {
+    fn start<'a>(&'a mut self, keeps_codes: bool, on: Option<On<'a>>) -> Result<Box<dyn Run + 'a>> {
+        #[cfg(feature = "cuda")]
+        if let Some(on) = on.filter(|_| !keeps_codes)
+            && let Some(decoded) = super::gpu::Decoded::start(on, &self.parts, &self.layout)?
+        {
+            return Ok(Box::new(decoded));
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = on;
         let Parts { plan, codes, base, step, sides, .. } = &self.parts;
         let marks = self.marks.as_deref();
         let [_, _, ny, nx] = self.layout.shape;
@@ -410,9 +422,24 @@ struct Decoded<'a, T: Rows> {
     out: Vec<T>,
 }
 
+/// What a run says whose forecast is not the encoder's.
+const DIFFERS: &str = "the forecast differs";
+
 /// A forecast is not the encoder's.
-fn differs() -> Error {
-    Error::device("the forecast differs")
+pub(super) fn differs() -> Error {
+    Error::device(DIFFERS)
+}
+
+/// Whether an error says so: it may be the device's own.
+fn is_disagreement(e: &Error) -> bool {
+    e.kind() == Kind::Device && e.to_string() == DIFFERS
+}
+
+/// `n` values: where those at hand end, `filler`s take their place, or NaN.
+pub(super) fn filled_up<T: Rows>(mut values: Vec<T>, n: usize, filler: Option<&Values>) -> Vec<T> {
+    let filler = filler.and_then(|f| T::slice(f)?.first().copied()).unwrap_or(T::NAN);
+    values.resize(n, filler);
+    values
 }
 
 impl<T: Rows> Run for Decoded<'_, T> {
@@ -421,7 +448,7 @@ impl<T: Rows> Run for Decoded<'_, T> {
         self.tile.parts.has_forecast[step * levels..][..levels].contains(&true)
     }
 
-    fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Result<Vec<f32>> {
+    fn step(&mut self, step: usize, forecast: Option<&[Option<Tensor>]>) -> Result<Tensor> {
         let [_, levels, ny, nx] = self.tile.layout.shape;
         let parts = &self.tile.parts;
         let mut agreed: Vec<Option<Vec<T>>> = vec![];
@@ -431,7 +458,7 @@ impl<T: Rows> Run for Decoded<'_, T> {
                 _ if !parts.has_forecast[image] => None,
                 None => return Err(Error::corrupt("a forecast where the model can give none")),
                 Some(forecast) => {
-                    let values = parts.agreement.recover::<T>(forecast, image * ny * nx, &mut self.sides);
+                    let values = parts.agreement.recover::<T>(&on_host(forecast)?, image * ny * nx, &mut self.sides);
                     self.digest.add(&values);
                     Some(values)
                 }
@@ -450,7 +477,7 @@ impl<T: Rows> Run for Decoded<'_, T> {
         };
         let seen = values.iter().map(|v| v.to_f64() as f32).collect();
         self.out.extend(values);
-        Ok(seen)
+        in_a_row(seen)
     }
 
     fn codes(&self) -> Result<Option<TileCodes>> {
@@ -481,8 +508,7 @@ impl<T: Rows> Run for Decoded<'_, T> {
         self.tile.parts.specials.apply(&mut out);
         self.tile.parts.outliers.apply(&mut out);
         // Also what was stored apart of the steps that are lost: nobody shall take a part for the whole.
-        let filler = filler.and_then(|f| T::slice(f)?.first().copied()).unwrap_or(T::NAN);
-        out[whole..].fill(filler);
-        Ok(T::values(out))
+        out.truncate(whole);
+        Ok(T::values(filled_up(out, n, filler)))
     }
 }

@@ -1,14 +1,15 @@
 //! From values to coded intervals.
 
 use super::latents::Encoder;
+use super::machine::On;
 use super::member::{Asked, Candidate, Ready, Runs};
 use super::tile::shape_of;
-use super::{Forecasts, Past, is_given, of_step};
+use super::{Forecasts, Machine, Past, in_a_row, is_given, of_step, static_field};
 use crate::bound::Resolved;
-use crate::compress::{Done, Progress, compress_tile, plan_of, tiling_of};
+use crate::compress::{Done, Progress, plan_of, tiling_of};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::limits;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::field::Values;
 use crate::forecast::Model;
 use crate::forecast::group::{Group, Role};
@@ -20,6 +21,7 @@ use crate::predict::fitted::encode::Turn;
 use crate::predict::fitted::learn::Budget;
 use crate::spool::Spool;
 use crate::tile::{Tiling, region_len};
+use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -44,7 +46,7 @@ pub fn compress(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<BTreeMap<usize, Done>> {
     let schema = source.schema().clone();
-    let needs = forecasts.model.needs();
+    let (needs, machine) = (forecasts.model.needs(), &forecasts.machine);
     let mut read_all = |i: usize| {
         let region: Vec<Range<u64>> = schema.variables[i].shape.iter().map(|&n| 0..n).collect();
         source.read(i, &region)
@@ -69,7 +71,7 @@ pub fn compress(
     };
     // 2. Static fields, whole; the model sees what a decoder will.
     let mut done = BTreeMap::new();
-    let mut statics: Vec<(Key, Vec<f32>)> = vec![];
+    let mut statics: Vec<(Key, Tensor)> = vec![];
     for (variable, key) in &group.statics {
         let v = &schema.variables[*variable];
         let place = || format!("variable {:?}", v.name());
@@ -79,9 +81,10 @@ pub fn compress(
         plan.forecast = beside(&vec![Some(key.clone())], plan.tiling.len);
         let region = plan.tiling.region(0);
         let values = source.read(*variable, &region).context(place)?;
-        let coded = compressed(&values, &region, &plan.treatment, config).context(place)?;
-        let decoded = crate::decompress::decompress_tile(&coded, v.dtype, &plan.treatment, &region)?;
-        statics.push((key.clone(), of_step(&decoded, fill_of(&plan.treatment), 0, decoded.len())));
+        let coded = machine.compress(&values, &region, &plan.treatment, config).context(place)?;
+        let decoded = machine.decompress(&coded, v.dtype, &plan.treatment, &region)?;
+        let decoded = of_step(&decoded, fill_of(&plan.treatment), 0, decoded.len());
+        statics.push((key.clone(), static_field(&group, decoded)?));
         progress(Progress { variable: v.name(), bytes: region_len(&region) * v.dtype.size() as u64 });
         let mut tiles = Spool::default();
         tiles.push(&coded)?;
@@ -120,8 +123,16 @@ pub fn compress(
         if let Some(latents) = &mut latents {
             past.latents = latents.tile(&values, start, (len as usize).min(n_steps - start))?;
         }
-        let work = Work::new(&group, &plans, t, &values, config, forecasts.tolerance);
-        let mut coded = work.compress(&mut past).context(|| format!("tile {t}"))?;
+        let mut work = Work::new(&group, &plans, t, &values, config, forecasts);
+        let mut coded = match work.compress(&mut past) {
+            // Codes that take more than the values, say.
+            Err(e) if e.kind() == Kind::Unsupported && work.on.take().is_some() => {
+                machine.note(&e);
+                work.compress(&mut past)
+            }
+            coded => coded,
+        }
+        .context(|| format!("tile {t}"))?;
         if latents.is_some() {
             past.latents.put_into(&mut coded);
         }
@@ -139,7 +150,7 @@ pub fn compress(
         let beside: u64 = plans.iter().zip(&tiles).map(|(p, t)| plan_bytes(p) + t.len_bytes()).sum();
         let mut without = vec![];
         for (plan, plain) in plans.iter().zip(plain) {
-            without.push(usual(source, plan, plain, config)?);
+            without.push(usual(source, plan, plain, config, machine)?);
         }
         if beside >= without.iter().map(|(p, t)| plan_bytes(p) + t.len_bytes()).sum() {
             (plans, tiles) = without.into_iter().unzip();
@@ -153,7 +164,13 @@ pub fn compress(
 }
 
 /// A variable without forecasts, in the tiles that it would have then; `plain` are those of `plan`.
-fn usual(source: &mut dyn Source, plan: &Plan, plain: Spool, config: &Config) -> Result<(Plan, Spool)> {
+fn usual(
+    source: &mut dyn Source,
+    plan: &Plan,
+    plain: Spool,
+    config: &Config,
+    machine: &Machine,
+) -> Result<(Plan, Spool)> {
     let variable = plan.variable as usize;
     let name = source.schema().variables[variable].name().to_string();
     let work = || -> Result<(Plan, Spool)> {
@@ -166,7 +183,8 @@ fn usual(source: &mut dyn Source, plan: &Plan, plain: Spool, config: &Config) ->
         let mut tiles = Spool::default();
         for t in 0..plan.tiling.count() {
             let region = plan.tiling.region(t);
-            tiles.push(&compressed(&source.read(variable, &region)?, &region, &plan.treatment, config)?)?;
+            let values = source.read(variable, &region)?;
+            tiles.push(&machine.compress(&values, &region, &plan.treatment, config)?)?;
         }
         Ok((plan, tiles))
     };
@@ -239,21 +257,14 @@ fn fill_of(treatment: &Treatment) -> Option<u64> {
     }
 }
 
-fn compressed(values: &Values, region: &[Range<u64>], treatment: &Treatment, config: &Config) -> Result<Vec<u8>> {
-    match values {
-        Values::F32(v) => compress_tile(v, region, treatment, config),
-        Values::F64(v) => compress_tile(v, region, treatment, config),
-        _ => Err(Error::input("values are no floating-point numbers")),
-    }
-}
-
 /// One tile of all members.
 struct Work<'a> {
     group: &'a Group,
     plans: &'a [Plan],
     config: &'a Config,
-    /// By how much forecasts may differ, as a part of a field's spread.
-    tolerance: f64,
+    forecasts: &'a Forecasts,
+    /// The GPU that codes beside forecasts, if one does.
+    on: Option<On<'a>>,
     values: &'a [Values],
     /// Where the tile lies in each member.
     regions: Vec<Vec<Range<u64>>>,
@@ -271,12 +282,13 @@ impl<'a> Work<'a> {
         tile: u64,
         values: &'a [Values],
         config: &'a Config,
-        tolerance: f64,
+        forecasts: &'a Forecasts,
     ) -> Self {
         let regions: Vec<_> = plans.iter().map(|p| p.tiling.region(tile)).collect();
         let steps = regions.first().map_or(0..0, |region| region[0].clone());
         let (first, n_steps) = (steps.start as usize, (steps.end - steps.start) as usize);
-        Self { group, plans, config, tolerance, values, regions, first, n_steps }
+        let on = forecasts.machine.on(forecasts.device());
+        Self { group, plans, config, forecasts, on, values, regions, first, n_steps }
     }
 
     /// Codes the tile of each member; `past` goes on to its end.
@@ -294,12 +306,19 @@ impl<'a> Work<'a> {
             Effort::Best if !is_bare => (Budget::BEST, &[Turn::Early, Turn::Again, Turn::Last, Turn::Cheapest]),
             _ => (Budget::BALANCED, &[Turn::Last]),
         };
-        let mut runs: Runs<'_> = candidates.iter().map(|c| c.as_ref().map(|c| c.start(budget))).collect();
+        let mut runs: Runs<'_> = vec![];
+        for candidate in &candidates {
+            runs.push(candidate.as_ref().map(|c| c.start(budget)).transpose()?);
+        }
         others.decode(&runs, self)?;
         let n_first = runs.iter().flatten().map(|run| run.n_first()).max().unwrap_or(0);
         self.closed_loop(&mut runs, &others, &mut past.clone(), n_first)?;
         for slot in &mut runs {
-            slot.take_if(|run| !run.agree(self.tolerance));
+            if let Some(run) = slot
+                && !run.agree(self.forecasts.tolerance)?
+            {
+                *slot = None;
+            }
         }
         // 4. Runs whose codes count, until no tile is larger than without.
         loop {
@@ -335,7 +354,8 @@ impl<'a> Work<'a> {
 
     /// The tile of a member without forecasts.
     fn plain(&self, m: usize) -> Result<Vec<u8>> {
-        compressed(&self.values[m], &self.regions[m], &self.plans[m].treatment, self.config)
+        let machine = &self.forecasts.machine;
+        machine.compress(&self.values[m], &self.regions[m], &self.plans[m].treatment, self.config)
     }
 
     /// Members that may have forecasts in the tile.
@@ -351,8 +371,8 @@ impl<'a> Work<'a> {
     }
 
     fn candidate(&self, m: usize, has_forecast: &[bool]) -> Result<Option<Box<dyn Candidate + 'a>>> {
-        let Treatment::Lossy { resolved: resolved @ Resolved::Absolute(bound), fill, .. } = self.plans[m].treatment
-        else {
+        let treatment = &self.plans[m].treatment;
+        let &Treatment::Lossy { resolved: resolved @ Resolved::Absolute(bound), fill, .. } = treatment else {
             return Ok(None);
         };
         let shape = shape_of(&self.regions[m])?;
@@ -360,7 +380,7 @@ impl<'a> Work<'a> {
         if !is_bare && !fitted::is_worthwhile(&shape) {
             return Ok(None);
         }
-        let asked = Asked { bound, resolved, is_bare };
+        let asked = Asked { config: self.config, treatment, on: self.on, bound, resolved, is_bare };
         Ok(match &self.values[m] {
             Values::F32(v) => Ready::new(v, shape, fill.map(|b| f32::from_bits(b as u32)), asked, has_forecast)
                 .map(|r| Box::new(r) as Box<dyn Candidate>),
@@ -378,7 +398,7 @@ impl<'a> Work<'a> {
         past: &Past<'p>,
         turn: Turn,
     ) -> Result<(Vec<Option<Vec<u8>>>, Past<'p>)> {
-        runs.iter_mut().flatten().for_each(|run| run.rewind(turn));
+        runs.iter_mut().flatten().try_for_each(|run| run.rewind(turn))?;
         let mut past = past.clone();
         self.closed_loop(runs, others, &mut past, self.n_steps)?;
         let coded = runs.iter_mut().map(|run| run.as_mut().map(|run| run.finish(self.config)).transpose());
@@ -393,11 +413,11 @@ impl<'a> Work<'a> {
             let mut frame = vec![];
             for (m, run) in runs.iter_mut().enumerate() {
                 frame.push(match (run, &others.decoded[m]) {
-                    (Some(run), _) => run.step(k, forecast.as_ref().map(|f| &f[m][..])),
+                    (Some(run), _) => run.step(k, forecast.as_ref().map(|f| &f[m][..]))?,
                     (None, Some(values)) => {
-                        of_step(values, fill_of(&self.plans[m].treatment), k, values.len() / self.n_steps)
+                        in_a_row(of_step(values, fill_of(&self.plans[m].treatment), k, values.len() / self.n_steps))?
                     }
-                    (None, None) => vec![],
+                    (None, None) => in_a_row(vec![])?,
                 });
             }
             past.see(self.first + k, &frame)?;
@@ -426,7 +446,8 @@ impl Others {
                 None => work.plain(m)?,
             };
             let (dtype, treatment) = (work.values[m].dtype(), &work.plans[m].treatment);
-            self.decoded[m] = Some(crate::decompress::decompress_tile(&plain, dtype, treatment, &work.regions[m])?);
+            let machine = &work.forecasts.machine;
+            self.decoded[m] = Some(machine.decompress(&plain, dtype, treatment, &work.regions[m])?);
             self.plain[m] = Some(plain);
         }
         Ok(())

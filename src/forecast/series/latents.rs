@@ -18,6 +18,7 @@ use crate::forecast::frame::Frame;
 use crate::forecast::group::Group;
 use crate::forecast::names::Key;
 use crate::stages::{Stage, time};
+use candle_core::Tensor;
 use std::sync::Arc;
 
 /// Latents of the steps of a tile.
@@ -113,7 +114,7 @@ fn decode(codec: &dyn FieldCodec, group: &Group, step: usize, bytes: &[u8]) -> R
 pub(super) struct Encoder<'a> {
     codec: &'a dyn FieldCodec,
     group: &'a Group,
-    statics: &'a [(Key, Vec<f32>)],
+    statics: &'a [(Key, Tensor)],
     /// Bits that stand for missing values of each member.
     fills: Vec<Option<u64>>,
     n_latents: usize,
@@ -129,7 +130,7 @@ impl<'a> Encoder<'a> {
     pub fn new(
         codec: &'a dyn FieldCodec,
         group: &'a Group,
-        statics: &'a [(Key, Vec<f32>)],
+        statics: &'a [(Key, Tensor)],
         fills: Vec<Option<u64>>,
     ) -> Result<Self> {
         // Before anything is compressed in vain.
@@ -181,7 +182,7 @@ impl<'a> Encoder<'a> {
             }
         }
         for (key, values) in self.statics {
-            frame.insert_values(key.clone(), values.clone())?;
+            frame.insert(key.clone(), values.clone())?;
         }
         let bytes = time(Stage::Forecast, || self.codec.to_bytes(&self.codec.encode(&frame)?))?;
         // From the bytes, as a decoder does it.

@@ -1,12 +1,14 @@
 //! A member's tile on its way to code beside forecasts, step by step.
 
+use super::machine::On;
 use super::tile::Parts;
-use super::{bare, spread};
+use super::{bare, in_a_row, on_host, spread};
 use crate::bound::{Resolved, Stats};
 use crate::compress::{Tile, bins, mark, statistics};
 use crate::config::Config;
 use crate::error::Result;
-use crate::forecast::agreement::{Agreement, Digest, Sides};
+use crate::forecast::agreement::{Agreement, Digest, Sides, sum_in_lanes};
+use crate::plan::Treatment;
 use crate::predict;
 use crate::predict::fitted::encode::{Encoding, Known, Turn};
 use crate::predict::fitted::learn::Budget;
@@ -15,23 +17,27 @@ use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
 use crate::quantize::special::{Found, Specials};
 use crate::stages::{Stage, time};
+use candle_core::Tensor;
 
 /// A member's tile that may be coded beside forecasts.
 pub(super) trait Candidate {
     /// At the first step of the run that fits.
-    fn start<'a>(&'a self, budget: Budget) -> Box<dyn Run + 'a>;
+    ///
+    /// # Errors
+    /// Those of the device that codes.
+    fn start<'a>(&'a self, budget: Budget) -> Result<Box<dyn Run + 'a>>;
 }
 
-/// A member's tile at work: in a run that fits as it goes, then in those that count.
+/// A member's tile at work: in a run that fits as it goes, then in those that count. Errors are those of the device that codes, and of the model's.
 pub(super) trait Run {
     /// Steps of the run that fits, at least.
     fn n_first(&self) -> usize;
     /// Codes a step; gives what is decoded, as the model takes it.
-    fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32>;
+    fn step(&mut self, step: usize, forecast: Option<&[Option<Tensor>]>) -> Result<Tensor>;
     /// After the run that fits: fixes how forecasts are rounded that may differ by a part of their spread; whether they can be of use at all.
-    fn agree(&mut self, tolerance: f64) -> bool;
+    fn agree(&mut self, tolerance: f64) -> Result<bool>;
     /// Back to the first step.
-    fn rewind(&mut self, turn: Turn);
+    fn rewind(&mut self, turn: Turn) -> Result<()>;
     /// The coded tile, after the last step of a run that counts.
     fn finish(&mut self, config: &Config) -> Result<Vec<u8>>;
 }
@@ -41,7 +47,13 @@ pub(super) type Runs<'a> = Vec<Option<Box<dyn Run + 'a>>>;
 
 /// What was asked for a tile.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
+    /// All that was asked.
+    pub config: &'a Config,
+    /// For the variable.
+    pub treatment: &'a Treatment,
+    /// The GPU that codes, if one does.
+    pub on: Option<On<'a>>,
     /// The bound, absolute.
     pub bound: f64,
     /// The same, as it is checked.
@@ -52,18 +64,18 @@ pub(super) struct Asked {
 
 /// Such a tile, ready to be coded.
 pub(super) struct Ready<'v, T: Rows> {
-    values: &'v [T],
-    fill: Option<T>,
-    asked: Asked,
+    pub values: &'v [T],
+    pub fill: Option<T>,
+    pub asked: Asked<'v>,
     found: Option<Found>,
     /// Values with NaN in marked places, if there are such.
     work: Option<Vec<T>>,
     marks: Option<Vec<bool>>,
     base: T,
     quantizer: Quantizer<T>,
-    stats: Stats,
-    layout: Layout,
-    has_forecast: Vec<bool>,
+    pub stats: Stats,
+    pub layout: Layout,
+    pub has_forecast: Vec<bool>,
 }
 
 impl<'v, T: Rows> Ready<'v, T> {
@@ -72,7 +84,7 @@ impl<'v, T: Rows> Ready<'v, T> {
         values: &'v [T],
         shape: [usize; 4],
         fill: Option<T>,
-        asked: Asked,
+        asked: Asked<'v>,
         has_forecast: &[bool],
     ) -> Option<Self> {
         if !has_forecast.contains(&true) {
@@ -90,7 +102,11 @@ impl<'v, T: Rows> Ready<'v, T> {
 }
 
 impl<T: Rows> Candidate for Ready<'_, T> {
-    fn start<'a>(&'a self, budget: Budget) -> Box<dyn Run + 'a> {
+    fn start<'a>(&'a self, budget: Budget) -> Result<Box<dyn Run + 'a>> {
+        #[cfg(feature = "cuda")]
+        if let Some(on) = self.asked.on.filter(|_| !self.asked.is_bare) {
+            return Ok(Box::new(super::gpu::Running::start(self, on, budget)?));
+        }
         let values = self.work.as_deref().unwrap_or(self.values);
         let wrap = predict::choose::is_circle(values, &self.layout.shape);
         let (marks, base, quantizer) = (self.marks.as_deref(), self.base, self.quantizer);
@@ -101,39 +117,49 @@ impl<T: Rows> Candidate for Ready<'_, T> {
             Coder::Fitted(Box::new(Encoding::new(&self.layout, known, budget)))
         };
         let (n_first, levels) = (self.layout.trial_steps(budget), self.layout.shape[1]);
-        Box::new(Running {
+        Ok(Box::new(Running {
             ready: self,
             n_first,
             encoding,
-            seen: Seen { spreads: vec![0.0; levels], error: 0.0, n: 0 },
+            seen: Seen::new(levels),
             agreement: Agreement::EXACT,
             sides: vec![],
             digests: vec![],
             digest: Digest::default(),
             decoded: vec![],
-        })
+        }))
     }
 }
 
 /// What forecasts were like.
-struct Seen {
+pub(super) struct Seen {
     /// The largest spread of each level; 0 if it has no forecasts.
-    spreads: Vec<f64>,
+    pub spreads: Vec<f64>,
     /// Sum of the squared errors of `n` values.
-    error: f64,
-    n: usize,
+    pub error: f64,
+    pub n: usize,
 }
 
 impl Seen {
+    fn new(levels: usize) -> Self {
+        Self { spreads: vec![0.0; levels], error: 0.0, n: 0 }
+    }
+
     fn add<T: Rows>(&mut self, level: usize, forecast: &[f32], truth: &[T]) {
+        const EVERY: usize = 7;
         self.spreads[level] = self.spreads[level].max(spread(forecast));
-        for (x, f) in truth.iter().zip(forecast).step_by(7) {
-            let e = x.to_f64() - f64::from(*f);
-            if e.is_finite() && e.abs() < 1e15 {
-                self.error += e * e;
-                self.n += 1;
-            }
-        }
+        let error = |k: usize| truth[EVERY * k].to_f64() - f64::from(forecast[EVERY * k]);
+        let is_there = |k: &usize| error(*k).abs() < 1e15;
+        let n = forecast.len().div_ceil(EVERY);
+        self.error += sum_in_lanes(n, |k| if is_there(&k) { error(k) * error(k) } else { 0.0 });
+        self.n += (0..n).filter(is_there).count();
+    }
+
+    /// How forecasts are rounded that may differ by a part of their spread; `None` if they can not be of use.
+    pub fn agreement(&self, bound: f64, tolerance: f64) -> Option<Agreement> {
+        let tolerances = self.spreads.iter().map(|s| (tolerance * s) as f32).collect();
+        let error = self.error / self.n.max(1) as f64;
+        Agreement::new(bound, tolerances, error).filter(|_| self.n > 0)
     }
 }
 
@@ -159,36 +185,36 @@ impl<T: Rows> Run for Running<'_, T> {
         self.n_first
     }
 
-    fn agree(&mut self, tolerance: f64) -> bool {
-        let tolerances = self.seen.spreads.iter().map(|s| (tolerance * s) as f32).collect();
-        let error = self.seen.error / self.seen.n.max(1) as f64;
-        match Agreement::new(self.ready.asked.bound, tolerances, error) {
-            Some(agreement) if self.seen.n > 0 => self.agreement = agreement,
-            _ => return false,
-        }
-        true
+    fn agree(&mut self, tolerance: f64) -> Result<bool> {
+        let agreement = self.seen.agreement(self.ready.asked.bound, tolerance);
+        let is_of_use = agreement.is_some();
+        self.agreement = agreement.unwrap_or(Agreement::EXACT);
+        Ok(is_of_use)
     }
 
-    fn rewind(&mut self, turn: Turn) {
+    fn rewind(&mut self, turn: Turn) -> Result<()> {
         match &mut self.encoding {
             Coder::Fitted(encoding) => time(Stage::Predict, || encoding.rewind(turn)),
             Coder::Bare(encoding) => encoding.rewind(),
         }
         (self.sides, self.digests, self.digest, self.decoded) = (vec![], vec![], Digest::default(), vec![]);
+        Ok(())
     }
 
-    fn step(&mut self, step: usize, forecast: Option<&[Option<Vec<f32>>]>) -> Vec<f32> {
+    fn step(&mut self, step: usize, forecast: Option<&[Option<Tensor>]>) -> Result<Tensor> {
         let [_, levels, ny, nx] = self.ready.layout.shape;
         let mut agreed: Vec<Option<Vec<T>>> = vec![];
         for level in 0..levels {
             let image = step * levels + level;
             let forecast = forecast.and_then(|f| f[level].as_ref()).filter(|_| self.ready.has_forecast[image]);
-            agreed.push(forecast.map(|f| {
-                self.seen.add(level, f, &self.ready.values[image * ny * nx..][..ny * nx]);
-                let values = self.agreement.agree(f, level, image * ny * nx, &mut self.sides);
-                self.digest.add(&values);
-                values
-            }));
+            let Some(forecast) = forecast.map(on_host).transpose()? else {
+                agreed.push(None);
+                continue;
+            };
+            self.seen.add(level, &forecast, &self.ready.values[image * ny * nx..][..ny * nx]);
+            let values = self.agreement.agree(&forecast, level, image * ny * nx, &mut self.sides);
+            self.digest.add(&values);
+            agreed.push(Some(values));
         }
         if agreed.iter().any(Option::is_some) && self.agreement.step > 0.0 {
             self.digests.push(self.digest.of_step());
@@ -199,7 +225,7 @@ impl<T: Rows> Run for Running<'_, T> {
         };
         let seen = values.iter().map(|v| v.to_f64() as f32).collect();
         self.decoded.extend(values);
-        seen
+        in_a_row(seen)
     }
 
     fn finish(&mut self, config: &Config) -> Result<Vec<u8>> {

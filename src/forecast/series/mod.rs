@@ -15,15 +15,20 @@
 mod bare;
 mod decode;
 mod encode;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod latents;
+mod machine;
 mod member;
 mod tile;
 
 pub use decode::{CodedMember, Decoder};
 pub use encode::{advection, compress};
+pub use machine::Machine;
 pub use tile::report;
 
 use super::advection::{self, Advection};
+use super::agreement::sum_in_lanes;
 use super::frame::Frame;
 use super::group::Group;
 use super::names::Key;
@@ -34,7 +39,7 @@ use crate::error::{Context, Error, Result};
 use crate::field::Values;
 use crate::io::Source;
 use crate::stages::{Stage, time};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use latents::Latents;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -54,6 +59,8 @@ pub struct Forecasts {
     pub made_on: String,
     /// By how much forecasts may differ between machines, as a part of a field's spread: the model's own figure, or a measured one.
     pub tolerance: f64,
+    /// What codes beside them; the CPU unless it is set.
+    pub machine: Machine,
 }
 
 /// Version of the library that runs models; a test compares it with `Cargo.lock`.
@@ -94,7 +101,20 @@ impl Forecasts {
         let digest = weights::sha256(path)?.to_vec();
         let (name, made_on) = (opened.about().model.clone(), made_on(&options.device));
         let model = super::open_weights(&opened, options)?;
-        Ok(Self { tolerance: model.tolerance(), model, name, digest, made_on })
+        Ok(Self { tolerance: model.tolerance(), model, name, digest, made_on, machine: Machine::default() })
+    }
+
+    /// The same, coded on another machine.
+    pub fn on(self, machine: Machine) -> Self {
+        Self { machine, ..self }
+    }
+
+    /// Where the model takes what was decoded.
+    fn device(&self) -> &Device {
+        match &self.model {
+            Model::Forecaster(model) => model.device(),
+            Model::FieldCodec(_) => &Device::Cpu,
+        }
     }
 
     /// Advection by the winds of a group, which needs no weights.
@@ -103,7 +123,8 @@ impl Forecasts {
     /// As [`Advection::new`].
     pub fn advection(group: &Group) -> Result<Self> {
         let (model, name) = (Model::Forecaster(Box::new(Advection::new(group)?)), advection::NAME.to_string());
-        Ok(Self { tolerance: model.tolerance(), model, name, digest: vec![], made_on: made_on(&Device::Cpu) })
+        let made_on = made_on(&Device::Cpu);
+        Ok(Self { tolerance: model.tolerance(), model, name, digest: vec![], made_on, machine: Machine::default() })
     }
 
     /// Opens weights that an archive holds.
@@ -124,17 +145,17 @@ struct Past<'a> {
     group: &'a Group,
     /// First step of the interval.
     first: usize,
-    statics: &'a [(Key, Vec<f32>)],
+    statics: &'a [(Key, Tensor)],
     frames: BTreeMap<usize, Frame>,
     /// What a codec of frames has of the steps of the tile at work.
     latents: Latents,
 }
 
-/// The forecasts of a step: of each member's levels, in the file's order of rows and columns.
-type Forecast = Arc<Vec<Vec<Option<Vec<f32>>>>>;
+/// The forecasts of a step: of each member's levels, in the file's order of rows and columns, each f32 in a row, where the model left it.
+type Forecast = Arc<Vec<Vec<Option<Tensor>>>>;
 
 impl<'a> Past<'a> {
-    fn new(model: &'a Model, group: &'a Group, first: usize, statics: &'a [(Key, Vec<f32>)]) -> Self {
+    fn new(model: &'a Model, group: &'a Group, first: usize, statics: &'a [(Key, Tensor)]) -> Self {
         Self { model, group, first, statics, frames: BTreeMap::new(), latents: Latents::default() }
     }
 
@@ -154,8 +175,8 @@ impl<'a> Past<'a> {
         }
     }
 
-    /// Takes in the values of all members at a step.
-    fn see(&mut self, step: usize, members: &[Vec<f32>]) -> Result<()> {
+    /// Takes in the values of all members at a step, each `[levels · rows · columns]`.
+    fn see(&mut self, step: usize, members: &[Tensor]) -> Result<()> {
         let Model::Forecaster(model) = self.model else { return Ok(()) };
         self.frames.insert(step, frame_of(self.group, self.statics, step, members)?);
         // A step goes back on a few; what is older than the oldest of them is needed no more.
@@ -182,20 +203,35 @@ impl<'a> Past<'a> {
 }
 
 /// The frame of a step, from the values of all members.
-fn frame_of(group: &Group, statics: &[(Key, Vec<f32>)], step: usize, members: &[Vec<f32>]) -> Result<Frame> {
+fn frame_of(group: &Group, statics: &[(Key, Tensor)], step: usize, members: &[Tensor]) -> Result<Frame> {
     let (rows, columns) = group.grid.shape();
+    let pixels = rows * columns;
     let mut frame = Frame::new(group.times[step], group.grid.clone());
     for (member, values) in group.members.iter().zip(members) {
-        for (key, level) in member.keys.iter().zip(values.chunks_exact(rows * columns)) {
-            if let Some(key) = key {
-                frame.insert_values(key.clone(), level.to_vec())?;
+        for (level, key) in member.keys.iter().enumerate() {
+            if let Some(key) = key.as_ref().filter(|_| (level + 1) * pixels <= values.elem_count()) {
+                frame.insert(key.clone(), values.narrow(0, level * pixels, pixels)?.reshape((rows, columns))?)?;
             }
         }
     }
     for (key, values) in statics {
-        frame.insert_values(key.clone(), values.clone())?;
+        frame.insert(key.clone(), values.clone())?;
     }
     Ok(frame)
+}
+
+/// Values in memory of the host, in a row.
+pub(crate) fn in_a_row(values: Vec<f32>) -> Result<Tensor> {
+    let n = values.len();
+    Ok(Tensor::from_vec(values, n, &Device::Cpu)?)
+}
+
+/// A field that never changes, as models take it.
+pub(crate) fn static_field(group: &Group, values: Vec<f32>) -> Result<Tensor> {
+    let n = values.len();
+    let (rows, columns) = group.grid.shape();
+    let wrong = || Error::input(format!("a field of {n} values that never change, on {}", group.grid));
+    if n == rows * columns { Ok(Tensor::from_vec(values, (rows, columns), &Device::Cpu)?) } else { Err(wrong()) }
 }
 
 /// The first frames of a file that a model can make a forecast of, or the one that a codec can code.
@@ -227,10 +263,10 @@ pub fn first_history(source: &mut dyn Source, model: &Model) -> Result<Vec<Frame
         let values = read(i, step)?;
         Ok(of_step(&values, schema.fill_bits(i), 0, values.len()))
     };
-    let statics = group.statics.iter().map(|(i, key)| Ok((key.clone(), values(*i, None)?)));
+    let statics = group.statics.iter().map(|(i, key)| Ok((key.clone(), static_field(&group, values(*i, None)?)?)));
     let statics = statics.collect::<Result<Vec<_>>>()?;
     let frame = |step: usize| {
-        let members = group.members.iter().map(|m| values(m.variable, Some(step)));
+        let members = group.members.iter().map(|m| in_a_row(values(m.variable, Some(step))?));
         frame_of(&group, &statics, step, &members.collect::<Result<Vec<_>>>()?)
     };
     steps.into_iter().map(frame).collect()
@@ -250,12 +286,11 @@ fn of_members(group: &Group, frame: &Frame, last: Option<&Frame>) -> Result<Fore
     Ok(all.into())
 }
 
-/// From a model's rows and columns back to the file's.
+/// From a model's rows and columns back to the file's, on the model's device.
 struct Back {
     /// The model's row for each row of the file; `None` for those that it lets go.
     rows: Vec<Option<usize>>,
     columns: Vec<usize>,
-    width: usize,
 }
 
 impl Back {
@@ -273,25 +308,45 @@ impl Back {
         let columns = group.grid.lon.iter().map(|&lon| place(&frame.grid.lon, lon, Some(360.0)));
         let columns = columns.collect::<Option<_>>();
         let columns = columns.ok_or_else(|| Error::input(format!("the model's forecast lies on {}", frame.grid)))?;
-        Ok(Self { rows, columns, width: frame.grid.lon.len() })
+        Ok(Self { rows, columns })
     }
 
-    /// A field; rows that the model does not give are those of the last frame.
-    fn values(&self, frame: &Frame, last: Option<&Frame>, key: &Key) -> Result<Vec<f32>> {
-        let field = frame.values(key)?;
-        let before = last.map(|l| l.values(key)).transpose()?;
-        let mut out = Vec::with_capacity(self.rows.len() * self.columns.len());
-        for (i, row) in self.rows.iter().enumerate() {
-            for (j, &column) in self.columns.iter().enumerate() {
-                out.push(match (row, &before) {
-                    (Some(row), _) => field[row * self.width + column],
-                    (None, Some(before)) => before[i * self.columns.len() + j],
-                    (None, None) => 0.0,
-                });
-            }
+    /// A field, in a row; rows that the model does not give are those of the last frame, or 0.
+    fn values(&self, frame: &Frame, last: Option<&Frame>, key: &Key) -> Result<Tensor> {
+        let field = Self::picked(frame.require(key)?, 1, &self.columns)?;
+        let mut parts = vec![];
+        for (start, run) in runs(&self.rows) {
+            let given: Option<Vec<usize>> = run.iter().copied().collect();
+            parts.push(match (given, last) {
+                (Some(rows), _) => Self::picked(&field, 0, &rows)?,
+                (None, Some(last)) => last.require(key)?.narrow(0, start, run.len())?.to_device(field.device())?,
+                (None, None) => Tensor::zeros((run.len(), self.columns.len()), field.dtype(), field.device())?,
+            });
         }
-        Ok(out)
+        let field = match &parts[..] {
+            [all] => all.clone(),
+            parts => Tensor::cat(parts, 0)?,
+        };
+        Ok(field.contiguous()?.flatten_all()?)
     }
+
+    /// Rows or columns of a field; itself if those are all, in order.
+    fn picked(field: &Tensor, axis: usize, places: &[usize]) -> Result<Tensor> {
+        if places.len() == field.dim(axis)? && places.iter().enumerate().all(|(i, &p)| i == p) {
+            return Ok(field.clone());
+        }
+        let places: Vec<u32> = places.iter().map(|&p| p as u32).collect();
+        Ok(field.index_select(&Tensor::new(places, field.device())?, axis)?)
+    }
+}
+
+/// Stretches of rows that the model gives, and of such that it does not, each with its first row.
+fn runs(rows: &[Option<usize>]) -> impl Iterator<Item = (usize, &[Option<usize>])> {
+    let mut start = 0;
+    rows.chunk_by(|a, b| a.is_some() == b.is_some()).map(move |run| {
+        start += run.len();
+        (start - run.len(), run)
+    })
 }
 
 /// The values of one step among those of some, as a model takes them: what stands for missing data is 0.
@@ -304,6 +359,11 @@ pub(crate) fn of_step(values: &Values, fill: Option<u64>, step: usize, n: usize)
     }
 }
 
+/// A forecast in memory of the host.
+fn on_host(forecast: &Tensor) -> Result<Vec<f32>> {
+    Ok(forecast.to_vec1()?)
+}
+
 /// Whether a model gives the level of a member.
 fn is_given(needs: &Needs, key: &Option<Key>) -> bool {
     key.as_ref().is_some_and(|k| needs.gives.contains(k))
@@ -312,8 +372,9 @@ fn is_given(needs: &Needs, key: &Option<Key>) -> bool {
 /// How large the differences of a field from its mean are: the root of their mean square.
 pub(super) fn spread(values: &[f32]) -> f64 {
     let n = values.len().max(1) as f64;
-    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let spread = (values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let mean = sum_in_lanes(values.len(), |i| f64::from(values[i])) / n;
+    let difference = |i: usize| f64::from(values[i]) - mean;
+    let spread = (sum_in_lanes(values.len(), |i| difference(i) * difference(i)) / n).sqrt();
     if spread.is_finite() { spread } else { 0.0 }
 }
 

@@ -45,29 +45,30 @@ fn n_with_forecast(has_forecast: &[bool], levels: usize) -> usize {
 impl<'a, T: Rows> Parts<'a, T> {
     /// The coded tile of `shape`, without latents.
     pub fn write(&self, shape: &[usize]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.codes.len() + 1024);
-        out.push(method::BESIDE_FORECASTS);
-        out.extend_from_slice(&self.base.to_bits().to_le_bytes()[..T::BYTES]);
-        out.extend_from_slice(&self.step.to_bits().to_le_bytes()[..T::BYTES]);
-        bytes::put_bytes(&mut out, &self.specials.to_bytes(shape));
-        bytes::put_bytes(&mut out, &self.outliers.to_bytes::<T>(true));
-        out.extend_from_slice(&self.agreement.step.to_le_bytes());
-        self.agreement.tolerances.iter().for_each(|t| out.extend_from_slice(&t.to_le_bytes()));
-        let mut bits = vec![0u8; self.has_forecast.len().div_ceil(8)];
-        self.has_forecast.iter().enumerate().for_each(|(i, &f)| bits[i / 8] |= u8::from(f) << (i % 8));
-        bytes::put_packed(&mut out, &bits);
-        self.digests.iter().for_each(|d| out.extend_from_slice(&d.to_le_bytes()));
-        out.extend_from_slice(&self.digest.to_le_bytes());
-        write_sides(&self.sides, &mut out);
-        match &self.plan {
-            Some(plan) => {
-                out.push(predictor::FITTED);
-                plan.write(&mut out);
-            }
-            None => out.push(predictor::BARE),
+        let mut bins = vec![];
+        for number in [self.base, self.step] {
+            bins.extend_from_slice(&number.to_bits().to_le_bytes()[..T::BYTES]);
         }
-        out.extend_from_slice(self.codes);
-        out
+        let plan = self.plan.as_ref().map(|plan| {
+            let mut bytes = vec![];
+            plan.write(&mut bytes);
+            bytes
+        });
+        let coded = Coded {
+            bins: &bins,
+            specials: &self.specials.to_bytes(shape),
+            outliers: &self.outliers.to_bytes::<T>(true),
+            plan: plan.as_deref(),
+            codes: self.codes,
+        };
+        let forecasts = Agreed {
+            agreement: &self.agreement,
+            has_forecast: &self.has_forecast,
+            digests: &self.digests,
+            digest: self.digest,
+            sides: &self.sides,
+        };
+        assembled(&coded, &forecasts)
     }
 
     /// Reads a tile of `[steps, levels, ny, nx]`; the method was read before. Gives its layout too.
@@ -114,6 +115,52 @@ impl<'a, T: Rows> Parts<'a, T> {
             Self { base, step, specials, outliers, agreement, has_forecast, digests, digest, sides, plan, codes };
         Ok((parts, layout))
     }
+}
+
+/// What is coded of a tile, in bytes.
+pub(super) struct Coded<'a> {
+    /// Base and step.
+    pub bins: &'a [u8],
+    pub specials: &'a [u8],
+    pub outliers: &'a [u8],
+    /// With its length.
+    pub plan: Option<&'a [u8]>,
+    pub codes: &'a [u8],
+}
+
+/// What is known of its forecasts.
+pub(super) struct Agreed<'a> {
+    pub agreement: &'a Agreement,
+    pub has_forecast: &'a [bool],
+    pub digests: &'a [u16],
+    pub digest: u32,
+    pub sides: &'a Sides,
+}
+
+/// The bytes of a tile, without latents.
+pub(super) fn assembled(coded: &Coded<'_>, forecasts: &Agreed<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(coded.codes.len() + 1024);
+    out.push(method::BESIDE_FORECASTS);
+    out.extend_from_slice(coded.bins);
+    bytes::put_bytes(&mut out, coded.specials);
+    bytes::put_bytes(&mut out, coded.outliers);
+    out.extend_from_slice(&forecasts.agreement.step.to_le_bytes());
+    forecasts.agreement.tolerances.iter().for_each(|t| out.extend_from_slice(&t.to_le_bytes()));
+    let mut bits = vec![0u8; forecasts.has_forecast.len().div_ceil(8)];
+    forecasts.has_forecast.iter().enumerate().for_each(|(i, &f)| bits[i / 8] |= u8::from(f) << (i % 8));
+    bytes::put_packed(&mut out, &bits);
+    forecasts.digests.iter().for_each(|d| out.extend_from_slice(&d.to_le_bytes()));
+    out.extend_from_slice(&forecasts.digest.to_le_bytes());
+    write_sides(forecasts.sides, &mut out);
+    match coded.plan {
+        Some(plan) => {
+            out.push(predictor::FITTED);
+            out.extend_from_slice(plan);
+        }
+        None => out.push(predictor::BARE),
+    }
+    out.extend_from_slice(coded.codes);
+    out
 }
 
 fn array<const N: usize>(reader: &mut Reader<'_>) -> Result<[u8; N]> {

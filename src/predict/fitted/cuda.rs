@@ -8,6 +8,8 @@ use crate::device::layout::{BLOCK, COARSE, FIT_WEIGHTS_BYTES, Fit, FitPass, RANS
 use crate::encode::rans;
 use crate::error::Result;
 
+#[cfg(feature = "forecast")]
+pub(crate) mod beside;
 pub(crate) mod encode;
 
 /// The images of a tile of `shape`, as kernels know them.
@@ -64,6 +66,17 @@ impl Plan {
 /// `Corrupt` if lengths do not fit; `Device`.
 pub(crate) fn decode(run: &mut Run<'_>, plan: &Plan, shape: &[usize], data: &[u8]) -> Result<()> {
     let schedule = Schedule::new(shape);
+    start_decoding(run, plan, &schedule, shape, data)?;
+    let n_images = schedule.images.len();
+    let images_a_launch = if fine_levels(&schedule).next().is_none() { n_images } else { 1 };
+    for image in (0..n_images).step_by(images_a_launch) {
+        decode_images(run, &schedule, image, images_a_launch)?;
+    }
+    run.once("fitted_decode_finish", 64)
+}
+
+/// Weights and tables.
+fn start_decoding(run: &mut Run<'_>, plan: &Plan, schedule: &Schedule, shape: &[usize], data: &[u8]) -> Result<()> {
     let streams = rans::cuda::read_streams(data, plan.n_streams)?;
     let (fit, passes) = plan.to_device();
     rans::cuda::family(run)?;
@@ -74,31 +87,30 @@ pub(crate) fn decode(run: &mut Run<'_>, plan: &Plan, shape: &[usize], data: &[u8
     run.args.fit_weights = gpu.room("fitted weights", passes.len() * FIT_WEIGHTS_BYTES)?;
     run.args.tables = gpu.room("tables of contexts", plan.distributions.len() * RANS_TABLE_BYTES)?;
     run.args.sizes = gpu.room("sizes of codes", run.args.n as usize)?;
-    run.args.site = site(&schedule, shape, plan.n_streams);
+    run.args.site = site(schedule, shape, plan.n_streams);
     run.args.step.all_passes = 1;
-    let kernel = |name: &str, run: &Run<'_>| format!("{name}_{}", run.work);
-    let [weights, coarse, predict, restore] =
-        ["fitted_weights", "fitted_decode_coarse", "fitted_decode_predict", "fitted_decode_restore"]
-            .map(|name| kernel(name, run));
+    let weights = format!("fitted_weights_{}", run.work);
     run.gpu.launch(&weights, (passes.len() as u32, 1), 32, &run.args)?;
-    run.gpu.launch("rans_tables", (plan.distributions.len() as u32, 1), 64, &run.args)?;
-    let n_images = schedule.images.len();
-    let images_a_launch = if fine_levels(&schedule).next().is_none() { n_images } else { 1 };
-    for image in (0..n_images).step_by(images_a_launch) {
-        (run.args.site.image, run.args.site.n_here) = (image as u32, images_a_launch as u32);
-        run.once(&coarse, WIDE)?;
-        for level in fine_levels(&schedule) {
-            for phase in A..=B2 {
-                let (rows, columns) = schedule.lattices.plane_size(level, phase);
-                if rows * columns == 0 {
-                    continue;
-                }
-                (run.args.site.level, run.args.site.phase) = (level as u32, u32::from(phase));
-                let blocks = ((rows * columns) as u32).div_ceil(BLOCK).min(16 * run.gpu.multiprocessors());
-                run.gpu.launch(&predict, (blocks, 1), BLOCK, &run.args)?;
-                run.gpu.launch(&restore, (plan.n_streams as u32, 1), 32, &run.args)?;
+    run.gpu.launch("rans_tables", (plan.distributions.len() as u32, 1), 64, &run.args)
+}
+
+/// `n` images from `first` on: one, unless coarse lattices are all there are.
+fn decode_images(run: &mut Run<'_>, schedule: &Schedule, first: usize, n: usize) -> Result<()> {
+    let [coarse, predict, restore] = ["fitted_decode_coarse", "fitted_decode_predict", "fitted_decode_restore"]
+        .map(|name| format!("{name}_{}", run.work));
+    (run.args.site.image, run.args.site.n_here) = (first as u32, n as u32);
+    run.once(&coarse, WIDE)?;
+    for level in fine_levels(schedule) {
+        for phase in A..=B2 {
+            let (rows, columns) = schedule.lattices.plane_size(level, phase);
+            if rows * columns == 0 {
+                continue;
             }
+            (run.args.site.level, run.args.site.phase) = (level as u32, u32::from(phase));
+            let blocks = ((rows * columns) as u32).div_ceil(BLOCK).min(16 * run.gpu.multiprocessors());
+            run.gpu.launch(&predict, (blocks, 1), BLOCK, &run.args)?;
+            run.gpu.launch(&restore, (run.args.site.n_streams, 1), 32, &run.args)?;
         }
     }
-    run.once("fitted_decode_finish", 64)
+    Ok(())
 }

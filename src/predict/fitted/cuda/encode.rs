@@ -4,7 +4,7 @@
 //! samples stays on the device. Nothing is copied and nobody waits.
 
 use super::super::lattice::{A, B2};
-use super::super::learn::{Budget, Sampling};
+use super::super::learn::Budget;
 use super::super::plan;
 use super::super::schedule::Schedule;
 use super::fine_levels;
@@ -17,8 +17,12 @@ use crate::encode::rans;
 use crate::error::Result;
 use crate::quantize;
 
+#[cfg(feature = "forecast")]
+mod beside;
 mod learn;
 
+#[cfg(feature = "forecast")]
+pub(crate) use beside::Encoding;
 use learn::{Round, Sampled, Trial};
 
 /// Contexts of a tile at most, with those of the base lattice.
@@ -42,19 +46,19 @@ impl Encoder {
     /// For tiles of `shape`.
     pub fn new(shape: &[usize], budget: Budget) -> Self {
         let schedule = Schedule::new(shape);
-        let taps = plan::taps(&schedule);
-        let n_streams = super::super::encode::n_streams(&schedule);
         let is_final = super::super::encode::is_final(&schedule);
-        let trial = |budget: Budget| {
-            let images = budget.images(&schedule);
-            let samplings = Sampling::of_passes(&schedule, &images, budget, is_final);
-            Trial { budget, images, samplings }
-        };
+        let budgets = super::super::encode::budgets(&schedule, budget);
+        let trials = budgets.into_iter().map(|b| Trial::new(&schedule, b.images(&schedule), b, is_final)).collect();
+        Self::of(schedule, shape, trials, is_final)
+    }
+
+    fn of(schedule: Schedule, shape: &[usize], trials: Vec<Trial>, is_final: bool) -> Self {
+        let n_streams = super::super::encode::n_streams(&schedule);
         let mut encoder = Self {
             site: super::site(&schedule, shape, n_streams),
-            trials: super::super::encode::budgets(&schedule, budget).into_iter().map(trial).collect(),
+            trials,
             is_final,
-            n_taps: taps.iter().map(|t| t.all.len()).collect(),
+            n_taps: plan::taps(&schedule).iter().map(|t| t.all.len()).collect(),
             schedule,
             n_streams,
             n_batches: 0,
@@ -154,16 +158,19 @@ impl Encoder {
 
     /// A run through all images with the weights there are.
     fn run_all(&self, run: &mut Run<'_>) -> Result<()> {
-        run.args.step = Step { keep: 1, ..Step::default() };
         let n_images = self.schedule.images.len();
         let images_a_launch = if fine_levels(&self.schedule).next().is_none() { n_images } else { 1 };
-        for image in (0..n_images).step_by(images_a_launch) {
-            (run.args.site.image, run.args.site.n_here) = (image as u32, images_a_launch as u32);
-            self.once_work(run, "fitted_encode_coarse")?;
-            let fine: Vec<usize> = fine_levels(&self.schedule).collect();
-            for (level, phase) in self.lattice_phases().filter(|p| fine.contains(&p.0)) {
-                self.encode_phase(run, level, phase)?;
-            }
+        (0..n_images).step_by(images_a_launch).try_for_each(|image| self.run_images(run, image, images_a_launch))
+    }
+
+    /// The same for `n` images from `first` on: one, unless coarse lattices are all there are.
+    fn run_images(&self, run: &mut Run<'_>, first: usize, n: usize) -> Result<()> {
+        run.args.step = Step { keep: 1, ..Step::default() };
+        (run.args.site.image, run.args.site.n_here) = (first as u32, n as u32);
+        self.once_work(run, "fitted_encode_coarse")?;
+        let fine: Vec<usize> = fine_levels(&self.schedule).collect();
+        for (level, phase) in self.lattice_phases().filter(|p| fine.contains(&p.0)) {
+            self.encode_phase(run, level, phase)?;
         }
         Ok(())
     }

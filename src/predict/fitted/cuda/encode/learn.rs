@@ -2,10 +2,11 @@
 
 use super::Encoder;
 use crate::device::Run;
-use crate::device::layout::{BATCH, BLOCK, Step, WIDE};
+use crate::device::layout::{BATCH, BLOCK, SELECTORS, Step, WIDE};
 use crate::error::Result;
 use crate::predict::fitted::learn::{Budget, Sampling};
 use crate::predict::fitted::sample::{Extent, MAX_BANDS, pieces};
+use crate::predict::fitted::schedule::Schedule;
 use crate::predict::fitted::site::FEATURE_SIDES;
 use std::collections::HashSet;
 
@@ -16,6 +17,13 @@ pub(super) struct Trial {
     pub images: Vec<usize>,
     /// How passes are sampled.
     pub samplings: Vec<Sampling>,
+}
+
+impl Trial {
+    pub fn new(schedule: &Schedule, images: Vec<usize>, budget: Budget, is_final: bool) -> Self {
+        let samplings = Sampling::of_passes(schedule, &images, budget, is_final);
+        Self { budget, images, samplings }
+    }
 }
 
 /// Which round of which trial a phase is sampled in.
@@ -82,34 +90,51 @@ impl Encoder {
         for &image in images {
             let sides = &self.schedule.images[image].0;
             let knows_sizes = sides.iter().take(FEATURE_SIDES).all(|s| coded.contains(s));
-            let round = Round { knows_sizes, ..round };
             for &side in sides {
                 if !coded.contains(&side) && stood_in.insert(side) {
                     self.stand_in(run, side)?;
                 }
             }
             coded.insert(image);
-            run.args.step = Step { keep: u32::from(self.is_final || !is_first), base_only: 1, ..Step::default() };
-            (run.args.site.image, run.args.site.n_here) = (image as u32, 1);
-            self.once_work(run, "fitted_encode_coarse")?;
-            for (level, phase) in self.lattice_phases() {
-                let pass = self.schedule.pass(self.schedule.images[image].1, level, phase);
-                self.learn(run, round, image, level, phase, &mut sampled[pass])?;
-                self.encode_phase(run, level, phase)?;
-            }
+            self.learn_image(run, Round { knows_sizes, ..round }, image, sampled)?;
         }
         Ok(())
     }
 
-    /// Fits of all passes to all their samples.
+    /// The same for an image, whose side images are there.
+    pub(super) fn learn_image(
+        &self,
+        run: &mut Run<'_>,
+        round: Round<'_>,
+        image: usize,
+        sampled: &mut [Sampled],
+    ) -> Result<()> {
+        let keeps = self.is_final || round.number > 1;
+        run.args.step = Step { keep: u32::from(keeps), base_only: 1, ..Step::default() };
+        (run.args.site.image, run.args.site.n_here) = (image as u32, 1);
+        self.once_work(run, "fitted_encode_coarse")?;
+        for (level, phase) in self.lattice_phases() {
+            let pass = self.schedule.pass(self.schedule.images[image].1, level, phase);
+            self.learn(run, round, image, level, phase, &mut sampled[pass])?;
+            self.encode_phase(run, level, phase)?;
+        }
+        Ok(())
+    }
+
+    /// Fits of all passes to all their samples, in use.
     pub(super) fn fit_all(&self, run: &mut Run<'_>, rounds: u32) -> Result<()> {
+        self.settle_all(run, rounds)?;
+        self.weights(run, self.n_taps.len() as u32)
+    }
+
+    /// Fits of all passes to all their samples; those in use stay.
+    pub(super) fn settle_all(&self, run: &mut Run<'_>, rounds: u32) -> Result<()> {
         let n_passes = self.n_taps.len() as u32;
         run.args.step = Step { all_passes: 1, most_bands: MAX_BANDS as u32, rounds, ..Step::default() };
-        run.gpu.launch("fitted_reduce", (n_passes, 1), 64, &run.args)?;
-        run.gpu.launch("fitted_systems", (2 * MAX_BANDS as u32 - 1, n_passes), 64, &run.args)?;
+        run.gpu.launch("fitted_reduce", (n_passes, 1), SELECTORS, &run.args)?;
+        run.gpu.launch("fitted_systems", (2 * MAX_BANDS as u32 - 1, n_passes), SELECTORS, &run.args)?;
         run.gpu.launch("fitted_settle", (n_passes, 1), 32, &run.args)?;
-        run.gpu.launch("fitted_guess", (n_passes, 1), WIDE, &run.args)?;
-        self.weights(run, n_passes)
+        run.gpu.launch("fitted_guess", (n_passes, 1), WIDE, &run.args)
     }
 
     fn stand_in(&self, run: &mut Run<'_>, image: usize) -> Result<()> {
@@ -161,8 +186,8 @@ impl Encoder {
         sampled.n_images += 1;
         if follows && sampled.n_images.is_power_of_two() {
             let n_systems = if self.is_final { 2 * n_bands as u32 - 1 } else { 1 };
-            run.gpu.launch("fitted_reduce", (1, 1), 64, &run.args)?;
-            run.gpu.launch("fitted_systems", (n_systems, 1), 64, &run.args)?;
+            run.gpu.launch("fitted_reduce", (1, 1), SELECTORS, &run.args)?;
+            run.gpu.launch("fitted_systems", (n_systems, 1), SELECTORS, &run.args)?;
             run.gpu.launch("fitted_settle", (1, 1), 32, &run.args)?;
             self.weights(run, 1)?;
         }

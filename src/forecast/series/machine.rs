@@ -1,0 +1,154 @@
+//! What codes beside forecasts: the CPU, or a GPU, on which a model of candle's may be too.
+
+use crate::compress::compress_tile;
+use crate::config::Config;
+use crate::decompress::decompress_tile;
+use crate::device::{self, Choice, Coder, Gpu};
+use crate::error::{Error, Result};
+use crate::field::{DType, Values};
+use crate::forecast::Options;
+use crate::plan::Treatment;
+use candle_core::Device;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Mutex;
+
+/// What codes: the CPU by default.
+#[derive(Default)]
+pub struct Machine {
+    gpu: Option<OnGpu>,
+    /// Where models run.
+    model: Option<Device>,
+    /// What the CPU took over, and why.
+    notes: Mutex<Vec<String>>,
+}
+
+/// A GPU, and its coder for tiles without forecasts.
+struct OnGpu {
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is none"))]
+    gpu: Gpu,
+    coder: Mutex<Box<dyn Coder>>,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gpu = self.gpu.is_some();
+        f.debug_struct("Machine").field("gpu", &gpu).field("model", &self.model).finish()
+    }
+}
+
+/// A GPU that codes, and where the model is that forecasts.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is none"))]
+pub(super) struct On<'a> {
+    pub gpu: &'a Gpu,
+    pub model: &'a Device,
+}
+
+impl Machine {
+    /// What a choice of device means; also why it is the CPU where it might have been a GPU. With the feature `candle-cuda` models run on the GPU
+    /// too.
+    ///
+    /// # Errors
+    /// `Device` if a GPU was asked for and there is none that works.
+    pub fn open(choice: Choice) -> Result<(Self, Option<String>)> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(device) = candle_device(choice)? {
+            let machine = Self::of_gpu(Gpu::of_candle(&device)?)?;
+            return Ok((Self { model: Some(device), ..machine }, None));
+        }
+        let (gpu, why) = device::gpu(choice)?;
+        Ok((gpu.map(Self::of_gpu).transpose()?.unwrap_or_default(), why))
+    }
+
+    /// A GPU, with models on the CPU.
+    ///
+    /// # Errors
+    /// `Device`.
+    #[cfg(feature = "cuda")]
+    pub fn of_gpu(gpu: Gpu) -> Result<Self> {
+        let another = gpu.another(gpu.stream().clone())?;
+        let coder: Mutex<Box<dyn Coder>> = Mutex::new(Box::new(device::HostTiles::new(another, true)));
+        Ok(Self { gpu: Some(OnGpu { gpu, coder }), ..Self::default() })
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn of_gpu(gpu: Gpu) -> Result<Self> {
+        match gpu {}
+    }
+
+    /// How to open a model for it.
+    pub fn options(&self) -> Options {
+        Options { device: self.model.clone().unwrap_or(Device::Cpu), ..Options::default() }
+    }
+
+    /// What the user should know of what was done: what the CPU took over, and why.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().map_or_else(|_| vec![], |notes| notes.clone())
+    }
+
+    /// The CPU takes over a tile because of `e`.
+    pub(super) fn note(&self, e: &Error) {
+        let note = format!("the CPU took over: {e}");
+        if let Ok(mut notes) = self.notes.lock()
+            && !notes.contains(&note)
+        {
+            notes.push(note);
+        }
+    }
+
+    /// The GPU, for a model on `model`.
+    pub(super) fn on<'a>(&'a self, model: &'a Device) -> Option<On<'a>> {
+        self.gpu.as_ref().map(|on| On { gpu: &on.gpu, model })
+    }
+
+    /// A tile without forecasts to bytes.
+    ///
+    /// # Errors
+    /// As [`Coder::compress`].
+    pub(super) fn compress(
+        &self,
+        values: &Values,
+        region: &[Range<u64>],
+        treatment: &Treatment,
+        config: &Config,
+    ) -> Result<Vec<u8>> {
+        match (&self.gpu, values) {
+            (Some(on), _) => on.coder.lock().map_err(|_| poisoned())?.compress(values, region, treatment, config),
+            (None, Values::F32(v)) => compress_tile(v, region, treatment, config),
+            (None, Values::F64(v)) => compress_tile(v, region, treatment, config),
+            _ => Err(Error::input("values are no floating-point numbers")),
+        }
+    }
+
+    /// Bytes to a tile without forecasts.
+    ///
+    /// # Errors
+    /// As [`Coder::decompress`].
+    pub(super) fn decompress(
+        &self,
+        coded: &[u8],
+        dtype: DType,
+        treatment: &Treatment,
+        region: &[Range<u64>],
+    ) -> Result<Values> {
+        match &self.gpu {
+            Some(on) => on.coder.lock().map_err(|_| poisoned())?.decompress(coded, dtype, treatment, region),
+            None => decompress_tile(coded, dtype, treatment, region),
+        }
+    }
+}
+
+fn poisoned() -> Error {
+    Error::device("the GPU's coder ended in the middle of a tile")
+}
+
+/// The GPU as candle sees it.
+#[cfg(feature = "candle-cuda")]
+fn candle_device(choice: Choice) -> Result<Option<Device>> {
+    match choice {
+        Choice::Cpu => Ok(None),
+        Choice::Auto => Ok(Device::new_cuda(0).ok()),
+        Choice::Cuda(n) => Device::new_cuda(n).map(Some).map_err(|e| Error::device(e.to_string())),
+    }
+}
