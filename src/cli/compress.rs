@@ -67,17 +67,20 @@ fn forecast(
     args: &CompressArgs,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Before> {
-    use crate::forecast::{Options, advection, series};
+    use crate::forecast::{advection, series};
     let Some(weights) = &args.forecast else { return Ok(Before::default()) };
     let needs_none = weights.as_os_str() == advection::NAME;
+    let machine = super::machine(args.device)?;
     let mut forecasts = if needs_none {
         let no_winds = || Error::input("no level of the file has both winds, u and v, on a grid and at times");
         series::advection(source).and_then(|f| f.ok_or_else(no_winds)).context(|| "--forecast")?
     } else {
-        series::Forecasts::open(weights, &Options::default())?
-    };
+        series::Forecasts::open(weights, &machine.options())?
+    }
+    .on(machine);
     forecasts.tolerance = args.tolerance.unwrap_or(forecasts.tolerance);
     let done = series::compress(source, config, &forecasts, args.keyframe, progress).context(|| "--forecast")?;
+    forecasts.machine.notes().iter().for_each(|n| note(&format!("note: {n}")));
     // Weights that are of no use are not worth their bytes.
     let is_used = done.values().any(|d| d.plan.forecast.is_some());
     let embeds = args.embed_weights && is_used && !needs_none;

@@ -28,7 +28,7 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
     let mut archive = if args.recover { Archive::recover(file) } else { Archive::open(file) }.context(name)?;
 
     archive.set_coder(coder(args.device)?);
-    set_forecasts(&mut archive, args.forecast.as_deref()).context(name)?;
+    set_forecasts(&mut archive, args.forecast.as_deref(), args.device).context(name)?;
 
     let format = args.format.unwrap_or_else(|| format_for(&target, archive.schema().format));
     let says_nothing = target.extension().is_some() && io::format_of_path(&target).is_none();
@@ -49,6 +49,8 @@ pub fn run(args: &DecompressArgs) -> Result<ExitCode> {
         result => result.context(name).and_then(|()| sink.complete())?,
     };
     note_coder(archive.coder());
+    #[cfg(feature = "forecast")]
+    archive.forecast_notes().iter().for_each(|n| note(&format!("note: {n}")));
     for (variable, tile, whole) in archive.damaged() {
         let name = archive.schema().variables[variable].name();
         let mut region = archive.variable(variable)?.plan.tiling.region(tile);

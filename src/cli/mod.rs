@@ -20,6 +20,7 @@ mod verify;
 #[cfg(feature = "forecast")]
 mod weights;
 
+use crate::device::Choice;
 use crate::error::{Error, Kind, Result};
 use args::{Cli, Command};
 use clap::Parser;
@@ -75,32 +76,45 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// The coder for a device, and a line where there is something to say of it.
-fn coder(choice: crate::device::Choice) -> Result<Box<dyn crate::device::Coder>> {
+fn coder(choice: Choice) -> Result<Box<dyn crate::device::Coder>> {
     let (coder, why) = crate::device::open(choice)?;
     why.iter().for_each(|why| note(&format!("note: {why}")));
     Ok(coder)
 }
 
-/// Has an archive's forecasts repeated with the weights that the user names, if any.
+/// The machine of a choice of device for what is coded beside forecasts. Why it is no GPU the coder has said.
+#[cfg(feature = "forecast")]
+fn machine(choice: Choice) -> Result<crate::forecast::series::Machine> {
+    Ok(crate::forecast::series::Machine::open(choice)?.0)
+}
+
+/// Has an archive's forecasts repeated on a device, with the weights that the user names, if any.
 #[cfg(feature = "forecast")]
 fn set_forecasts<R: std::io::Read + std::io::Seek>(
     archive: &mut crate::container::Archive<R>,
     weights: Option<&std::path::Path>,
+    choice: Choice,
 ) -> Result<()> {
-    use crate::forecast::{Options, series::Forecasts};
+    use crate::forecast::series::Forecasts;
     match weights {
-        // What is at hand is found when it is needed.
-        None => Ok(()),
-        Some(_) if archive.forecasts_needed().is_none() => {
-            note("note: the archive was made without forecasts: --forecast is not needed");
+        _ if archive.forecasts_needed().is_none() => {
+            if weights.is_some() {
+                note("note: the archive was made without forecasts: --forecast is not needed");
+            }
             Ok(())
         }
-        Some(path) => archive.set_forecasts(Forecasts::open(path, &Options::default())?),
+        // What is at hand is found when it is needed.
+        None if choice == Choice::Cpu => Ok(()),
+        None => archive.find_forecasts(machine(choice)?),
+        Some(path) => {
+            let machine = machine(choice)?;
+            archive.set_forecasts(Forecasts::open(path, &machine.options())?.on(machine))
+        }
     }
 }
 
 #[cfg(not(feature = "forecast"))]
-fn set_forecasts<R>(_: &mut crate::container::Archive<R>, weights: Option<&std::path::Path>) -> Result<()> {
+fn set_forecasts<R>(_: &mut crate::container::Archive<R>, weights: Option<&std::path::Path>, _: Choice) -> Result<()> {
     match weights {
         Some(_) => Err(Error::unsupported("--forecast: this build has no models")),
         None => Ok(()),

@@ -10,6 +10,7 @@ use super::{input, print, set_forecasts, set_threads};
 use crate::bound::{Comparison, Resolved};
 use crate::compress::Progress;
 use crate::container::Archive;
+use crate::device::Choice;
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::{DType, Values};
 use crate::io::{Format, OpenOptions, Schema, Source, Variable};
@@ -31,7 +32,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     }
     let file = input::open_archive_file(&args.archive).context(archive_name)?;
     let mut archive = Archive::open(file).context(archive_name)?;
-    set_forecasts(&mut archive, args.forecast.as_deref()).context(archive_name)?;
+    set_forecasts(&mut archive, args.forecast.as_deref(), Choice::Cpu).context(archive_name)?;
     let opened = match as_raw(archive.schema()) {
         Some((shape, dtype)) => input::open_or_raw(&args.original, shape, dtype),
         None => input::open(&args.original, &OpenOptions::default()),

@@ -5,8 +5,8 @@ use crate::codes::TileCodes;
 use crate::error::{Context, Error, Kind, Result};
 use crate::field::Values;
 use crate::forecast::group::{Group, Role};
-use crate::forecast::series::{CodedMember, Decoder, Forecasts};
-use crate::forecast::{Key, Options, advection, series};
+use crate::forecast::series::{CodedMember, Decoder, Forecasts, Machine};
+use crate::forecast::{Key, advection, series};
 use crate::plan::Beside;
 use std::io::{Read, Seek};
 
@@ -28,21 +28,28 @@ impl<R: Read + Seek> Archive<R> {
         self.repeat(|_| Ok(forecasts))
     }
 
-    /// Opens the model that the archive needs, if it is at hand: it needs no weights, or they are in the archive. Reading a variable does so too, with
-    /// default options.
+    /// Opens the model that the archive needs, if it is at hand, on a machine: it needs no weights, or they are in the archive. Reading a variable does
+    /// so too, on the CPU.
     ///
     /// # Errors
     /// As [`Forecasts::of_bytes`] and [`Archive::set_forecasts`].
-    pub fn find_forecasts(&mut self, options: &Options) -> Result<()> {
+    pub fn find_forecasts(&mut self, machine: Machine) -> Result<()> {
         match self.forecasts_needed() {
             None => return Ok(()),
-            Some(beside) if beside.model == advection::NAME => return self.repeat(Forecasts::advection),
+            Some(beside) if beside.model == advection::NAME => {
+                return self.repeat(|group| Ok(Forecasts::advection(group)?.on(machine)));
+            }
             Some(_) => {}
         }
         match self.weights()? {
-            Some(weights) => self.set_forecasts(Forecasts::of_bytes(&weights, options)?),
+            Some(weights) => self.set_forecasts(Forecasts::of_bytes(&weights, &machine.options())?.on(machine)),
             None => Ok(()),
         }
+    }
+
+    /// What a GPU left to the CPU beside forecasts, and why.
+    pub fn forecast_notes(&self) -> Vec<String> {
+        self.forecasts.as_ref().map_or_else(Vec::new, Decoder::notes)
     }
 
     /// Has the forecasts of a model repeated, which may depend on the group of variables.
@@ -86,7 +93,7 @@ impl<R: Read + Seek> Archive<R> {
     pub(super) fn beside_forecasts(&mut self, variable: usize, tile: u64) -> Result<(Values, u64)> {
         // Once: looking for it reads coordinates, which an archive made to deceive may have beside forecasts.
         if self.forecasts.is_none() && !std::mem::replace(&mut self.has_looked, true) {
-            self.find_forecasts(&Options::default())?;
+            self.find_forecasts(Machine::default())?;
         }
         let Some(mut decoder) = self.forecasts.take() else {
             let beside = self.forecasts_needed();

@@ -43,13 +43,7 @@ impl<T: Rows> Tile<T> {
     }
 
     /// Rounds the forecasts of the levels of a step, those that have one.
-    fn give(
-        &mut self,
-        agreement: &Agreement,
-        step: usize,
-        forecasts: &[Option<Place<'_>>],
-        looks: bool,
-    ) -> Result<()> {
+    fn give(&mut self, agreement: &Agreement, step: usize, forecasts: &[Option<Place<'_>>], looks: bool) -> Result<()> {
         let (mut run, of_tile) = self.parts();
         for (level, forecast) in forecasts.iter().enumerate() {
             if let Some(values) = forecast {

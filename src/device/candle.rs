@@ -1,7 +1,7 @@
 //! candle's tensors to archives and back, where they are: no copy of the values is made.
 
 use super::fields::DeviceField;
-use super::gpu::Gpu;
+use super::gpu::{During, Gpu};
 use crate::config::Config;
 use crate::container::Archive;
 use crate::error::{Error, Result};
@@ -9,6 +9,7 @@ use crate::field::DType;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage};
 use candle_core::op::BackpropOp;
 use candle_core::{Device, Storage, Tensor};
+use cudarc::driver::{DevicePtr, DevicePtrMut};
 use std::io::Cursor;
 
 fn failed(e: candle_core::Error) -> Error {
@@ -70,6 +71,34 @@ impl Gpu {
             }
         };
         Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+    }
+
+    /// Where a contiguous tensor of f32 lies, if that is in this GPU's context and work on it is on this stream. The address is good as long as the
+    /// tensor is.
+    pub(crate) fn address_of(&self, tensor: &Tensor) -> Result<Option<u64>> {
+        if self.check_device(tensor.device()).is_err() || tensor.dtype() != candle_core::DType::F32 {
+            return Ok(None);
+        }
+        let (storage, layout) = tensor.storage_and_layout();
+        let (Storage::Cuda(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
+            return Ok(None);
+        };
+        let values = storage.as_cuda_slice::<f32>().map_err(failed)?.slice(start..end);
+        let (at, _guard) = values.device_ptr(&self.stream);
+        Ok(Some(at))
+    }
+
+    /// A tensor of `n` values of f32 on `device` that are not there yet, and where they are to be put: by work on this stream, before any that reads
+    /// them. `None` if the device is another one.
+    #[allow(unsafe_code)]
+    pub(crate) fn tensor_for(&self, device: &Device, n: usize) -> Result<Option<(Tensor, u64)>> {
+        let Ok(on) = self.check_device(device) else { return Ok(None) };
+        // SAFETY: numbers of any bits; the caller launches what writes them before anyone can read them, as all work is on one stream.
+        let mut values =
+            unsafe { self.stream.alloc::<f32>(n.max(1)) }.during("taking memory of the GPU for what is seen")?;
+        let at = values.device_ptr_mut(&self.stream).0;
+        let storage = CudaStorage::wrap_cuda_slice(values, on.clone());
+        Ok(Some((Tensor::from_storage(Storage::Cuda(storage), n.max(1), BackpropOp::none(), false), at)))
     }
 
     /// That tensors of a device are in this GPU's context and on its stream.

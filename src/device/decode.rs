@@ -304,7 +304,12 @@ impl Gpu {
         error_of(&run)
     }
 
-    pub(super) fn rooms_to_decode(&mut self, n: usize, work_bytes: usize, section: &huffman::cuda::Section<'_>) -> Result<Args> {
+    pub(super) fn rooms_to_decode(
+        &mut self,
+        n: usize,
+        work_bytes: usize,
+        section: &huffman::cuda::Section<'_>,
+    ) -> Result<Args> {
         let n_books = section.lengths.len() / huffman::cuda::BOOK_WORDS;
         Ok(Args {
             state: self.room("states", size_of::<State>())?,

@@ -26,8 +26,6 @@ pub(crate) mod layout;
 #[cfg(feature = "cuda")]
 mod program;
 
-#[cfg(all(feature = "cuda", feature = "forecast"))]
-pub(crate) use host::HostTiles;
 #[cfg(feature = "cuda")]
 pub(crate) use decode::Stored;
 #[cfg(feature = "cuda")]
@@ -38,6 +36,8 @@ pub(crate) use fields::{At, Target};
 pub use gpu::Gpu;
 #[cfg(feature = "cuda")]
 pub(crate) use gpu::{Caller, During, Run, memory_device};
+#[cfg(all(feature = "cuda", feature = "forecast"))]
+pub(crate) use host::HostTiles;
 #[cfg(feature = "cuda")]
 pub use program::source;
 

@@ -285,10 +285,10 @@ impl Outcome {
 
 #[cfg(feature = "forecast")]
 fn set_forecasts(archive: &mut Archive<BufReader<File>>, weights: Option<&Path>) -> Result<()> {
-    use crate::forecast::{Options, series::Forecasts};
+    use crate::forecast::{Options, series::Forecasts, series::Machine};
     match weights {
         Some(weights) => archive.set_forecasts(Forecasts::open(weights, &Options::default())?),
-        None => archive.find_forecasts(&Options::default()),
+        None => archive.find_forecasts(Machine::default()),
     }
 }
 

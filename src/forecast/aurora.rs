@@ -415,6 +415,27 @@ impl Decoder {
 /// Normalised values of a variable at the times of the history; one entry if it never changes.
 type History = Vec<Vec<f32>>;
 
+/// A field that is wanted of some frames, and the name of what normalises it.
+struct Wanted<'a> {
+    frames: &'a [Frame],
+    key: Key,
+    constant: String,
+}
+
+/// Normalised fields of levels.
+enum Points {
+    /// By level, then by variable.
+    Host(Vec<Vec<History>>),
+    /// (levels, variables, times, rows, columns).
+    Device(Tensor),
+}
+
+/// What heads give of some patches, fields of each with their points.
+enum Heads {
+    Host(Vec<f32>),
+    Device(Tensor),
+}
+
 impl Aurora {
     /// The model that weights hold.
     ///
@@ -501,9 +522,41 @@ impl Aurora {
         Ok(Tensor::from_vec(values, (n, width), &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
 
+    /// Whether fields come and go as tensors; on the CPU in f32 loops over them are faster.
+    fn takes_tensors(&self) -> bool {
+        !(self.device.is_cpu() && self.dtype == DType::F32)
+    }
+
+    /// Fields of some levels, normalised.
+    fn points(&self, levels: &[Vec<Wanted<'_>>]) -> Result<Points> {
+        if !self.takes_tensors() {
+            let of_level = |level: &Vec<Wanted<'_>>| level.iter().map(|w| self.normalised(w)).collect::<Result<_>>();
+            return Ok(Points::Host(levels.iter().map(of_level).collect::<Result<_>>()?));
+        }
+        let mut all = vec![];
+        for wanted in levels.iter().flatten() {
+            let (location, scale) = self.constants(&wanted.constant);
+            for time in 0..self.config.max_history_size {
+                let frame = &wanted.frames[time.min(wanted.frames.len() - 1)];
+                let field = frame.require(&wanted.key)?.to_device(&self.device)?;
+                all.push(((field - f64::from(location))? / f64::from(scale))?);
+            }
+        }
+        let (h, w) = all.first().map_or(Ok((0, 0)), Tensor::dims2)?;
+        let variables = levels.first().map_or(0, Vec::len);
+        let shape = (levels.len(), variables, self.config.max_history_size, h, w);
+        let all = Tensor::stack(&all, 0)?;
+        if !all.sum_all()?.to_scalar::<f32>()?.is_finite() {
+            // Which it is the host finds out.
+            levels.iter().flatten().try_for_each(|w| self.normalised(w).map(drop))?;
+        }
+        Ok(Points::Device(all.reshape(shape)?))
+    }
+
     /// A field of each frame, normalised.
-    fn normalised(&self, frames: &[Frame], key: &Key, constant: &str) -> Result<History> {
-        let (location, scale) = self.constants(constant);
+    fn normalised(&self, wanted: &Wanted<'_>) -> Result<History> {
+        let Wanted { key, .. } = wanted;
+        let (location, scale) = self.constants(&wanted.constant);
         let one = |frame: &Frame| {
             let values = frame.values(key)?;
             if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
@@ -513,7 +566,7 @@ impl Aurora {
             }
             Ok(values.into_iter().map(|x| (x - location) / scale).collect())
         };
-        frames.iter().map(one).collect()
+        wanted.frames.iter().map(one).collect()
     }
 
     fn constants(&self, name: &str) -> (f32, f32) {
@@ -535,19 +588,21 @@ impl Aurora {
         let (c, e) = (&self.config, &self.encoder);
         let Some(last) = history.last() else { return Err(Error::input("no frames")) };
         let d = c.embed_dim;
-        let mut surface: Vec<History> = vec![];
-        for name in &c.surf_vars {
-            surface.push(self.normalised(history, &Key::surface(name), name)?);
+        let (now, n_levels) = (&history[history.len() - 1..], c.atmos_levels.len());
+        let mut surface: Vec<Wanted<'_>> = vec![];
+        for (names, frames) in [(&c.surf_vars, history), (&c.static_vars, now)] {
+            surface.extend(names.iter().map(|name| Wanted { frames, key: Key::surface(name), constant: name.clone() }));
         }
-        for name in &c.static_vars {
-            surface.push(self.normalised(&history[history.len() - 1..], &Key::surface(name), name)?);
-        }
-        let mut levels: Vec<Vec<History>> = vec![];
-        for &level in &c.atmos_levels {
-            let of_level =
-                |name: &String| self.normalised(history, &Key::level(name, level), &format!("{name}_{level}"));
-            levels.push(c.atmos_vars.iter().map(of_level).collect::<Result<_>>()?);
-        }
+        let surface = self.points(&[surface])?;
+        let of_level = |&level: &u32| -> Vec<Wanted<'_>> {
+            let wanted = |name: &String| Wanted {
+                frames: history,
+                key: Key::level(name, level),
+                constant: format!("{name}_{level}"),
+            };
+            c.atmos_vars.iter().map(wanted).collect()
+        };
+        let levels = self.points(&c.atmos_levels.iter().map(of_level).collect::<Vec<_>>())?;
         let [level_codes, positions, scales] = self.place_codes(&last.grid, run)?;
         let level_codes = e.levels.rows(&level_codes)?;
         let hours = (last.time_unix_s as f64 / 3600.0) as f32;
@@ -561,16 +616,15 @@ impl Aurora {
         let parts = self.workers.map(chunks, |i| {
             let rows = i * per_chunk..((i + 1) * per_chunk).min(patches[0]);
             let n = rows.len() * patches[1];
-            let pixels = self.pixels(std::slice::from_ref(&surface), rows.clone(), patches[1]);
-            let tokens = e.surface.rows(&self.rows(pixels, n)?)?;
+            let tokens = e.surface.rows(&self.patches(&surface, rows.clone(), patches[1], n)?)?;
             run.probe.show("enc.surf_tokens", i, &tokens);
             let tokens = ops::add(tokens, &e.surface_level)?;
             let branch = e.surface_mlp.apply(&tokens)?;
             run.probe.show("enc.surf_mlp", i, &branch);
             let tokens = ops::add(e.surface_norm.apply_to(branch)?, &tokens)?;
 
-            let pixels = self.pixels(&levels, rows.clone(), patches[1]);
-            let columns = e.atmosphere.rows(&self.rows(pixels, n * levels.len())?)?.reshape((n, levels.len(), d))?;
+            let pixels = self.patches(&levels, rows.clone(), patches[1], n * n_levels)?;
+            let columns = e.atmosphere.rows(&pixels)?.reshape((n, n_levels, d))?;
             run.probe.show("enc.atmos_tokens", i, &columns);
             let latents = perceive(&e.aggregation, &e.latents, &ops::add(columns, &level_codes)?)?;
             run.probe.show("enc.level_agg", i, &latents);
@@ -612,8 +666,22 @@ impl Aurora {
         Ok([levels, positions, scales])
     }
 
-    /// Normalised points of some rows of patches: for each patch, each level, each variable, each time, its points row by row. A variable that never
-    /// changes is the same at all times.
+    /// Normalised points of some rows of patches, a row for each patch and level, `n` of them: for each variable, each time, its points row by row.
+    fn patches(&self, points: &Points, rows: Range<usize>, columns: usize, n: usize) -> Result<Tensor> {
+        let p = self.config.patch_size;
+        let all = match points {
+            Points::Host(levels) => return self.rows(self.pixels(levels, rows, columns), n),
+            Points::Device(all) => all,
+        };
+        let (levels, variables, times, _, _) = all.dims5()?;
+        let shape = [levels, variables, times, rows.len(), p, columns, p];
+        let some = all.narrow(3, rows.start * p, rows.len() * p)?.narrow(4, 0, columns * p)?.contiguous()?;
+        let some = some.reshape(&shape[..])?.permute(&[3, 5, 0, 1, 2, 4, 6][..])?.contiguous()?;
+        Ok(some.reshape((n, variables * times * p * p))?.to_dtype(self.dtype)?)
+    }
+
+    /// The same on the host: for each patch, each level, each variable, each time, its points row by row. A variable that never changes is the same at
+    /// all times.
     fn pixels(&self, levels: &[Vec<History>], rows: Range<usize>, columns: usize) -> Vec<f32> {
         let (p, times) = (self.config.patch_size, self.config.max_history_size);
         let width = columns * p;
@@ -660,62 +728,76 @@ impl Aurora {
             let columns = perceive(&dec.disaggregation, &queries, &Tensor::stack(&latents, 1)?)?;
             run.probe.show("dec.level_decoder", i, &columns);
             let columns = dec.atmosphere_heads.apply(&columns)?;
-            Ok((host(&surface)?, host(&columns)?))
+            Ok((self.heads(&surface)?, self.heads(&columns)?))
         })?;
         drop(halves);
 
         let time = last.time_unix_s + self.needs.step_s;
         let mut frame = Frame::new(time, last.grid.clone());
+        let (surface, atmosphere): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         for (v, name) in c.surf_vars.iter().enumerate() {
-            let field = self.field(&parts.iter().map(|p| &p.0[..]).collect::<Vec<_>>(), v, c.surf_vars.len(), patches);
+            let field = self.field(&surface, v, c.surf_vars.len(), patches)?;
             self.put(&mut frame, Key::surface(name), name, field, run)?;
         }
-        let atmosphere: Vec<&[f32]> = parts.iter().map(|p| &p.1[..]).collect();
         let n_atmos = c.atmos_vars.len();
         for (v, name) in c.atmos_vars.iter().enumerate() {
             for (l, &level) in c.atmos_levels.iter().enumerate() {
-                let field = self.field(&atmosphere, l * n_atmos + v, levels.len() * n_atmos, patches);
+                let field = self.field(&atmosphere, l * n_atmos + v, levels.len() * n_atmos, patches)?;
                 self.put(&mut frame, Key::level(name, level), &format!("{name}_{level}"), field, run)?;
             }
         }
         Ok(frame)
     }
 
-    /// Field `index` of `count` out of chunks of (patches, count, points of a patch).
-    fn field(&self, chunks: &[&[f32]], index: usize, count: usize, patches: [usize; 2]) -> Vec<f32> {
+    fn heads(&self, x: &Tensor) -> Result<Heads> {
+        let x = x.to_dtype(DType::F32)?;
+        Ok(if self.takes_tensors() { Heads::Device(x) } else { Heads::Host(x.flatten_all()?.to_vec1()?) })
+    }
+
+    /// Field `index` of `count`, normalised, out of chunks of (patches, count, points of a patch).
+    fn field(&self, chunks: &[Heads], index: usize, count: usize, patches: [usize; 2]) -> Result<Tensor> {
         let p = self.config.patch_size;
-        let width = patches[1] * p;
-        let mut out = vec![0.0; patches[0] * p * width];
-        let all = chunks.iter().flat_map(|chunk| chunk.chunks_exact(count * p * p));
-        for (i, patch) in all.enumerate() {
-            let (row, column) = (i / patches[1], i % patches[1]);
-            for (y, points) in patch[index * p * p..][..p * p].chunks_exact(p).enumerate() {
-                out[(row * p + y) * width + column * p..][..p].copy_from_slice(points);
+        let shape = (patches[0] * p, patches[1] * p);
+        let mut on_device = vec![];
+        let mut out = vec![0.0; if self.takes_tensors() { 0 } else { shape.0 * shape.1 }];
+        let mut first = 0;
+        for chunk in chunks {
+            match chunk {
+                Heads::Device(heads) => {
+                    let heads = heads.flatten_to(heads.rank() - 2)?;
+                    let n = heads.elem_count() / (count * p * p);
+                    on_device.push(heads.reshape((n, count, p, p))?.narrow(1, index, 1)?.contiguous()?);
+                }
+                Heads::Host(heads) => {
+                    for (i, patch) in (first..).zip(heads.chunks_exact(count * p * p)) {
+                        let (row, column) = (i / patches[1], i % patches[1]);
+                        for (y, points) in patch[index * p * p..][..p * p].chunks_exact(p).enumerate() {
+                            out[(row * p + y) * shape.1 + column * p..][..p].copy_from_slice(points);
+                        }
+                    }
+                    first += heads.len() / (count * p * p);
+                }
             }
         }
-        out
+        if on_device.is_empty() {
+            return Ok(Tensor::from_vec(out, shape, &Device::Cpu)?);
+        }
+        let all = Tensor::cat(&on_device, 0)?.reshape((patches[0], patches[1], p, p))?;
+        Ok(all.permute((0, 2, 1, 3))?.contiguous()?.reshape(shape)?)
     }
 
     /// Puts a field into the frame in its own units.
-    fn put(&self, frame: &mut Frame, key: Key, constant: &str, mut field: Vec<f32>, run: &Run<'_>) -> Result<()> {
+    fn put(&self, frame: &mut Frame, key: Key, constant: &str, field: Tensor, run: &Run<'_>) -> Result<()> {
         if run.probe.is_keeping() {
-            run.probe.show(
-                &format!("dec.norm.{key}"),
-                0,
-                &Tensor::from_vec(field.clone(), frame.grid.shape(), &Device::Cpu)?,
-            );
+            run.probe.show(&format!("dec.norm.{key}"), 0, &field);
         }
         let (location, scale) = self.constants(constant);
-        for x in &mut field {
-            *x = *x * scale + location;
+        if self.takes_tensors() {
+            return frame.insert(key, field.affine(f64::from(scale), f64::from(location))?);
         }
-        frame.insert_values(key, field)
+        let field = field.flatten_all()?.to_vec1::<f32>()?;
+        frame.insert_values(key, field.into_iter().map(|x| x * scale + location).collect())
     }
-}
-
-/// All values in host memory.
-fn host(x: &Tensor) -> Result<Vec<f32>> {
-    Ok(x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
 impl Forecaster for Aurora {
@@ -726,6 +808,10 @@ impl Forecaster for Aurora {
 
     fn needs(&self) -> &Needs {
         &self.needs
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
     }
 
     fn step(&self, history: &[Frame], _target: Option<&Frame>, rollout_step: usize) -> Result<Frame> {

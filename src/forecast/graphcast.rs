@@ -299,6 +299,11 @@ trait Network: Send + Sync {
         channels: &(dyn Fn(Range<usize>, &mut [f32]) + Sync),
         stages: Option<&mut Stages>,
     ) -> Result<Vec<f32>>;
+
+    /// Itself, if it takes channels where they are and leaves targets there.
+    fn on_device(&self) -> Option<&OnDevice> {
+        None
+    }
 }
 
 /// What lies between the parts of a step, for comparison with other implementations; rows of grid points or mesh nodes.
@@ -405,7 +410,18 @@ impl GraphCast {
     }
 
     /// Values of each channel on the grid, before normalisation; one copy of those that several channels share.
-    fn inputs(&self, history: &[Frame], target: Option<&Frame>) -> Result<Inputs> {
+    fn inputs(&self, history: &[Frame], target: Option<&Frame>) -> Result<Inputs<Vec<f32>>> {
+        self.inputs_by(history, target, &|field| Ok(field.flatten_all()?.to_vec1::<f32>()?), &Ok)
+    }
+
+    /// The same in a form that `of_field` makes of a field, and `of_values` of a forcing that we compute.
+    fn inputs_by<T>(
+        &self,
+        history: &[Frame],
+        target: Option<&Frame>,
+        of_field: &dyn Fn(&Tensor) -> Result<T>,
+        of_values: &dyn Fn(Vec<f32>) -> Result<T>,
+    ) -> Result<Inputs<T>> {
         let time = history.last().map_or(0, |f| f.time_unix_s) + self.needs.step_s;
         let target = target.map(|t| self.needs.oriented(t)).transpose()?;
         if let Some(t) = target.as_ref().filter(|t| t.time_unix_s != time) {
@@ -425,12 +441,14 @@ impl GraphCast {
                         Some(frame) => (Some(frame), frame.time_unix_s),
                         None => (target.as_ref(), time),
                     };
-                    let given = frame.filter(|f| f.get(&channel.key).is_some());
-                    values.push(match given {
-                        Some(frame) => frame.values(&channel.key)?,
-                        None => self.forcing(&channel.variable, time).ok_or_else(|| {
+                    let computed = || {
+                        self.forcing(&channel.variable, time).ok_or_else(|| {
                             Error::input(format!("forcing {} is not given, and we do not compute it", channel.key))
-                        })?,
+                        })
+                    };
+                    values.push(match frame.and_then(|f| f.get(&channel.key)) {
+                        Some(field) => of_field(field)?,
+                        None => of_values(computed()?)?,
                     });
                     values.len() - 1
                 }
@@ -459,7 +477,7 @@ impl GraphCast {
     }
 
     /// Writes the normalised channels of some grid points, rows of all channels and three more values, which are left alone.
-    fn stack(&self, inputs: &Inputs, points: Range<usize>, rows: &mut [f32]) {
+    fn stack(&self, inputs: &Inputs<Vec<f32>>, points: Range<usize>, rows: &mut [f32]) {
         let width = self.channels.len() + 3;
         for (i, (channel, &place)) in self.channels.iter().zip(&inputs.places).enumerate() {
             let column = rows[i..].iter_mut().step_by(width);
@@ -480,15 +498,50 @@ impl GraphCast {
             };
             frame.insert_values(target.key.clone(), values)?;
         }
-        // Forcings that were given for this moment are the next step's input.
-        if let Some(target) = target {
-            let given = self.needs.oriented(target)?;
-            for key in &self.needs.forcings {
-                if let Some(field) = given.get(key) {
-                    frame.insert(key.clone(), field.clone())?;
-                }
+        self.carry_forcings(&mut frame, target)?;
+        Ok(frame)
+    }
+
+    /// Forcings that were given for this moment are the next step's input.
+    fn carry_forcings(&self, frame: &mut Frame, target: Option<&Frame>) -> Result<()> {
+        let Some(target) = target else { return Ok(()) };
+        let given = self.needs.oriented(target)?;
+        for key in &self.needs.forcings {
+            if let Some(field) = given.get(key) {
+                frame.insert(key.clone(), field.clone())?;
             }
         }
+        Ok(())
+    }
+
+    /// A step whose fields are where the networks are.
+    fn step_on_device(
+        &self,
+        network: &OnDevice,
+        history: &[Frame],
+        last: &Frame,
+        target: Option<&Frame>,
+    ) -> Result<Frame> {
+        let of_field = |field: &Tensor| Ok(field.flatten_all()?.to_device(&self.device)?);
+        let of_values = |values: Vec<f32>| Ok(Tensor::new(values, &self.device)?);
+        let inputs = self.inputs_by(history, target, &of_field, &of_values)?;
+        let channel = |(channel, &place): (&Channel, &usize)| {
+            let (mean, std) = (f64::from(channel.mean), f64::from(channel.std));
+            Ok(((&inputs.values[place] - mean)? / std)?)
+        };
+        let channels = self.channels.iter().zip(&inputs.places).map(channel).collect::<Result<Vec<_>>>()?;
+        let outputs = network.targets(&channels)?;
+        let shape = last.grid.shape();
+        let mut frame = Frame::new(last.time_unix_s + self.needs.step_s, last.grid.clone());
+        for (i, target) in self.targets.iter().enumerate() {
+            let scaled = (outputs.narrow(1, i, 1)?.contiguous()?.reshape(shape)? * f64::from(target.scale))?;
+            let field = match target.mean {
+                Some(mean) => (scaled + f64::from(mean))?,
+                None => (scaled + last.require(&target.key)?.to_device(&self.device)?)?,
+            };
+            frame.insert(target.key.clone(), field)?;
+        }
+        self.carry_forcings(&mut frame, target)?;
         Ok(frame)
     }
 }
@@ -502,17 +555,25 @@ impl Forecaster for GraphCast {
     fn step(&self, history: &[Frame], target: Option<&Frame>, _rollout_step: usize) -> Result<Frame> {
         let history = self.needs.prepare(history)?;
         let last = history.last().ok_or_else(|| Error::usage("no frame to start from"))?;
+        let network = self.network()?;
+        if let Some(network) = network.on_device() {
+            return self.step_on_device(network, &history, last, target);
+        }
         let inputs = self.inputs(&history, target)?;
         let channels = |range: Range<usize>, rows: &mut [f32]| self.stack(&inputs, range, rows);
-        let outputs = self.network()?.forward(self.channels.len(), &channels, None)?;
+        let outputs = network.forward(self.channels.len(), &channels, None)?;
         self.unstack(&outputs, last, target)
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
     }
 }
 
 /// Fields that channels are taken from.
-struct Inputs {
+struct Inputs<T> {
     /// Each of all grid points.
-    values: Vec<Vec<f32>>,
+    values: Vec<T>,
     /// Which of them each channel is.
     places: Vec<usize>,
 }

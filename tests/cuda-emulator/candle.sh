@@ -22,4 +22,4 @@ export LIBRARY_PATH=$driver:$libraries:$cuda/lib
 # Not --release: the programs there are those without candle-cuda, which run where no libcuda is.
 run_test() { cargo test --config 'profile.dev.package."*".opt-level=1' --features candle-cuda --test candle "$@"; }
 run_test --no-run
-LD_LIBRARY_PATH=$driver:$libraries:$cuda/lib RESIDUUM_CACHE_DIR=$driver/cache CUEMU_STRICT=1 run_test
+LD_LIBRARY_PATH=$driver:$libraries:$cuda/lib RESIDUUM_CACHE_DIR=$driver/cache CUEMU_STRICT=1 CUEMU_REPORT=$driver/report.txt run_test -- --test-threads=1

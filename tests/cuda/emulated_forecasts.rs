@@ -34,7 +34,13 @@ fn restored(archive: &[u8], forecasts: Forecasts) -> Result<Vec<Values>> {
 }
 
 /// Archive and values are the same on the device and on the CPU.
-fn same(source: &dyn Fn() -> Memory, config: &Config, model: &dyn Fn() -> Forecasts, keyframe: Option<u64>, what: &str) {
+fn same(
+    source: &dyn Fn() -> Memory,
+    config: &Config,
+    model: &dyn Fn() -> Forecasts,
+    keyframe: Option<u64>,
+    what: &str,
+) {
     let expected = archive(&mut source(), config, &model(), keyframe);
     let on_device = model().on(machine());
     let got = archive(&mut source(), config, &on_device, keyframe);

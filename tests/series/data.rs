@@ -220,7 +220,14 @@ impl Seer {
     pub fn forecasts(self) -> Forecasts {
         let made_on = format!("machine {}", self.seed);
         let (name, digest) = ("seer".into(), vec![self.id; 32]);
-        Forecasts { tolerance: self.tolerance(), name, digest, model: Model::Forecaster(Box::new(self)), made_on, machine: Machine::default() }
+        Forecasts {
+            tolerance: self.tolerance(),
+            name,
+            digest,
+            model: Model::Forecaster(Box::new(self)),
+            made_on,
+            machine: Machine::default(),
+        }
     }
 }
 

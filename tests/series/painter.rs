@@ -34,7 +34,14 @@ impl Painter {
     pub fn forecasts(self) -> Forecasts {
         let made_on = format!("machine {}", self.seed);
         let (name, digest) = ("painter".into(), vec![self.id; 32]);
-        Forecasts { tolerance: self.tolerance, name, digest, model: Model::FieldCodec(Box::new(self)), made_on, machine: Machine::default() }
+        Forecasts {
+            tolerance: self.tolerance,
+            name,
+            digest,
+            model: Model::FieldCodec(Box::new(self)),
+            made_on,
+            machine: Machine::default(),
+        }
     }
 }
 

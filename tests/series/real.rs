@@ -7,7 +7,7 @@ use residuum::container::Archive;
 use residuum::device::Cpu;
 use residuum::forecast::Options;
 use residuum::forecast::aurora::{self, Aurora};
-use residuum::forecast::series::{self, Forecasts};
+use residuum::forecast::series::{self, Forecasts, Machine};
 use residuum::{Bound, Config, Kind, PredictorChoice};
 use serde_json::json;
 use std::io::Cursor;
@@ -91,7 +91,7 @@ fn weights_may_be_in_the_archive() {
     let restored = |coded: &[u8], recover: bool| {
         let input = Cursor::new(coded);
         let mut a = if recover { Archive::recover(input) } else { Archive::open(input) }.unwrap();
-        a.find_forecasts(&Options::default()).unwrap();
+        a.find_forecasts(Machine::default()).unwrap();
         (a.version(), a.weights_bytes(), a.weights().unwrap(), all(&mut a))
     };
     let (version, bytes, weights, values) = restored(&with, false);
@@ -110,7 +110,7 @@ fn weights_may_be_in_the_archive() {
     let at = with.windows(64).position(|w| w == &file[..64]).unwrap();
     damaged[at + file.len() / 2] ^= 1;
     let mut a = Archive::open(Cursor::new(&damaged[..])).unwrap();
-    assert_eq!(a.find_forecasts(&Options::default()).unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(a.find_forecasts(Machine::default()).unwrap_err().kind(), Kind::Corrupt);
 }
 
 /// How far forecasts differ is measured on the first steps of a file, and held against the tolerance; an archive may have another one.

@@ -15,6 +15,7 @@ pub(crate) enum Place<'a> {
     /// In memory of the host.
     Host(&'a [f32]),
     /// An address on the device.
+    #[cfg_attr(not(feature = "candle-cuda"), expect(dead_code, reason = "models are on the host then"))]
     Device(u64),
 }
 

@@ -144,21 +144,31 @@ impl OnDevice {
         })
     }
 
-    fn encode(&self, n_channels: usize, channels: &Channels<'_>) -> Result<(Tensor, Tensor)> {
+    /// Stacked targets of each grid point (points, targets), normalised, on the device, from normalised channels there, each of all points.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn targets(&self, channels: &[Tensor]) -> Result<Tensor> {
+        let structural: Vec<f32> = self.grid_features.iter().flatten().copied().collect();
+        let structural = Tensor::from_vec(structural, (self.grid_features.len(), 3), &self.device)?;
+        let features = |range: Range<usize>| {
+            let columns = channels.iter().map(|c| c.narrow(0, range.start, range.len())?.reshape((range.len(), 1)));
+            let mut columns = columns.collect::<candle_core::Result<Vec<_>>>()?;
+            columns.push(structural.narrow(0, range.start, range.len())?);
+            Ok(Tensor::cat(&columns, 1)?.to_dtype(self.dtype)?)
+        };
+        let (grid, mesh) = self.encode(&features)?;
+        Ok(self.decode(&self.process(mesh)?, &grid)?.to_dtype(DType::F32)?)
+    }
+
+    /// `features` gives those of a range of grid points (points, channels and three more).
+    fn encode(&self, features: &dyn Fn(Range<usize>) -> Result<Tensor>) -> Result<(Tensor, Tensor)> {
         let (p, z) = (&self.parameters, self.parameters.latent);
-        let width = n_channels + 3;
         let n_grid = self.grid_features.len();
         let w_sent = p.grid2mesh.edges.first(1, z)?;
         let (mut grid, mut sent) = (Vec::new(), Vec::new());
         for first in (0..n_grid).step_by(PIECE_ROWS) {
-            let range = first..(first + PIECE_ROWS).min(n_grid);
-            let mut features = vec![0.0; range.len() * width];
-            channels(range.clone(), &mut features);
-            for (row, f) in features.chunks_exact_mut(width).zip(&self.grid_features[range.clone()]) {
-                row[n_channels..].copy_from_slice(f);
-            }
-            let features = Tensor::from_vec(features, (range.len(), width), &self.device)?.to_dtype(self.dtype)?;
-            let embedded = p.grid_encoder.apply_on_device(&features)?;
+            let embedded = p.grid_encoder.apply_on_device(&features(first..(first + PIECE_ROWS).min(n_grid))?)?;
             sent.push(embedded.matmul(&w_sent)?);
             grid.push((&embedded + p.grid_update.apply_on_device(&embedded)?)?);
         }
@@ -217,7 +227,16 @@ type Channels<'a> = dyn Fn(Range<usize>, &mut [f32]) + Sync + 'a;
 
 impl Network for OnDevice {
     fn forward(&self, n_channels: usize, channels: &Channels<'_>, stages: Option<&mut Stages>) -> Result<Vec<f32>> {
-        let (grid, mesh_0) = self.encode(n_channels, channels)?;
+        let width = n_channels + 3;
+        let features = |range: Range<usize>| {
+            let mut features = vec![0.0; range.len() * width];
+            channels(range.clone(), &mut features);
+            for (row, f) in features.chunks_exact_mut(width).zip(&self.grid_features[range.clone()]) {
+                row[n_channels..].copy_from_slice(f);
+            }
+            Ok(Tensor::from_vec(features, (range.len(), width), &self.device)?.to_dtype(self.dtype)?)
+        };
+        let (grid, mesh_0) = self.encode(&features)?;
         let mesh_1 = self.process(mesh_0.clone())?;
         let outputs = host(&self.decode(&mesh_1, &grid)?)?;
         if let Some(stages) = stages {
@@ -226,6 +245,10 @@ impl Network for OnDevice {
             stages.latent_mesh_1 = host(&mesh_1)?;
         }
         Ok(outputs)
+    }
+
+    fn on_device(&self) -> Option<&OnDevice> {
+        Some(self)
     }
 }
 
@@ -310,6 +333,13 @@ mod tests {
                 let off = x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
                 assert!(off < 5e-5, "{name} with {hidden_layers} hidden layers, {steps} steps: {off}");
             }
+            // The same from channels that are on the device.
+            let n = lat.len() * lon.len();
+            let mut rows = vec![0.0; n * 10];
+            channels(0..n, &mut rows);
+            let column = |c: usize| Tensor::from_iter(rows.chunks_exact(10).map(|row| row[c]), &Device::Cpu).unwrap();
+            let columns: Vec<Tensor> = (0..7).map(column).collect();
+            assert_eq!(host(&on_device.targets(&columns).unwrap()).unwrap(), theirs);
         }
     }
 }

@@ -68,6 +68,11 @@ impl Decoder {
         Self { forecasts, group, statics, interval, made_on, spool, places }
     }
 
+    /// What the CPU took over, and why.
+    pub fn notes(&self) -> Vec<String> {
+        self.forecasts.machine.notes()
+    }
+
     /// Variables that are decoded together.
     pub fn members(&self) -> Vec<usize> {
         self.group.members.iter().map(|m| m.variable).collect()
@@ -95,7 +100,13 @@ impl Decoder {
     /// `Corrupt` if bytes are damaged; `Device` if a forecast is not the encoder's: the message names time and variable. Not for members that
     /// have a filler: what they lack is filled.
     pub fn decode(&mut self, tile: u64, members: &[CodedMember]) -> Result<()> {
-        let (decoded, _) = self.tile(tile, members, None)?;
+        let (decoded, _) = match self.tile(tile, members, None) {
+            Err(e) if self.forecasts.machine.takes_over(&e) => {
+                self.forecasts.machine.leave_gpu();
+                self.tile(tile, members, None)?
+            }
+            decoded => decoded?,
+        };
         for (member, (values, whole)) in self.group.members.iter().zip(decoded) {
             self.places.insert((member.variable, tile), (self.spool.len(), whole));
             self.spool.push(values.as_bytes())?;

@@ -9,7 +9,7 @@ use crate::bound::Resolved;
 use crate::compress::{Done, Progress, plan_of, tiling_of};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::limits;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::field::Values;
 use crate::forecast::Model;
 use crate::forecast::group::{Group, Role};
@@ -125,9 +125,8 @@ pub fn compress(
         }
         let mut work = Work::new(&group, &plans, t, &values, config, forecasts);
         let mut coded = match work.compress(&mut past) {
-            // Codes that take more than the values, say.
-            Err(e) if e.kind() == Kind::Unsupported && work.on.take().is_some() => {
-                machine.note(&e);
+            Err(e) if machine.takes_over(&e) => {
+                work.on = None;
                 work.compress(&mut past)
             }
             coded => coded,

@@ -4,9 +4,9 @@
 //! between the steps of a run nothing but digests comes to the host. A model on the host gives and gets fields through copies.
 
 use super::decode::{differs, filled_up};
+use super::machine::On;
 use super::member::{Asked, Ready, Run, Seen};
 use super::tile::{Agreed, Coded, Parts, assembled};
-use super::machine::On;
 use super::{in_a_row, on_host};
 use crate::compress::Tile;
 use crate::config::Config;

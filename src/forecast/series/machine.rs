@@ -4,7 +4,7 @@ use crate::compress::compress_tile;
 use crate::config::Config;
 use crate::decompress::decompress_tile;
 use crate::device::{self, Choice, Coder, Gpu};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::field::{DType, Values};
 use crate::forecast::Options;
 use crate::plan::Treatment;
@@ -19,6 +19,8 @@ pub struct Machine {
     gpu: Option<OnGpu>,
     /// Where models run.
     model: Option<Device>,
+    /// Whether the CPU takes over where the GPU fails.
+    is_lenient: bool,
     /// What the CPU took over, and why.
     notes: Mutex<Vec<String>>,
 }
@@ -55,10 +57,11 @@ impl Machine {
         #[cfg(feature = "candle-cuda")]
         if let Some(device) = candle_device(choice)? {
             let machine = Self::of_gpu(Gpu::of_candle(&device)?)?;
-            return Ok((Self { model: Some(device), ..machine }, None));
+            return Ok((Self { model: Some(device), is_lenient: choice == Choice::Auto, ..machine }, None));
         }
         let (gpu, why) = device::gpu(choice)?;
-        Ok((gpu.map(Self::of_gpu).transpose()?.unwrap_or_default(), why))
+        let machine = gpu.map(Self::of_gpu).transpose()?.unwrap_or_default();
+        Ok((Self { is_lenient: choice == Choice::Auto, ..machine }, why))
     }
 
     /// A GPU, with models on the CPU.
@@ -87,14 +90,24 @@ impl Machine {
         self.notes.lock().map_or_else(|_| vec![], |notes| notes.clone())
     }
 
-    /// The CPU takes over a tile because of `e`.
-    pub(super) fn note(&self, e: &Error) {
+    /// Whether the CPU takes over a tile that ended in `e`: where the GPU leaves it one, and where it failed unless it was asked for by name. Says so in
+    /// the notes.
+    pub(super) fn takes_over(&self, e: &Error) -> bool {
+        if self.gpu.is_none() || !(e.kind() == Kind::Unsupported || (e.kind() == Kind::Device && self.is_lenient)) {
+            return false;
+        }
         let note = format!("the CPU took over: {e}");
         if let Ok(mut notes) = self.notes.lock()
             && !notes.contains(&note)
         {
             notes.push(note);
         }
+        true
+    }
+
+    /// The GPU is used no more.
+    pub(super) fn leave_gpu(&mut self) {
+        self.gpu = None;
     }
 
     /// The GPU, for a model on `model`.

@@ -51,13 +51,7 @@ impl Decoding {
     ///
     /// # Errors
     /// As there.
-    pub fn start(
-        run: &mut Run<'_>,
-        layout: &Layout,
-        has_forecast: &[bool],
-        plan: &Plan,
-        data: &[u8],
-    ) -> Result<Self> {
+    pub fn start(run: &mut Run<'_>, layout: &Layout, has_forecast: &[bool], plan: &Plan, data: &[u8]) -> Result<Self> {
         let schedule = Schedule::with_forecasts(layout.shape, has_forecast);
         start_decoding(run, plan, &schedule, &layout.shape, data)?;
         give_rooms(run, &schedule, has_forecast)?;
