@@ -81,7 +81,8 @@ template <class T> __device__ void look(const Args& a) {
   if (threadIdx.x != 0) return;
   f.stats->error = add(f.stats->error, errors);
   f.stats->n += n_there;
-  if (is_finite(spread) && spread > f.stats->spreads[f.level]) f.stats->spreads[f.level] = spread;
+  double* largest = (double*)(f.stats + 1) + f.level;
+  if (is_finite(spread) && spread > *largest) *largest = spread;
 }
 extern "C" __global__ void __launch_bounds__(WIDE) forecast_look_f32(const Args a) { look<float>(a); }
 extern "C" __global__ void __launch_bounds__(WIDE) forecast_look_f64(const Args a) { look<double>(a); }
@@ -121,7 +122,7 @@ template <class T> __device__ void digest(const Args& a) {
   for (u32 k = 0; k < (n_left - 1) / 8; ++k) add_word((u64)Number<T>::bits(rest[8 * k + i]), 8 * k, i, own, plain);
   add_word((u64)Number<T>::bits(forecasts<T>(a)[f.n_words - 8 + i]), 121, i, own, plain);
   u64 hash = hash_of_sums(sum + own + __shfl_xor_sync(ALL_LANES, plain, 1), i, (u64)f.n_words * 8);
-  if (threadIdx.x == 0) f.digest->hashes[f.step] = hash;
+  if (threadIdx.x == 0) ((u64*)(f.digest + 1))[f.step] = hash;
 }
 extern "C" __global__ void __launch_bounds__(32) forecast_digest_f32(const Args a) { digest<float>(a); }
 extern "C" __global__ void __launch_bounds__(32) forecast_digest_f64(const Args a) { digest<double>(a); }

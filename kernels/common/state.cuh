@@ -219,15 +219,13 @@ struct Step {
 
 // Digest of the rounded forecasts of a tile so far: forecast.cu.
 struct Digest {
-  u64 sums[8];             // of whole blocks
-  u64 hashes[1];           // after each step, as many as there are
+  u64 sums[8];             // of whole blocks; the hash after each step follows
 };
 
 // What forecasts were like.
 struct Seen {
   double error;            // sum of the squared errors of `n` values
-  u64 n;
-  double spreads[1];       // the largest of each level, as many as there are
+  u64 n;                   // the largest spread of each level follows
 };
 
 // A forecast on its way to a side image, and what is decoded on its way to the model.

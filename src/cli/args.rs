@@ -118,7 +118,8 @@ pub struct CompressArgs {
     /// Do not decode and compare every tile before it is written. Saves about a third of the time.
     #[arg(long)]
     pub no_verify: bool,
-    /// Where tiles are coded: cpu, auto (a GPU where there is one, the CPU for what it can not do), cuda or cuda:N. The archive is the same.
+    /// Where tiles are coded: cpu, auto (a GPU where there is one, the CPU for what it can not do), cuda or cuda:N. The archive is the same; models of
+    /// `--forecast` that run there too (feature candle-cuda) may make forecasts whose last bits differ.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     pub device: Choice,
     /// Weights of a model (safetensors, see `residuum weights`) whose forecasts of each step, made of the steps before as they will be

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "forecast")]
 mod model;
+#[cfg(all(feature = "cuda", feature = "forecast"))]
+mod series;
 
 use super::args::DoctorArgs;
 use super::print;
@@ -31,6 +33,8 @@ fn run_gpu(args: &DoctorArgs) -> Result<ExitCode> {
     let (text, peak) = gpu.describe()?;
     print(&format!("GPU {}: {text}\n", args.gpu))?;
     let failures = cuda::parity(&mut gpu)?;
+    #[cfg(feature = "forecast")]
+    let failures = failures + series::parity(args.gpu)?;
     if gpu.is_emulated() {
         print("no times: this is the software driver of the tests\n")?;
     } else {

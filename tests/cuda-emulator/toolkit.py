@@ -32,6 +32,10 @@ TRAFFIC = {
     "fitted_encode_f32": ("18", "value, one neighbour of its taps, decoded value, code, size and bucket, all phases together; each side image adds 4"),
     "fitted_decode_predict_f32": ("10", "one neighbour of its taps; prediction and bucket out; each side image adds 4"),
     "fitted_decode_restore_f32": ("10", "prediction and bucket in, value and size out, and streams"),
+    "forecast_agree_f32": ("8", "forecast in, rounded one out; two bits more where models differ between machines"),
+    "forecast_look_f32": ("8.6", "forecasts of the run that fits, twice, and every seventh value"),
+    "forecast_sums_f32": ("4", "rounded forecasts in"),
+    "forecast_see_f32": ("8", "decoded value in, what the model takes out"),
     "rans_count": ("5", "codes and buckets in"),
     "rans_sizes": ("5", "codes and buckets in"),
     "rans_encode": ("5", "codes and buckets in, words out (0.1 for a ratio of 40)"),
@@ -75,7 +79,7 @@ def main():
         folder = pathlib.Path(name)
         for file in files:
             bounds = re.findall(r"__launch_bounds__\((\w+)[^)]*\) (\w+)\(", file.read_text())
-            threads = {kernel: {"BLOCK": 256, "WIDE": 512}.get(bound) or int(bound) for bound, kernel in bounds}
+            threads = {kernel: {"BLOCK": 256, "WIDE": 512, "SELECTORS": 96}.get(bound) or int(bound) for bound, kernel in bounds}
             # No fused operation in what the compiler proper makes; what the assembler puts into a division is part of an exact division.
             ptx = folder / f"{file.stem}.ptx"
             run([nvcc, *[f for f in FLAGS if f not in ("-Xptxas", "-v")], "-arch=compute_80", "-ptx", file, "-o", ptx])

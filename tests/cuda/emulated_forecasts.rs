@@ -5,9 +5,11 @@
 #[path = "../series/data.rs"]
 mod data;
 
+use super::counters;
 use data::{Memory, Seer, Series, finish, uniform};
 use residuum::container::Archive;
-use residuum::device::Gpu;
+use residuum::device::cudarc::driver::safe::profiler_start;
+use residuum::device::{Choice, Gpu};
 use residuum::forecast::series::{self, Forecasts, Machine};
 use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Model, Needs};
 use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Variable};
@@ -238,4 +240,67 @@ fn large() {
         let what = format!("{shape:?}, {tolerance}, {effort:?}");
         same(&|| world(shape), &config, &|| oracle(shape, tolerance), None, &what);
     }
+}
+
+/// What a sanitizer has time for.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn few() {
+    let series = Series::new(5, 2);
+    same(&|| series.source(), &Config::new(Bound::rel(1e-3)), &|| Seer::default().forecasts(), None, "few");
+}
+
+/// Calls fail in turn: an error that says so, nothing left behind; or the CPU takes over.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn faults() {
+    let _ = std::fs::remove_file(std::env::var("CUEMU_REPORT").unwrap());
+    let series = Series::new(4, 1);
+    let config = Config::new(Bound::rel(1e-3));
+    let expected = archive(&mut series.source(), &config, &Seer::default().forecasts(), None);
+    let life = |choice: Choice| -> Result<(Vec<u8>, Vec<String>)> {
+        let forecasts = Seer::default().forecasts().on(Machine::open(choice)?.0);
+        let mut source = series.source();
+        let done = series::compress(&mut source, &config, &forecasts, None, &mut |_| ())?;
+        let notes = forecasts.machine.notes();
+        restored(&expected, Seer::default().forecasts().on(Machine::open(choice)?.0))?;
+        Ok((finish(&mut source, &config, done), notes))
+    };
+    let set = |fault: &str| {
+        // SAFETY: this process has one thread but for those of rayon, which read no environment by now.
+        unsafe { std::env::set_var("CUEMU_FAIL", fault) };
+        profiler_start().unwrap();
+    };
+    // The kernels' cache is there from now on.
+    life(Choice::Cuda(0)).unwrap();
+    for kind in ["alloc", "launch", "copy", "sync", "lost"] {
+        let (mut n, mut n_failed) = (1u64, 0);
+        loop {
+            set(&format!("{kind}:{n}"));
+            let result = life(Choice::Cuda(0));
+            let c = counters();
+            assert_eq!(c["live"], 0, "{kind} {n}: {c:?}");
+            match result {
+                Ok((archive, _)) => {
+                    assert!(archive == expected, "{kind} {n}");
+                    break;
+                }
+                Err(e) => assert_eq!(e.kind(), Kind::Device, "{kind} {n}: {e}"),
+            }
+            n_failed += 1;
+            // All of the first, then some: there are thousands of launches.
+            n += 1 + n / 12;
+        }
+        println!("{kind}: {n_failed} faults");
+        assert!(n_failed >= 3, "{kind}");
+    }
+    let mut n_notes = 0;
+    for n in [40, 150, 400, 700, 1000] {
+        set(&format!("lost:{n}"));
+        let (archive, notes) = life(Choice::Auto).unwrap();
+        assert!(archive == expected, "lost {n}");
+        n_notes += usize::from(notes.iter().any(|note| note.contains("the CPU took over")));
+        assert_eq!(counters()["live"], 0);
+    }
+    assert!(n_notes > 0, "the GPU never failed beside forecasts");
 }

@@ -121,6 +121,11 @@ fn archives_beside_forecasts_are_those_of_the_cpu() {
         Build::Plain.run(test, &[seed(n)]);
     }
     Build::Plain.run("forecasts::salvage", &[("CUEMU_GUARD", "4".into())]);
+    for build in [Build::Address, Build::Undefined, Build::Thread] {
+        build.run("forecasts::few", &[]);
+    }
+    let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults-beside-forecasts.txt");
+    Build::Plain.run("forecasts::faults", &[("CUEMU_REPORT", report.display().to_string())]);
 }
 
 #[test]
@@ -213,6 +218,8 @@ fn the_command_uses_the_gpu() {
     let output = residuum(&["doctor"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("125 of 125 fields"), "{output:?}");
+    #[cfg(feature = "forecast")]
+    assert!(text.contains("3 of 3 series"), "{output:?}");
 }
 
 /// Runs a command that must succeed; gives what it printed.

@@ -56,12 +56,12 @@ impl Machine {
     pub fn open(choice: Choice) -> Result<(Self, Option<String>)> {
         #[cfg(feature = "candle-cuda")]
         if let Some(device) = candle_device(choice)? {
-            let machine = Self::of_gpu(Gpu::of_candle(&device)?)?;
-            return Ok((Self { model: Some(device), is_lenient: choice == Choice::Auto, ..machine }, None));
+            let machine = Self::with(Gpu::of_candle(&device)?, choice == Choice::Auto)?;
+            return Ok((Self { model: Some(device), ..machine }, None));
         }
         let (gpu, why) = device::gpu(choice)?;
-        let machine = gpu.map(Self::of_gpu).transpose()?.unwrap_or_default();
-        Ok((Self { is_lenient: choice == Choice::Auto, ..machine }, why))
+        let machine = gpu.map(|gpu| Self::with(gpu, choice == Choice::Auto)).transpose()?;
+        Ok((machine.unwrap_or_default(), why))
     }
 
     /// A GPU, with models on the CPU.
@@ -70,13 +70,18 @@ impl Machine {
     /// `Device`.
     #[cfg(feature = "cuda")]
     pub fn of_gpu(gpu: Gpu) -> Result<Self> {
+        Self::with(gpu, false)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn with(gpu: Gpu, is_lenient: bool) -> Result<Self> {
         let another = gpu.another(gpu.stream().clone())?;
-        let coder: Mutex<Box<dyn Coder>> = Mutex::new(Box::new(device::HostTiles::new(another, true)));
-        Ok(Self { gpu: Some(OnGpu { gpu, coder }), ..Self::default() })
+        let coder: Mutex<Box<dyn Coder>> = Mutex::new(Box::new(device::HostTiles::new(another, !is_lenient)));
+        Ok(Self { gpu: Some(OnGpu { gpu, coder }), is_lenient, ..Self::default() })
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn of_gpu(gpu: Gpu) -> Result<Self> {
+    fn with(gpu: Gpu, _: bool) -> Result<Self> {
         match gpu {}
     }
 
@@ -87,7 +92,10 @@ impl Machine {
 
     /// What the user should know of what was done: what the CPU took over, and why.
     pub fn notes(&self) -> Vec<String> {
-        self.notes.lock().map_or_else(|_| vec![], |notes| notes.clone())
+        let mut notes = self.notes.lock().map_or_else(|_| vec![], |notes| notes.clone());
+        let of_coder = self.gpu.as_ref().and_then(|on| on.coder.lock().ok().map(|c| c.notes())).unwrap_or_default();
+        notes.extend(of_coder.into_iter().filter(|note| !notes.contains(note)).collect::<Vec<_>>());
+        notes
     }
 
     /// Whether the CPU takes over a tile that ended in `e`: where the GPU leaves it one, and where it failed unless it was asked for by name. Says so in
@@ -107,6 +115,7 @@ impl Machine {
 
     /// The GPU is used no more.
     pub(super) fn leave_gpu(&mut self) {
+        self.notes = Mutex::new(self.notes());
         self.gpu = None;
     }
 
