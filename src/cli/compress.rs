@@ -73,11 +73,10 @@ fn forecast(
     let machine = super::machine(args.device)?;
     let mut forecasts = if needs_none {
         let no_winds = || Error::input("no level of the file has both winds, u and v, on a grid and at times");
-        series::advection(source).and_then(|f| f.ok_or_else(no_winds)).context(|| "--forecast")?
+        series::advection(source).and_then(|f| f.ok_or_else(no_winds)).context(|| "--forecast")?.on(machine)
     } else {
-        series::Forecasts::open(weights, &machine.options())?
-    }
-    .on(machine);
+        series::Forecasts::open_on(weights, machine)?
+    };
     forecasts.tolerance = args.tolerance.unwrap_or(forecasts.tolerance);
     let done = series::compress(source, config, &forecasts, args.keyframe, progress).context(|| "--forecast")?;
     forecasts.machine.notes().iter().for_each(|n| note(&format!("note: {n}")));

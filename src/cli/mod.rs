@@ -106,10 +106,7 @@ fn set_forecasts<R: std::io::Read + std::io::Seek>(
         // What is at hand is found when it is needed.
         None if choice == Choice::Cpu => Ok(()),
         None => archive.find_forecasts(machine(choice)?),
-        Some(path) => {
-            let machine = machine(choice)?;
-            archive.set_forecasts(Forecasts::open(path, &machine.options())?.on(machine))
-        }
+        Some(path) => archive.set_forecasts(Forecasts::open_on(path, machine(choice)?)?),
     }
 }
 

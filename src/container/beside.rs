@@ -42,7 +42,7 @@ impl<R: Read + Seek> Archive<R> {
             Some(_) => {}
         }
         match self.weights()? {
-            Some(weights) => self.set_forecasts(Forecasts::of_bytes(&weights, &machine.options())?.on(machine)),
+            Some(weights) => self.set_forecasts(Forecasts::of_bytes(&weights, machine)?),
             None => Ok(()),
         }
     }

@@ -245,9 +245,12 @@ pub struct ImageBeside {
 }
 
 /// Bytes of a digest and of what forecasts were like, before what there are several of: 8 bytes each.
+#[cfg(feature = "forecast")]
 pub const DIGEST_BYTES: usize = 64;
+#[cfg(feature = "forecast")]
 pub const SEEN_BYTES: usize = 16;
 /// Values in a block of a digest.
+#[cfg(feature = "forecast")]
 pub const DIGEST_BLOCK: usize = HASH_BLOCK / 8;
 
 /// A forecast on its way to a side image, and what is decoded on its way to the model.

@@ -29,6 +29,7 @@ use swin::{Backbone, Run};
 pub const ENTRY: Entry = Entry {
     name: "aurora",
     open: |weights, options| Ok(Model::Forecaster(Box::new(Aurora::new(weights, options)?))),
+    is_exact_on_cpu: false,
     import: super::import::aurora::import,
 };
 

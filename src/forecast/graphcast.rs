@@ -36,7 +36,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// GraphCast's line of the registry.
-pub const ENTRY: Entry = Entry { name: "graphcast", open, import: super::import::graphcast::import };
+pub const ENTRY: Entry =
+    Entry { name: "graphcast", open, is_exact_on_cpu: false, import: super::import::graphcast::import };
 
 fn open(weights: &Weights, options: &Options) -> Result<Model> {
     Ok(Model::Forecaster(Box::new(GraphCast::new(weights, options)?)))

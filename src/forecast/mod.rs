@@ -174,6 +174,8 @@ pub struct Entry {
     pub name: &'static str,
     /// Builds the model. Everything in the weights is untrusted.
     pub open: fn(&Weights, &Options) -> Result<Model>,
+    /// Whether it has the same bits everywhere on the CPU: there it is put to work for series, whatever codes them.
+    pub is_exact_on_cpu: bool,
     /// Turns an official checkpoint into weights; `None` if the checkpoint is not of this model.
     pub import: for<'a> fn(&'a Checkpoint, &ImportOptions) -> Result<Option<Imported<'a>>>,
 }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Its line of the registry.
-pub const ENTRY: Entry = Entry { name: "unet", open, import };
+pub const ENTRY: Entry = Entry { name: "unet", open, is_exact_on_cpu: true, import };
 
 fn open(weights: &Weights, _options: &Options) -> Result<Model> {
     Ok(Model::Forecaster(Box::new(UNet::new(weights)?)))

@@ -40,7 +40,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// VAEformer's line of the registry.
-pub const ENTRY: Entry = Entry { name: "vaeformer", open, import };
+pub const ENTRY: Entry = Entry { name: "vaeformer", open, is_exact_on_cpu: true, import };
 
 fn open(weights: &Weights, options: &Options) -> Result<Model> {
     Ok(Model::FieldCodec(Box::new(Codec::new(VaeFormer::new(weights, options)?)?)))

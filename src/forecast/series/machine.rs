@@ -27,7 +27,6 @@ pub struct Machine {
 
 /// A GPU, and its coder for tiles without forecasts.
 struct OnGpu {
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is none"))]
     gpu: Gpu,
     coder: Mutex<Box<dyn Coder>>,
 }

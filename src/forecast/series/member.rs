@@ -48,11 +48,14 @@ pub(super) type Runs<'a> = Vec<Option<Box<dyn Run + 'a>>>;
 /// What was asked for a tile.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    /// All that was asked.
+    /// All that was asked; for runs on a GPU.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there are none"))]
     pub config: &'a Config,
     /// For the variable.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for runs on a GPU"))]
     pub treatment: &'a Treatment,
     /// The GPU that codes, if one does.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is none"))]
     pub on: Option<On<'a>>,
     /// The bound, absolute.
     pub bound: f64,

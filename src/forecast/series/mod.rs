@@ -34,7 +34,7 @@ use super::group::Group;
 use super::names::Key;
 use super::needs::Needs;
 use super::weights::{self, Weights};
-use super::{Model, Options};
+use super::{MODELS, Model, Options};
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
 use crate::io::Source;
@@ -104,6 +104,17 @@ impl Forecasts {
         Ok(Self { tolerance: model.tolerance(), model, name, digest, made_on, machine: Machine::default() })
     }
 
+    /// Opens weights for a machine: the model runs on its GPU where there is one, unless it is one that has the same bits everywhere on the CPU.
+    ///
+    /// # Errors
+    /// As [`super::open`].
+    pub fn open_on(path: &Path, machine: Machine) -> Result<Self> {
+        let name = Weights::open(path)?.about().model.clone();
+        let is_exact = MODELS.iter().any(|entry| entry.name == name && entry.is_exact_on_cpu);
+        let options = if is_exact { Options::default() } else { machine.options() };
+        Ok(Self::open(path, &options)?.on(machine))
+    }
+
     /// The same, coded on another machine.
     pub fn on(self, machine: Machine) -> Self {
         Self { machine, ..self }
@@ -130,11 +141,11 @@ impl Forecasts {
     /// Opens weights that an archive holds.
     ///
     /// # Errors
-    /// As [`Forecasts::open`]; `Io` if there is no room for a temporary file.
-    pub fn of_bytes(weights: &[u8], options: &Options) -> Result<Self> {
+    /// As [`Forecasts::open_on`]; `Io` if there is no room for a temporary file.
+    pub fn of_bytes(weights: &[u8], machine: Machine) -> Result<Self> {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(weights)?;
-        Self::open(file.path(), options).context(|| "weights in the archive")
+        Self::open_on(file.path(), machine).context(|| "weights in the archive")
     }
 }
 
