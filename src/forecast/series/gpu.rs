@@ -30,10 +30,13 @@ enum Held {
 }
 
 impl On<'_> {
-    /// The forecasts of the levels of a step whose images have one, by `wanted`.
-    fn hold(self, forecasts: Option<&[Option<Tensor>]>, wanted: &[bool]) -> Result<Vec<Option<Held>>> {
+    /// The forecasts of the levels of a step whose images, of so many pixels, have one, by `wanted`.
+    fn hold(self, forecasts: Option<&[Option<Tensor>]>, wanted: &[bool], pixels: usize) -> Result<Vec<Option<Held>>> {
         let of_level = |(level, &wanted): (usize, &bool)| {
             let forecast = forecasts.and_then(|f| f[level].as_ref()).filter(|_| wanted);
+            if forecast.is_some_and(|f| f.elem_count() != pixels) {
+                return Err(Error::corrupt("a forecast on another grid"));
+            }
             forecast.map(|f| self.held(f)).transpose()
         };
         wanted.iter().enumerate().map(of_level).collect()
@@ -96,7 +99,7 @@ impl<T: Rows> Run for Running<'_, T> {
 
     fn step(&mut self, step: usize, forecast: Option<&[Option<Tensor>]>) -> Result<Tensor> {
         let [_, levels, ny, nx] = self.ready.layout.shape;
-        let held = self.on.hold(forecast, &self.ready.has_forecast[step * levels..][..levels])?;
+        let held = self.on.hold(forecast, &self.ready.has_forecast[step * levels..][..levels], ny * nx)?;
         let encoding = &mut self.encoding;
         time(Stage::Predict, || self.on.seen(levels * ny * nx, |to| encoding.step(step, &places(&held), to)))
     }
@@ -161,7 +164,8 @@ impl<'a, T: Rows> Decoded<'a, T> {
     /// `Corrupt` if lengths do not fit; `Device`.
     pub fn start(on: On<'a>, parts: &'a Parts<'a, T>, layout: &'a Layout) -> Result<Option<Self>> {
         let Parts { base, step, specials, outliers, agreement, has_forecast, sides, codes, .. } = parts;
-        let Some(plan) = &parts.plan else { return Ok(None) };
+        // Kernels digest what there is; a tile made to deceive may have no forecast at all.
+        let Some(plan) = parts.plan.as_ref().filter(|_| has_forecast.contains(&true)) else { return Ok(None) };
         let (base, step) = (*base, *step);
         let coded =
             beside::Coded { layout, base, step, specials, outliers, plan, codes, agreement, has_forecast, sides };
@@ -179,7 +183,7 @@ impl<T: Rows> super::decode::Run for Decoded<'_, T> {
     fn step(&mut self, step: usize, forecast: Option<&[Option<Tensor>]>) -> Result<Tensor> {
         let [_, levels, ny, nx] = self.layout.shape;
         let wanted = &self.parts.has_forecast[step * levels..][..levels];
-        let held = self.on.hold(forecast, wanted)?;
+        let held = self.on.hold(forecast, wanted, ny * nx)?;
         if held.iter().zip(wanted).any(|(held, &wanted)| wanted && held.is_none()) {
             return Err(Error::corrupt("a forecast where the model can give none"));
         }
