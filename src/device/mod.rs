@@ -5,7 +5,7 @@
 //!
 //! Host code of the GPU is in the `cuda.rs` beside each `cpu.rs`, kernels are in `kernels/`, what they share is here: the device and its
 //! kernels ([`Gpu`]), the layout of what both sides know (`layout`), the order of launches (`encode`, `decode`), fields in device memory
-//! to archives (`fields`), and tiles of the host (`host`).
+//! to archives (`fields`), tiles of the host (`host`), and tiles beside forecasts, step by step (`beside`).
 
 #[cfg(all(feature = "cuda", feature = "forecast"))]
 pub(crate) mod beside;

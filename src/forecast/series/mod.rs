@@ -9,6 +9,9 @@
 //! A codec of frames ([`super::FieldCodec`]) stands in for a model: what it makes of the few integers that it keeps of a step is the step's
 //! forecast. The integers are in the archive; no step is looked back on, and an interval is a tile.
 //!
+//! Tiles are coded by the CPU (`member`, `decode`) or by a GPU, with the same bytes (`gpu`, [`Machine`]); fields go to and from a model as tensors, wherever
+//! those are.
+//!
 //! In memory are the values of one tile of all these variables with working copies, some twelve times as many bytes as f32 values; at
 //! most 2^26 values, unless one step has more.
 
