@@ -62,13 +62,18 @@ impl On<'_> {
     }
 }
 
+impl Held {
+    fn place(&self) -> Place<'_> {
+        match self {
+            Held::Host(values) => Place::Host(values),
+            #[cfg(feature = "candle-cuda")]
+            Held::Device(at) => Place::Device(*at),
+        }
+    }
+}
+
 fn places(held: &[Option<Held>]) -> Vec<Option<Place<'_>>> {
-    let place = |held| match held {
-        &Held::Host(ref values) => Place::Host(values),
-        #[cfg(feature = "candle-cuda")]
-        &Held::Device(at) => Place::Device(at),
-    };
-    held.iter().map(|h| h.as_ref().map(place)).collect()
+    held.iter().map(|h| h.as_ref().map(Held::place)).collect()
 }
 
 /// A member's tile at work, as [`super::member`]'s.
