@@ -18,12 +18,13 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// As many as the global pool has threads; one on a device, which has its own.
+    /// As many as the global pool has threads. On a device the caller's thread does all: the device has its own, and candle's stream may be another one
+    /// on another thread.
     ///
     /// # Errors
     /// `Io` if the system refuses threads.
     pub fn new(device: &Device) -> Result<Self> {
-        let n = if device.is_cpu() { rayon::current_num_threads() } else { 1 };
+        let n = if device.is_cpu() { rayon::current_num_threads() } else { 0 };
         // A pool of one thread each: matrix products ask the pool that they are called from for help.
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let pools = (0..n).map(pool).collect::<std::result::Result<Vec<_>, _>>();
@@ -50,6 +51,9 @@ impl Workers {
                 done.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
             }
         };
+        if self.pools.is_empty() {
+            work();
+        }
         std::thread::scope(|scope| {
             for pool in self.pools.iter().take(n) {
                 scope.spawn(|| pool.install(work));

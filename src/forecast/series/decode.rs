@@ -236,7 +236,7 @@ impl Decoder {
             out.push(match (run.finish(n, whole[m] < n_steps, members[m].filler.as_ref()), &members[m].filler) {
                 (Ok(values), _) => (values, whole[m]),
                 (Err(e), Some(filler)) if is_loss(&e) => (filled(filler, n), 0),
-                (Err(e), _) if e.kind() == Kind::Device => return Err(self.differs()).context(name),
+                (Err(e), _) if is_disagreement(&e) => return Err(self.differs()).context(name),
                 (Err(e), _) => return Err(e).context(name),
             });
         }

@@ -104,7 +104,11 @@ impl<T: Rows> Run for Running<'_, T> {
 
     fn step(&mut self, step: usize, forecast: Option<&[Option<Tensor>]>) -> Result<Tensor> {
         let [_, levels, ny, nx] = self.ready.layout.shape;
-        let held = self.on.hold(forecast, &self.ready.has_forecast[step * levels..][..levels], ny * nx)?;
+        let wanted = &self.ready.has_forecast[step * levels..][..levels];
+        let held = self.on.hold(forecast, wanted, ny * nx)?;
+        if held.iter().zip(wanted).any(|(held, &wanted)| wanted && held.is_none()) {
+            return Err(Error::input("the model gave no forecast of a field that it says it gives"));
+        }
         let encoding = &mut self.encoding;
         time(Stage::Predict, || self.on.seen(levels * ny * nx, |to| encoding.step(step, &places(&held), to)))
     }

@@ -169,7 +169,8 @@ fn poisoned() -> Error {
 fn candle_device(choice: Choice) -> Result<Option<Device>> {
     match choice {
         Choice::Cpu => Ok(None),
-        Choice::Auto => Ok(Device::new_cuda(0).ok()),
-        Choice::Cuda(n) => Device::new_cuda(n).map(Some).map_err(|e| Error::device(e.to_string())),
+        // On a stream of its own: that of `new_cuda` is another one on each thread, and nothing would order what threads do.
+        Choice::Auto => Ok(Device::new_cuda_with_stream(0).ok()),
+        Choice::Cuda(n) => Device::new_cuda_with_stream(n).map(Some).map_err(|e| Error::device(e.to_string())),
     }
 }

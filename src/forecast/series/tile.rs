@@ -87,6 +87,9 @@ impl<'a, T: Rows> Parts<'a, T> {
         let specials = Specials::from_bytes(reader.bytes()?, &shape)?;
         let outliers = Outliers::from_bytes::<T>(reader.bytes()?, n)?;
         let mut agreement = Agreement { step: f64::from_le_bytes(array(reader)?), ..Agreement::EXACT };
+        if !(agreement.step >= 0.0 && agreement.step.is_finite()) {
+            return Err(Error::corrupt("forecasts rounded to what is no step"));
+        }
         let is_exact = agreement.step == 0.0;
         for _ in 0..if is_exact { 0 } else { levels } {
             agreement.tolerances.push(f32::from_le_bytes(array(reader)?));

@@ -35,7 +35,9 @@ impl Encoding {
         let levels = layout.shape[1];
         let n_trial = layout.trial_steps(budget);
         let trial = Trial::new(&schedule, (0..n_trial * levels).collect(), budget, false);
-        let encoder = Encoder::of(schedule, &layout.shape, vec![trial], false);
+        let mut encoder = Encoder::of(schedule, &layout.shape, vec![trial], false);
+        // The run that fits goes on as long as that of any other variable does: also through images that are not of this trial.
+        encoder.n_batches = encoder.most_batches_of(&encoder.trials[0], 0..encoder.schedule.images.len());
         let n_early = layout.trial_steps(Budget::BALANCED);
         Self {
             sampled: vec![Sampled::default(); encoder.n_taps.len()],

@@ -70,15 +70,19 @@ impl Encoder {
 
     /// Those of `trial` at most. Further rounds go through all images.
     pub(super) fn most_batches(&self, trial: &Trial) -> usize {
+        if trial.budget.rounds > 1 {
+            return self.most_batches_of(trial, 0..self.schedule.images.len());
+        }
+        self.most_batches_of(trial, trial.images.iter().copied())
+    }
+
+    /// The same for some images.
+    pub(super) fn most_batches_of(&self, trial: &Trial, images: impl Iterator<Item = usize>) -> usize {
         let of_image = |image: usize| {
             let n = |(level, phase)| self.batches(trial, image, level, phase);
             self.lattice_phases().map(n).max().unwrap_or(0)
         };
-        let all = 0..self.schedule.images.len();
-        if trial.budget.rounds > 1 {
-            return all.map(of_image).max().unwrap_or(0);
-        }
-        trial.images.iter().map(|&i| of_image(i)).max().unwrap_or(0)
+        images.map(of_image).max().unwrap_or(0)
     }
 
     /// A round of a trial: samples of each phase, then its codes.
