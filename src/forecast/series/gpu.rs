@@ -1,7 +1,7 @@
 //! Members' tiles on a GPU. Twins: [`super::member`], [`super::decode`].
 //!
 //! With a model of candle's on the same GPU a forecast is read where the model left it, and what is decoded of a step is put where the model takes it:
-//! between the steps of a run nothing but digests comes to the host. A model on the host gives and gets fields through copies.
+//! between the steps of a run nothing of them but digests comes to the host. A model on the host gives and gets fields through copies.
 
 use super::decode::{differs, filled_up};
 use super::machine::On;
