@@ -22,6 +22,8 @@ pub enum Kind {
     Io,
     /// The GPU, its driver or its compiler refused or failed. Use the CPU, or mend the machine.
     Device,
+    /// A model's forecast is not the one that the archive was made with. Restore where it was made, or recover what there is.
+    Disagreement,
     /// A value left its bound. In an archive of ours this is a bug: please report it.
     BoundViolated,
 }
@@ -36,7 +38,7 @@ impl Kind {
             Kind::Corrupt => 4,
             Kind::Unsupported => 5,
             Kind::Io => 6,
-            Kind::Device => 7,
+            Kind::Device | Kind::Disagreement => 7,
         }
     }
 }
@@ -81,6 +83,11 @@ impl Error {
     /// The GPU failed.
     pub fn device(message: impl Into<String>) -> Self {
         Self::new(Kind::Device, message)
+    }
+
+    /// A forecast differs.
+    pub fn disagreement(message: impl Into<String>) -> Self {
+        Self::new(Kind::Disagreement, message)
     }
 
     /// Who must act.

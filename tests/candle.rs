@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use residuum::compress::{Before, compress_rest};
 use residuum::container::Archive;
 use residuum::device::cudarc::driver::safe::{profiler_start, profiler_stop};
-use residuum::device::{Cpu, Gpu};
+use residuum::device::{Choice, Cpu, Gpu};
 use residuum::forecast::series::{self, Forecasts, Machine};
 use residuum::forecast::{Forecaster, Frame, Grid, GridNeed, Key, Model, Needs};
 use residuum::io::{Attribute, AttributeValue, Dimension, Format, Group, Schema, Source, Variable};
@@ -12,8 +12,8 @@ use residuum::{Bound, Config, DType, Effort, Field, Kind, Values};
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 #[test]
 fn tensors_go_through_archives() {
@@ -54,14 +54,17 @@ struct Oracle {
     needs: Needs,
     device: Device,
     tolerance: f64,
-    /// By step, on the device.
-    truth: Vec<Tensor>,
+    /// By step, by level, on the device.
+    truth: Vec<[Tensor; 2]>,
     /// Fields that came on the GPU, and others.
     came: Arc<[AtomicUsize; 2]>,
+    /// The bits of all that came, where they are asked for: it copies them.
+    shown: Option<Arc<Mutex<Vec<Vec<u32>>>>>,
 }
 
 const STEPS: usize = 7;
 const SHAPE: (usize, usize) = (40, 48);
+const LEVELS: [u32; 2] = [850, 500];
 
 impl Forecaster for Oracle {
     fn needs(&self) -> &Needs {
@@ -72,10 +75,20 @@ impl Forecaster for Oracle {
         let last = history.last().unwrap();
         let mut out = Frame::new(last.time_unix_s + self.needs.step_s, last.grid.clone());
         let now = ((last.time_unix_s - 1_577_836_800) / self.needs.step_s) as usize;
-        for key in &self.needs.gives {
+        for (key, truth) in self.needs.gives.iter().zip(&self.truth[now + 1]) {
             let is_there = last.require(key)?.device().is_cuda();
             self.came[usize::from(!is_there)].fetch_add(1, Relaxed);
-            out.insert(key.clone(), self.truth[now + 1].clone())?;
+            out.insert(key.clone(), truth.clone())?;
+            for frame in history.iter().filter(|_| self.shown.is_some()) {
+                let bits = frame
+                    .require(key)?
+                    .flatten_all()?
+                    .to_vec1::<f32>()?
+                    .iter()
+                    .map(|v| v.to_bits())
+                    .collect::<Vec<u32>>();
+                self.shown.iter().for_each(|shown| shown.lock().unwrap().push(bits.clone()));
+            }
         }
         Ok(out)
     }
@@ -89,7 +102,7 @@ impl Forecaster for Oracle {
     }
 }
 
-/// A file of one variable of one level.
+/// A file of one variable of two levels.
 struct Memory {
     schema: Schema,
     values: Vec<Values>,
@@ -111,7 +124,7 @@ impl Source for Memory {
     }
 }
 
-/// A field with noise by step, and without.
+/// Fields with noise by step and level, and without.
 fn fields() -> (Vec<f32>, Vec<Vec<f32>>) {
     let mut state = 7u64;
     let mut noise = || {
@@ -119,8 +132,8 @@ fn fields() -> (Vec<f32>, Vec<Vec<f32>>) {
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     let (rows, columns) = SHAPE;
-    let clean: Vec<Vec<f32>> = (0..STEPS)
-        .map(|_| (0..rows * columns).map(|k| 280.0 + (k % columns) as f32 * 0.1 + noise()).collect())
+    let clean: Vec<Vec<f32>> = (0..STEPS * LEVELS.len())
+        .map(|i| (0..rows * columns).map(|k| (280 - i % 2) as f32 + (k % columns) as f32 * 0.1 + noise()).collect())
         .collect();
     (clean.iter().flatten().map(|v| v + 0.05 * noise()).collect(), clean)
 }
@@ -132,8 +145,8 @@ fn grid() -> Grid {
 }
 
 fn source(values: Vec<f32>) -> Memory {
-    let lens = [STEPS, SHAPE.0, SHAPE.1];
-    let names = ["time", "lat", "lon"];
+    let lens = [STEPS, LEVELS.len(), SHAPE.0, SHAPE.1];
+    let names = ["time", "level", "lat", "lon"];
     let dimension = |k: usize| Dimension { path: format!("/{}", names[k]), len: lens[k] as u64, unlimited: false };
     let variable = |name: &str, dtype, axes: &[u32], units: &str| Variable {
         path: format!("/{name}"),
@@ -145,19 +158,21 @@ fn source(values: Vec<f32>) -> Memory {
     };
     let variables = vec![
         variable("time", DType::F64, &[0], "hours since 2020-01-01"),
-        variable("lat", DType::F64, &[1], "degrees_north"),
-        variable("lon", DType::F64, &[2], "degrees_east"),
-        variable("sp", DType::F32, &[0, 1, 2], "Pa"),
+        variable("level", DType::F64, &[1], "hPa"),
+        variable("lat", DType::F64, &[2], "degrees_north"),
+        variable("lon", DType::F64, &[3], "degrees_east"),
+        variable("t", DType::F32, &[0, 1, 2, 3], "K"),
     ];
     let grid = grid();
     let values = vec![
         Values::F64((0..STEPS).map(|k| 6.0 * k as f64).collect()),
+        Values::F64(LEVELS.map(f64::from).to_vec()),
         Values::F64(grid.lat.to_vec()),
         Values::F64(grid.lon.to_vec()),
         Values::F32(values),
     ];
     let groups = vec![Group { path: "/".into(), attributes: vec![] }];
-    let schema = Schema { format: Format::NetCdf4, groups, dimensions: (0..3).map(dimension).collect(), variables };
+    let schema = Schema { format: Format::NetCdf4, groups, dimensions: (0..4).map(dimension).collect(), variables };
     Memory { schema, values }
 }
 
@@ -181,23 +196,26 @@ fn forecasts_stay_on_the_gpu() {
     let config = Config::new(Bound::abs(0.02)).with_verify(false);
     for tolerance in [0.0, 1e-5] {
         let came: Arc<[AtomicUsize; 2]> = Arc::default();
-        let forecasts = |device: &Device| {
-            let (gives, statics, forcings) = (vec![Key::surface("sp")], vec![], vec![]);
+        let shown: Arc<Mutex<Vec<Vec<u32>>>> = Arc::default();
+        let model = |device: &Device, is_shown: bool| {
+            let (gives, statics, forcings) = (LEVELS.map(|level| Key::level("t", level)).to_vec(), vec![], vec![]);
             let grid = GridNeed::Exact(grid());
             let needs = Needs { history: 2, step_s: 6 * 3600, fields: gives.clone(), statics, forcings, gives, grid };
-            let truth = clean.iter().map(|v| Tensor::from_vec(v.clone(), SHAPE, device).unwrap()).collect();
-            let (device, came) = (device.clone(), came.clone());
-            let model = Model::Forecaster(Box::new(Oracle { needs, device, tolerance, truth, came }));
+            let field = |v: &Vec<f32>| Tensor::from_vec(v.clone(), SHAPE, device).unwrap();
+            let truth = clean.chunks(2).map(|levels| [field(&levels[0]), field(&levels[1])]).collect();
+            let (device, came, shown) = (device.clone(), came.clone(), is_shown.then(|| shown.clone()));
+            let model = Model::Forecaster(Box::new(Oracle { needs, device, tolerance, truth, came, shown }));
             let (name, digest, made_on) = ("oracle".into(), vec![1; 32], "a test".into());
             Forecasts { tolerance, name, digest, model, made_on, machine: Machine::default() }
         };
+        let forecasts = |device: &Device| model(device, false);
         // The GPU that codes is candle's; the model is there too, or on the host.
-        let coded_there =
-            |model: &Device| forecasts(model).on(Machine::of_gpu(Gpu::of_candle(&device).unwrap()).unwrap());
+        let there = || Machine::of_gpu(Gpu::of_candle(&device).unwrap()).unwrap();
+        let coded_there = |model: &Device| forecasts(model).on(there());
         let archive = |forecasts: &Forecasts| {
             let mut source = source(values.clone());
             let done = series::compress(&mut source, &config, forecasts, None, &mut |_| ()).unwrap();
-            assert!(done[&3].plan.forecast.is_some(), "no forecast is of use");
+            assert!(done[&4].plan.forecast.is_some(), "no forecast is of use");
             assert!(forecasts.machine.notes().is_empty(), "{:?}", forecasts.machine.notes());
             compress_rest(&mut source, vec![], &config, &mut Cpu, Before { done, weights: None }, &mut |_| ()).unwrap()
         };
@@ -208,13 +226,32 @@ fn forecasts_stay_on_the_gpu() {
         let restored = |forecasts: Forecasts| {
             let mut archive = Archive::open(Cursor::new(&expected[..])).unwrap();
             archive.set_forecasts(forecasts).unwrap();
-            archive.read_all(3).unwrap()
+            archive.read_all(4).unwrap()
         };
         let wanted = restored(forecasts(&Device::Cpu));
+        // What the model sees is the same wherever it is: in the encoder's runs, in the decoder.
+        let all_shown = |on: &dyn Fn() -> Forecasts| {
+            assert!(archive(&on()) == expected);
+            let of_encoder = std::mem::take(&mut *shown.lock().unwrap());
+            assert!(restored(on()).as_bytes() == wanted.as_bytes());
+            (of_encoder, std::mem::take(&mut *shown.lock().unwrap()))
+        };
+        let on_host = all_shown(&|| model(&Device::Cpu, true));
+        let on_gpu = all_shown(&|| model(&device, true).on(there()));
+        assert!(on_host == on_gpu, "the model sees other values");
+        let Values::F32(decoded) = &wanted else { panic!("another type") };
+        let pixels = SHAPE.0 * SHAPE.1;
+        let image = |step: usize, level: usize| &decoded[(2 * step + level) * pixels..][..pixels];
+        for (k, bits) in on_gpu.1.iter().enumerate() {
+            // By step, level, frame of the history.
+            let expected = image(k / 4 + k % 2, k / 2 % 2);
+            assert!(bits.iter().zip(expected).all(|(a, b)| *a == b.to_bits()), "field {k}");
+        }
+        assert_eq!(on_gpu.1.len(), 4 * (STEPS - 2));
         fields_that_came();
         // Bytes of the forecasts of a run, and of what is decoded in it.
-        let image = 4 * (SHAPE.0 * SHAPE.1) as u64;
-        let (n_forecasts, n_seen) = (image * (STEPS as u64 - 2), image * STEPS as u64);
+        let a_step = 4 * (LEVELS.len() * pixels) as u64;
+        let (n_forecasts, n_seen) = (a_step * (STEPS as u64 - 2), a_step * STEPS as u64);
         let mut copied = vec![];
         for model in [&Device::Cpu, &device] {
             let forecasts = coded_there(model);
@@ -253,4 +290,19 @@ fn forecasts_stay_on_the_gpu() {
         assert!(in_gpu <= 2 * n_bytes + tables && out_gpu <= 3 * expected.len() as u64 + bitmaps + tables);
         assert!(decoding_out_gpu <= n_bytes + 4096);
     }
+}
+
+/// The machine of a choice of device: candle's GPU, for models too; or why there is none.
+#[test]
+fn a_machine_is_opened_for_a_choice() {
+    for choice in [Choice::Auto, Choice::Cuda(0)] {
+        let (machine, why) = Machine::open(choice).unwrap();
+        assert!(machine.options().device.is_cuda() && why.is_none(), "{why:?}");
+    }
+    assert!(Machine::open(Choice::Cpu).unwrap().0.options().device.is_cpu());
+    assert_eq!(Machine::open(Choice::Cuda(7)).unwrap_err().kind(), Kind::Device);
+    // What candle's driver refuses is the GPU's fault, not the input's.
+    let device = Device::new_cuda(0).unwrap();
+    let too_large = Tensor::zeros(1 << 44, candle_core::DType::F32, &device).unwrap_err();
+    assert_eq!(residuum::Error::from(too_large).kind(), Kind::Device);
 }

@@ -244,7 +244,7 @@ impl Failure {
                 Kind::Unsupported => Status::Unsupported,
                 Kind::Io => Status::Io,
                 Kind::BoundViolated => Status::BoundViolated,
-                Kind::Device => Status::Device,
+                Kind::Device | Kind::Disagreement => Status::Device,
             },
         }
     }

@@ -104,8 +104,10 @@ fn set_forecasts<R: std::io::Read + std::io::Seek>(
             Ok(())
         }
         // What is at hand is found when it is needed.
-        None if choice == Choice::Cpu => Ok(()),
-        None => archive.find_forecasts(machine(choice)?),
+        None => {
+            archive.set_machine(machine(choice)?);
+            Ok(())
+        }
         Some(path) => archive.set_forecasts(Forecasts::open_on(path, machine(choice)?)?),
     }
 }

@@ -28,8 +28,14 @@ impl<R: Read + Seek> Archive<R> {
         self.repeat(|_| Ok(forecasts))
     }
 
+    /// Has the forecasts repeated on a machine, once a variable is read that needs them: if the model is at hand ([`Archive::find_forecasts`]). It is
+    /// the CPU by default.
+    pub fn set_machine(&mut self, machine: Machine) {
+        self.machine = machine;
+    }
+
     /// Opens the model that the archive needs, if it is at hand, on a machine: it needs no weights, or they are in the archive. Reading a variable does
-    /// so too, on the CPU.
+    /// so too.
     ///
     /// # Errors
     /// As [`Forecasts::of_bytes`] and [`Archive::set_forecasts`].
@@ -85,7 +91,7 @@ impl<R: Read + Seek> Archive<R> {
             statics.push((key.clone(), series::static_field(&group, field)?));
         }
         let forecasts = forecasts(&group)?;
-        self.forecasts = Some(Decoder::new(forecasts, group, statics, interval, made_on));
+        self.forecasts = Some(Decoder::new(forecasts, group, statics, interval, made_on)?);
         Ok(())
     }
 
@@ -93,7 +99,8 @@ impl<R: Read + Seek> Archive<R> {
     pub(super) fn beside_forecasts(&mut self, variable: usize, tile: u64) -> Result<(Values, u64)> {
         // Once: looking for it reads coordinates, which an archive made to deceive may have beside forecasts.
         if self.forecasts.is_none() && !std::mem::replace(&mut self.has_looked, true) {
-            self.find_forecasts(Machine::default())?;
+            let machine = std::mem::take(&mut self.machine);
+            self.find_forecasts(machine)?;
         }
         let Some(mut decoder) = self.forecasts.take() else {
             let beside = self.forecasts_needed();

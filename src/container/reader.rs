@@ -57,6 +57,9 @@ pub struct Archive<R> {
     /// Whether a model was looked for that is at hand.
     #[cfg(feature = "forecast")]
     pub(super) has_looked: bool,
+    /// What repeats its forecasts.
+    #[cfg(feature = "forecast")]
+    pub(super) machine: crate::forecast::series::Machine,
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -123,6 +126,8 @@ impl<R: Read + Seek> Archive<R> {
             forecasts: None,
             #[cfg(feature = "forecast")]
             has_looked: false,
+            #[cfg(feature = "forecast")]
+            machine: Default::default(),
         }
     }
 

@@ -280,7 +280,7 @@ impl<T: Rows> Decoding<T> {
         };
         coded.specials.patterns().iter().zip(&mut state.patterns).for_each(|(&p, s)| *s = p);
         let section = huffman::cuda::Section::of_streams(coded.codes);
-        let mut args = gpu.rooms_to_decode(n, size_of::<T>(), &section)?;
+        let mut args = gpu.rooms_to_decode(n, size_of::<T>(), &section, true)?;
         put_shape(&mut args, coded.layout.shape);
         gpu.copy_in(args.state, bytemuck::bytes_of(&state))?;
         args.coded = gpu.put("streams", &section.streams)?;
@@ -338,7 +338,7 @@ impl<T: Rows> Decoding<T> {
     pub fn check(&mut self) -> Result<()> {
         let (mut run, _) = self.tile.parts();
         self.decoding.finish(&mut run)?;
-        error_of(&run)
+        error_of(&run, "stream")
     }
 
     /// All values, with those stored apart. Waits.

@@ -249,7 +249,8 @@ impl Gpu {
             }
             _ => {}
         }
-        let mut args = self.rooms_to_decode(n, size_of::<C>(), &section)?;
+        let in_contexts = state.predictor == predictor::FITTED;
+        let mut args = self.rooms_to_decode(n, size_of::<C>(), &section, in_contexts)?;
         args.n = n as u32;
         args.n_axes = shape.len() as u32;
         args.shape = [1; layout::MAX_AXES];
@@ -260,7 +261,6 @@ impl Gpu {
         args.coded = self.put("streams", &section.streams)?;
         args.count = section.streams.len() as u32;
         args.out = at;
-        let in_contexts = state.predictor == predictor::FITTED;
         if !in_contexts {
             self.zero(if state.n_runs == 0 { args.codes } else { args.kept }, 4 * n_codes)?;
         }
@@ -301,7 +301,7 @@ impl Gpu {
             run.over_values("powers", n as u32, BLOCK)?;
         }
         lists.put_apart(&mut run)?;
-        error_of(&run)
+        error_of(&run, if in_contexts { "stream" } else { "chunk" })
     }
 
     pub(super) fn rooms_to_decode(
@@ -309,15 +309,18 @@ impl Gpu {
         n: usize,
         work_bytes: usize,
         section: &huffman::cuda::Section<'_>,
+        in_contexts: bool,
     ) -> Result<Args> {
+        // Codes in contexts become values as they are read.
+        let n_codes = if in_contexts { 0 } else { n };
         let n_books = section.lengths.len() / huffman::cuda::BOOK_WORDS;
         Ok(Args {
             state: self.room("states", size_of::<State>())?,
-            codes: self.room("codes", 4 * n)?,
-            kept: self.room("kept codes", 4 * n)?,
+            codes: self.room("codes", 4 * n_codes)?,
+            kept: self.room("kept codes", 4 * n_codes)?,
             decoded: self.room("decoded values", work_bytes * n)?,
             marks: self.room("marks", n)?,
-            code_marks: self.room("marks in coding order", n)?,
+            code_marks: self.room("marks in coding order", n_codes)?,
             sums: self.room("sums", 4 * n.div_ceil(layout::SEGMENT as usize))?,
             passes: self.room("passes", layout::MAX_PASSES * layout::PASS_BYTES)?,
             chunks: self.room("chunks", section.chunks.len() * size_of::<layout::Chunk>())?,
@@ -327,13 +330,13 @@ impl Gpu {
     }
 }
 
-/// Whether codes were sound. Waits.
-pub(super) fn error_of(run: &Run<'_>) -> Result<()> {
+/// Whether codes were sound: as the CPU says it. Waits.
+pub(super) fn error_of(run: &Run<'_>, what: &str) -> Result<()> {
     let mut bytes = [0u8; size_of::<State>()];
     run.gpu.copy_out(run.args.state, &mut bytes)?;
     match bytemuck::pod_read_unaligned::<State>(&bytes).error {
         0 => Ok(()),
-        _ => Err(Error::corrupt("coded chunk is damaged")),
+        _ => Err(Error::corrupt(format!("coded {what} is damaged"))),
     }
 }
 

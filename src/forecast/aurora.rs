@@ -12,6 +12,7 @@
 //! ([`root_area`] tells why the last bit matters).
 
 mod codes;
+mod fields;
 mod swin;
 
 use super::layers::{Given, Linear, Mlp, Norm, Probe, Source, random_values};
@@ -20,9 +21,9 @@ use super::weights::{self, About, Planned};
 use super::{Entry, Forecaster, Frame, Grid, GridNeed, Key, Model, Needs, Options, Weights};
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use fields::Wanted;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::ops::Range;
 use swin::{Backbone, Run};
 
 /// Aurora's line of the registry.
@@ -277,6 +278,8 @@ pub struct Aurora {
     normalisation: HashMap<String, (f32, f32)>,
     device: Device,
     dtype: DType,
+    /// Whether fields come and go as tensors; on the CPU in f32 loops over them are faster.
+    takes_tensors: bool,
     root_area: Option<Vec<f32>>,
     workers: Workers,
     encoder: Encoder,
@@ -413,30 +416,6 @@ impl Decoder {
     }
 }
 
-/// Normalised values of a variable at the times of the history; one entry if it never changes.
-type History = Vec<Vec<f32>>;
-
-/// A field that is wanted of some frames, and the name of what normalises it.
-struct Wanted<'a> {
-    frames: &'a [Frame],
-    key: Key,
-    constant: String,
-}
-
-/// Normalised fields of levels.
-enum Points {
-    /// By level, then by variable.
-    Host(Vec<Vec<History>>),
-    /// (levels, variables, times, rows, columns).
-    Device(Tensor),
-}
-
-/// What heads give of some patches, fields of each with their points.
-enum Heads {
-    Host(Vec<f32>),
-    Device(Tensor),
-}
-
 impl Aurora {
     /// The model that weights hold.
     ///
@@ -456,6 +435,7 @@ impl Aurora {
             normalisation: config.normalisation()?,
             device: options.device.clone(),
             dtype: options.dtype,
+            takes_tensors: !(options.device.is_cpu() && options.dtype == DType::F32),
             root_area,
             workers: Workers::new(&options.device)?,
             encoder: Encoder::load(source, &config)?,
@@ -521,58 +501,6 @@ impl Aurora {
     fn rows(&self, values: Vec<f32>, n: usize) -> Result<Tensor> {
         let width = values.len() / n.max(1);
         Ok(Tensor::from_vec(values, (n, width), &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
-    }
-
-    /// Whether fields come and go as tensors; on the CPU in f32 loops over them are faster.
-    fn takes_tensors(&self) -> bool {
-        !(self.device.is_cpu() && self.dtype == DType::F32)
-    }
-
-    /// Fields of some levels, normalised.
-    fn points(&self, levels: &[Vec<Wanted<'_>>]) -> Result<Points> {
-        if !self.takes_tensors() {
-            let of_level = |level: &Vec<Wanted<'_>>| level.iter().map(|w| self.normalised(w)).collect::<Result<_>>();
-            return Ok(Points::Host(levels.iter().map(of_level).collect::<Result<_>>()?));
-        }
-        let mut all = vec![];
-        for wanted in levels.iter().flatten() {
-            let (location, scale) = self.constants(&wanted.constant);
-            for time in 0..self.config.max_history_size {
-                let frame = &wanted.frames[time.min(wanted.frames.len() - 1)];
-                let field = frame.require(&wanted.key)?.to_device(&self.device)?;
-                all.push(((field - f64::from(location))? / f64::from(scale))?);
-            }
-        }
-        let (h, w) = all.first().map_or(Ok((0, 0)), Tensor::dims2)?;
-        let variables = levels.first().map_or(0, Vec::len);
-        let shape = (levels.len(), variables, self.config.max_history_size, h, w);
-        let all = Tensor::stack(&all, 0)?;
-        if !all.sum_all()?.to_scalar::<f32>()?.is_finite() {
-            // Which it is the host finds out.
-            levels.iter().flatten().try_for_each(|w| self.normalised(w).map(drop))?;
-        }
-        Ok(Points::Device(all.reshape(shape)?))
-    }
-
-    /// A field of each frame, normalised.
-    fn normalised(&self, wanted: &Wanted<'_>) -> Result<History> {
-        let Wanted { key, .. } = wanted;
-        let (location, scale) = self.constants(&wanted.constant);
-        let one = |frame: &Frame| {
-            let values = frame.values(key)?;
-            if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
-                return Err(Error::input(format!(
-                    "{key} has values that are not finite ({bad}), which the model can not read"
-                )));
-            }
-            Ok(values.into_iter().map(|x| (x - location) / scale).collect())
-        };
-        wanted.frames.iter().map(one).collect()
-    }
-
-    fn constants(&self, name: &str) -> (f32, f32) {
-        // Every name was looked up when the model was built.
-        self.normalisation.get(name).copied().unwrap_or((0.0, 1.0))
     }
 
     /// Rows of patches that make a chunk.
@@ -667,42 +595,6 @@ impl Aurora {
         Ok([levels, positions, scales])
     }
 
-    /// Normalised points of some rows of patches, a row for each patch and level, `n` of them: for each variable, each time, its points row by row.
-    fn patches(&self, points: &Points, rows: Range<usize>, columns: usize, n: usize) -> Result<Tensor> {
-        let p = self.config.patch_size;
-        let all = match points {
-            Points::Host(levels) => return self.rows(self.pixels(levels, rows, columns), n),
-            Points::Device(all) => all,
-        };
-        let (levels, variables, times, _, _) = all.dims5()?;
-        let shape = [levels, variables, times, rows.len(), p, columns, p];
-        let some = all.narrow(3, rows.start * p, rows.len() * p)?.narrow(4, 0, columns * p)?.contiguous()?;
-        let some = some.reshape(&shape[..])?.permute(&[3, 5, 0, 1, 2, 4, 6][..])?.contiguous()?;
-        Ok(some.reshape((n, variables * times * p * p))?.to_dtype(self.dtype)?)
-    }
-
-    /// The same on the host: for each patch, each level, each variable, each time, its points row by row. A variable that never changes is the same at
-    /// all times.
-    fn pixels(&self, levels: &[Vec<History>], rows: Range<usize>, columns: usize) -> Vec<f32> {
-        let (p, times) = (self.config.patch_size, self.config.max_history_size);
-        let width = columns * p;
-        let variables = levels.first().map_or(0, Vec::len);
-        let mut out = Vec::with_capacity(rows.len() * columns * levels.len() * variables * times * p * p);
-        for row in rows {
-            for column in 0..columns {
-                for variable in levels.iter().flatten() {
-                    for time in 0..times {
-                        let values = &variable[time.min(variable.len() - 1)];
-                        for y in 0..p {
-                            out.extend_from_slice(&values[(row * p + y) * width + column * p..][..p]);
-                        }
-                    }
-                }
-            }
-        }
-        out
-    }
-
     /// The predicted frame from the two halves of the backbone's output.
     fn decode(&self, halves: [Tensor; 2], last: &Frame, patches: [usize; 2], run: &Run<'_>) -> Result<Frame> {
         let (c, dec) = (&self.config, &self.decoder);
@@ -749,56 +641,6 @@ impl Aurora {
         }
         Ok(frame)
     }
-
-    fn heads(&self, x: &Tensor) -> Result<Heads> {
-        let x = x.to_dtype(DType::F32)?;
-        Ok(if self.takes_tensors() { Heads::Device(x) } else { Heads::Host(x.flatten_all()?.to_vec1()?) })
-    }
-
-    /// Field `index` of `count`, normalised, out of chunks of (patches, count, points of a patch).
-    fn field(&self, chunks: &[Heads], index: usize, count: usize, patches: [usize; 2]) -> Result<Tensor> {
-        let p = self.config.patch_size;
-        let shape = (patches[0] * p, patches[1] * p);
-        let mut on_device = vec![];
-        let mut out = vec![0.0; if self.takes_tensors() { 0 } else { shape.0 * shape.1 }];
-        let mut first = 0;
-        for chunk in chunks {
-            match chunk {
-                Heads::Device(heads) => {
-                    let heads = heads.flatten_to(heads.rank() - 2)?;
-                    let n = heads.elem_count() / (count * p * p);
-                    on_device.push(heads.reshape((n, count, p, p))?.narrow(1, index, 1)?.contiguous()?);
-                }
-                Heads::Host(heads) => {
-                    for (i, patch) in (first..).zip(heads.chunks_exact(count * p * p)) {
-                        let (row, column) = (i / patches[1], i % patches[1]);
-                        for (y, points) in patch[index * p * p..][..p * p].chunks_exact(p).enumerate() {
-                            out[(row * p + y) * shape.1 + column * p..][..p].copy_from_slice(points);
-                        }
-                    }
-                    first += heads.len() / (count * p * p);
-                }
-            }
-        }
-        if on_device.is_empty() {
-            return Ok(Tensor::from_vec(out, shape, &Device::Cpu)?);
-        }
-        let all = Tensor::cat(&on_device, 0)?.reshape((patches[0], patches[1], p, p))?;
-        Ok(all.permute((0, 2, 1, 3))?.contiguous()?.reshape(shape)?)
-    }
-
-    /// Puts a field into the frame in its own units.
-    fn put(&self, frame: &mut Frame, key: Key, constant: &str, field: Tensor, run: &Run<'_>) -> Result<()> {
-        if run.probe.is_keeping() {
-            run.probe.show(&format!("dec.norm.{key}"), 0, &field);
-        }
-        let (location, scale) = self.constants(constant);
-        if self.takes_tensors() {
-            return frame.insert(key, field.affine(f64::from(scale), f64::from(location))?);
-        }
-        let field = field.flatten_all()?.to_vec1::<f32>()?;
-        frame.insert_values(key, field.into_iter().map(|x| x * scale + location).collect())
-    }
 }
 
 impl Forecaster for Aurora {
@@ -833,4 +675,64 @@ pub fn root_area(grid: &Grid, patch: usize) -> Result<Vec<f32>> {
     }
     let rows = GridNeed::Patches { patch }.check(grid)?;
     Ok(codes::root_area(&grid.cropped(rows), patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_as_tensors_give_what_loops_on_the_host_give() {
+        let config = Config {
+            embed_dim: 8,
+            num_heads: 2,
+            window_size: [2, 2, 2],
+            encoder_depths: vec![1, 1],
+            encoder_num_heads: vec![1, 2],
+            decoder_depths: vec![1, 1],
+            decoder_num_heads: vec![2, 1],
+            patch_size: 2,
+            atmos_levels: vec![500, 850],
+            ..Config::default()
+        };
+        let options = Options::default();
+        let given = Given::Random { seed: 5, asked: Default::default() };
+        let source = Source { given, device: &options.device, dtype: options.dtype };
+        let mut model = Aurora::load(config, &source, &options).unwrap();
+        // One row too many; 3 latent levels of 9 x 60 patches, several chunks of them.
+        let lat: Vec<f64> = (0..19).map(|i| 90.0 - 180.0 / 18.0 * f64::from(i)).collect();
+        let grid = Grid::new(lat, (0..120).map(|j| 3.0 * f64::from(j)).collect::<Vec<f64>>()).unwrap();
+        let mut seed = 1u64;
+        let mut frame = |time: i64| {
+            let mut frame = Frame::new(time, grid.clone());
+            for key in model.needs.fields.iter().chain(&model.needs.statics) {
+                let name = key.level_hpa.map_or(key.name.clone(), |level| format!("{}_{level}", key.name));
+                let (location, scale) = model.constants(&name);
+                let mut noise = || {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+                };
+                frame.insert_values(key.clone(), (0..19 * 120).map(|_| location + scale * noise()).collect()).unwrap();
+            }
+            frame
+        };
+        let mut history = vec![frame(1_577_836_800), frame(1_577_836_800 + 6 * 3600)];
+        let on_host = model.step(&history, None, 0).unwrap();
+        model.takes_tensors = true;
+        let as_tensors = model.step(&history, None, 0).unwrap();
+        for key in &model.needs.gives {
+            let name = key.level_hpa.map_or(key.name.clone(), |level| format!("{}_{level}", key.name));
+            let (location, scale) = model.constants(&name);
+            let (a, b) = (on_host.values(key).unwrap(), as_tensors.values(key).unwrap());
+            assert_eq!((a.len(), b.len()), (18 * 120, 18 * 120));
+            assert!(a.iter().any(|x| (x - location).abs() > 0.1 * scale), "{key}: nothing but zeros");
+            // Means and scales are applied by other operations.
+            let off = a.iter().zip(&b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+            assert!(off <= 1e-5 * scale + 2.0 * f32::EPSILON * location.abs(), "{key}: {off} of {scale}");
+        }
+        // Values that are no numbers are named in both ways.
+        history[1].insert_values(Key::surface("msl"), vec![f32::NAN; 19 * 120]).unwrap();
+        let said = model.step(&history, None, 0).unwrap_err().to_string();
+        assert!(said.contains("msl") && said.contains("not finite"), "{said}");
+    }
 }

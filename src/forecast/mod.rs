@@ -237,10 +237,25 @@ pub fn open_field_codec(path: &Path, options: &Options) -> Result<Box<dyn FieldC
     }
 }
 
-/// What candle refuses: a shape (which checks should have caught), or memory on a device.
+/// What candle refuses: a shape (which checks should have caught), or whatever a GPU's driver does.
 impl From<candle_core::Error> for Error {
     fn from(e: candle_core::Error) -> Self {
+        fn is_of_device(e: &candle_core::Error) -> bool {
+            use candle_core::Error as E;
+            match e {
+                E::Cuda(_) => true,
+                E::Context { inner, .. } | E::WithPath { inner, .. } | E::WithBacktrace { inner, .. } => {
+                    is_of_device(inner)
+                }
+                _ => false,
+            }
+        }
+        let text = e.to_string();
         // A trace may follow.
-        Error::input(format!("the model can not be run: {}", e.to_string().lines().next().unwrap_or_default()))
+        let line = text.lines().next().unwrap_or_default();
+        if is_of_device(&e) {
+            return Error::device(format!("the model failed on the GPU: {line}; with --device cpu it runs on the CPU"));
+        }
+        Error::input(format!("the model can not be run: {line}"))
     }
 }

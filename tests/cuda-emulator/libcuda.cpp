@@ -309,7 +309,7 @@ enum { OK = 0, INVALID_VALUE = 1, OOM = 2, NOT_INIT = 3, NO_DEVICE = 100, INVALI
 struct Fn { std::string name; KernelInfo* k; long max_dyn = 48 << 10; };
 struct Mod { bool any; std::map<std::string, std::vector<size_t>> entries; std::map<std::string, Fn*> fns; };
 struct Event { std::chrono::steady_clock::time_point t; };
-static std::mutex g_mu; static std::map<Ptr, size_t> g_mem; static size_t g_used, g_launches; static int g_ctx_obj; static thread_local void* g_cur;
+static std::mutex g_mu; static std::map<Ptr, size_t> g_mem; static size_t g_used, g_peak, g_launches; static int g_ctx_obj; static thread_local void* g_cur;
 static const size_t TOTAL = 16ull << 30;
 static Pool& pool() { static auto* p = new Pool; return *p; }
 static bool trace() { static bool t = env("CUEMU_TRACE", 0); return t; }
@@ -331,7 +331,7 @@ static R call(const char* kind, std::atomic<unsigned long long>* of_kind, R erro
 #define FAULT(kind, field, error) do { R r_ = call(kind, &counters().field, error); if (r_ != OK) return r_; } while (0)
 static void start_counting() {
   Counters& c = counters(); c.htod = c.dtoh = c.dtod = c.launches = c.syncs = c.allocs = c.modules = c.copies = c.calls = 0;
-  g_lost = false; g_fail_at = 0;
+  g_lost = false; g_fail_at = 0; { std::lock_guard<std::mutex> l(g_mu); g_peak = g_used; }
   if (const char* f = getenv("CUEMU_FAIL")) if (const char* colon = strchr(f, ':')) { g_fail_kind.assign(f, colon); g_fail_at = strtoull(colon + 1, nullptr, 10); }
 }
 static size_t pg(size_t n) { return (n + 4095) & ~(size_t)4095; }
@@ -346,7 +346,7 @@ static R mem_alloc(Ptr* p, size_t n) {
   else q = (char*)(ASAN ? malloc(n) : aligned_alloc(256, (n + 255) & ~(size_t)255));
   if (!q) return OOM;
   memset(q, 0xA5, n);                            // cuMemAlloc does not zero
-  g_mem[(Ptr)q] = n; g_used += n; *p = (Ptr)q; return OK;
+  g_mem[(Ptr)q] = n; g_used += n; if (g_used > g_peak) g_peak = g_used; *p = (Ptr)q; return OK;
 }
 static R mem_free(Ptr p) {
   if (!p) return OK;
@@ -511,6 +511,6 @@ API cuProfilerStart() { start_counting(); return OK; }
 API cuProfilerStop() {
   if (const char* path = getenv("CUEMU_REPORT")) if (FILE* f = fopen(path, "a")) {
     Counters& c = counters(); std::lock_guard<std::mutex> l(g_mu);
-    fprintf(f, "htod=%llu dtoh=%llu dtod=%llu launches=%llu syncs=%llu allocs=%llu modules=%llu copies=%llu calls=%llu live=%zu live_bytes=%zu\n", (unsigned long long)c.htod, (unsigned long long)c.dtoh, (unsigned long long)c.dtod, (unsigned long long)c.launches, (unsigned long long)c.syncs, (unsigned long long)c.allocs, (unsigned long long)c.modules, (unsigned long long)c.copies, (unsigned long long)c.calls, g_mem.size(), g_used);
+    fprintf(f, "htod=%llu dtoh=%llu dtod=%llu launches=%llu syncs=%llu allocs=%llu modules=%llu copies=%llu calls=%llu live=%zu live_bytes=%zu peak_bytes=%zu\n", (unsigned long long)c.htod, (unsigned long long)c.dtoh, (unsigned long long)c.dtod, (unsigned long long)c.launches, (unsigned long long)c.syncs, (unsigned long long)c.allocs, (unsigned long long)c.modules, (unsigned long long)c.copies, (unsigned long long)c.calls, g_mem.size(), g_used, g_peak);
     fclose(f); }
   g_fail_at = 0; g_lost = false; return OK; }

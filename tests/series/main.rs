@@ -68,7 +68,7 @@ fn forecasts_that_differ_by_more_are_noticed() {
     for seed in 1..=1000 {
         let other = Seer { noise: 10.0, seed, ..Seer::default() };
         let e = decoded(&coded, Some(other)).map(|_| ()).unwrap_err();
-        assert_eq!(e.kind(), Kind::Device, "{e}");
+        assert_eq!(e.kind(), Kind::Disagreement, "{e}");
         // The first step that has a forecast, its time, who made it and who reads it.
         let here = format!("here it is machine {seed};");
         for part in ["step 2 (2020-01-01 12:00:00 UTC)", "variable \"", "made by machine 0;", &here, "seer"] {
@@ -142,7 +142,7 @@ fn what_comes_before_and_after_is_salvaged() {
         let expected = decoded(&coded, Some(Seer::default())).unwrap();
         let wrong = Seer { noise: 50.0, seed: 3, wrong_step: Some(5), ..Seer::default() };
         let e = decoded(&coded, Some(wrong.clone())).map(|_| ()).unwrap_err();
-        assert!(e.kind() == Kind::Device && e.to_string().contains("step 5 (2020-01-02 06:00:00 UTC)"), "{e}");
+        assert!(e.kind() == Kind::Disagreement && e.to_string().contains("step 5 (2020-01-02 06:00:00 UTC)"), "{e}");
         let mut a = Archive::recover(Cursor::new(&coded)).unwrap();
         a.set_forecasts(wrong.forecasts()).unwrap();
         for name in ["t", "sp"] {
@@ -198,7 +198,7 @@ fn forecasts_can_be_predictions() {
     assert!(worst(&series, &restored, 1e-3) <= 1.0);
     assert!(bare.len() < without.len(), "{} bytes, {} without", bare.len(), without.len());
     let e = decoded(&bare, Some(Seer { noise: 50.0, seed: 1, ..Seer::default() })).map(|_| ()).unwrap_err();
-    assert_eq!(e.kind(), Kind::Device, "{e}");
+    assert_eq!(e.kind(), Kind::Disagreement, "{e}");
 }
 
 /// Advection needs neither weights nor a word when the archive is read, and its forecasts are the same whatever the number of threads.

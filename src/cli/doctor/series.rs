@@ -32,7 +32,8 @@ pub fn parity(gpu: usize) -> Result<u32> {
         let expected = archive(shape, &config, tolerance, Machine::default())?;
         let got = archive(shape, &config, tolerance, Machine::open(Choice::Cuda(gpu))?.0)?;
         let values = restored(&expected, Machine::default())?;
-        let good = got == expected && restored(&expected, Machine::open(Choice::Cuda(gpu))?.0)? == values;
+        let on_gpu = restored(&expected, Machine::open(Choice::Cuda(gpu))?.0)?;
+        let good = got == expected && on_gpu == values;
         if !good {
             failures += 1;
             print(&format!("DIFFERS: series {shape:?} rel {bound} tolerance {tolerance} {effort:?}\n"))?;
@@ -49,6 +50,7 @@ fn archive(shape: [usize; 4], config: &Config, tolerance: f64, machine: Machine)
     let mut forecasts = series::advection(&mut source)?.ok_or_else(none)?.on(machine);
     forecasts.tolerance = tolerance;
     let done = series::compress(&mut source, config, &forecasts, None, &mut |_| ())?;
+    none_left(forecasts.machine.notes())?;
     if !done.values().any(|d| d.plan.forecast.is_some()) {
         return Err(Error::input("forecasts of no use where winds carry everything"));
     }
@@ -57,8 +59,16 @@ fn archive(shape: [usize; 4], config: &Config, tolerance: f64, machine: Machine)
 
 fn restored(archive: &[u8], machine: Machine) -> Result<Vec<Vec<u8>>> {
     let mut archive = Archive::open(Cursor::new(archive))?;
-    archive.find_forecasts(machine)?;
-    (0..archive.schema().variables.len()).map(|i| Ok(archive.read_all(i)?.as_bytes().to_vec())).collect()
+    archive.set_machine(machine);
+    let all = (0..archive.schema().variables.len()).map(|i| Ok(archive.read_all(i)?.as_bytes().to_vec()));
+    let all = all.collect::<Result<_>>()?;
+    none_left(archive.forecast_notes())?;
+    Ok(all)
+}
+
+/// That the CPU did nothing of what the GPU is asked for.
+fn none_left(notes: Vec<String>) -> Result<()> {
+    notes.into_iter().next().map_or(Ok(()), |note| Err(Error::device(note)))
 }
 
 /// Patterns that winds carry round the Earth, on each row at the speed of its wind.

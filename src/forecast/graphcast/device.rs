@@ -342,4 +342,105 @@ mod tests {
             assert_eq!(host(&on_device.targets(&columns).unwrap()).unwrap(), theirs);
         }
     }
+
+    /// A step whose fields are tensors gives what loops on the host give.
+    #[test]
+    fn steps_agree() {
+        use super::super::{Channel, Config, GraphCast, ModelConfig, Network, STEP_S, Target, TaskConfig, keys, needs};
+        use crate::forecast::{Forecaster, Frame, Grid};
+        use std::sync::{Mutex, OnceLock};
+
+        let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
+        let task_config = TaskConfig {
+            input_variables: names(&["2m_temperature", "geopotential_at_surface", "temperature"]),
+            target_variables: names(&["2m_temperature", "temperature", "total_precipitation_6hr"]),
+            forcing_variables: names(&["toa_incident_solar_radiation", "year_progress_sin"]),
+            pressure_levels: vec![500, 850],
+            input_duration: "12h".into(),
+        };
+        let model_config = ModelConfig {
+            resolution: 10.0,
+            mesh_size: 2,
+            latent_size: 24,
+            gnn_msg_steps: 2,
+            hidden_layers: 1,
+            radius_query_fraction_edge_length: 0.7,
+            mesh2grid_edge_normalization_factor: Some(0.4),
+        };
+        let config = Config { model_config, task_config };
+        let (lat, lon) = config.grid();
+        let graph = GraphConfig { mesh_size: 2, radius_fraction: 0.7, mesh2grid_divisor: Some(0.4) };
+        // By variable, by time, by level, in the order of the checkpoints.
+        let mut channels = vec![];
+        for (variable, frames) in [
+            ("2m_temperature", 0..2),
+            ("geopotential_at_surface", 1..2),
+            ("temperature", 0..2),
+            ("toa_incident_solar_radiation", 2..3),
+            ("year_progress_sin", 2..3),
+        ] {
+            for frame in frames {
+                for key in keys(variable, &config.task_config.pressure_levels) {
+                    let (mean, std) = if variable.starts_with("toa") { (5e5, 1e6) } else { (270.0, 20.0) };
+                    channels.push(Channel { variable: variable.into(), key, frame, mean, std });
+                }
+            }
+        }
+        let mut targets = vec![];
+        for variable in ["2m_temperature", "temperature", "total_precipitation_6hr"] {
+            for key in keys(variable, &config.task_config.pressure_levels) {
+                let mean = variable.starts_with("total").then_some(1e-3);
+                targets.push(Target { key, scale: if mean.is_some() { 1e-3 } else { 2.0 }, mean });
+            }
+        }
+        let sizes = config.sizes().unwrap();
+        assert_eq!((channels.len(), targets.len()), (sizes.channels, sizes.targets));
+        let model = |is_on_host: bool| {
+            let whole = Graph::new(graph, &lat, &lon, &Given::default()).unwrap();
+            let network: Box<dyn Network> = if is_on_host {
+                Box::new(Host::new(parameters(sizes), &whole).unwrap())
+            } else {
+                Box::new(OnDevice::new(parameters(sizes), &whole, DType::F32, &Device::Cpu).unwrap())
+            };
+            GraphCast {
+                needs: needs(&config.task_config, 2, &channels, &targets, &lat, &lon).unwrap(),
+                channels: channels.clone(),
+                targets: targets.clone(),
+                lat: lat.clone(),
+                lon: lon.clone(),
+                graph,
+                given: Given::default(),
+                parameters: parameters(sizes),
+                device: Device::Cpu,
+                dtype: DType::F32,
+                network: OnceLock::from(network),
+                preparing: Mutex::new(()),
+            }
+        };
+        let [on_host, as_tensors] = [true, false].map(model);
+        let degrees = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        let grid = Grid::new(degrees(&lat), degrees(&lon)).unwrap();
+        let mut seed = 3;
+        let mut frame = |time: i64| {
+            let mut frame = Frame::new(time, grid.clone());
+            for key in on_host.needs().fields.iter().chain(&on_host.needs().statics) {
+                let values = (0..lat.len() * lon.len()).map(|_| 270.0 + 20.0 * noise(&mut seed)).collect();
+                frame.insert_values(key.clone(), values).unwrap();
+            }
+            frame
+        };
+        let history = [frame(1_577_836_800), frame(1_577_836_800 + STEP_S)];
+        let [a, b] = [&on_host, &as_tensors].map(|model| model.step(&history, None, 0).unwrap());
+        for target in &targets {
+            let (x, y) = (a.values(&target.key).unwrap(), b.values(&target.key).unwrap());
+            assert_eq!((x.len(), y.len()), (lat.len() * lon.len(), lat.len() * lon.len()));
+            // What is added to the networks' outputs.
+            let base = target.mean.map(|mean| vec![mean; x.len()]);
+            let base = base.unwrap_or_else(|| history[1].values(&target.key).unwrap());
+            let is_new = x.iter().zip(&base).any(|(v, base)| (v - base).abs() > 0.1 * target.scale);
+            assert!(is_new, "{}: nothing new", target.key);
+            let off = x.iter().zip(&y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+            assert!(off <= 5e-5 * target.scale + 4e-7 * base[0].abs(), "{}: {off} of {}", target.key, target.scale);
+        }
+    }
 }

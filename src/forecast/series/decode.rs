@@ -57,15 +57,20 @@ pub struct CodedMember {
 impl Decoder {
     /// For an archive of this `group`; `statics` are the decoded values of its static fields. Intervals have so many steps, and the encoder's
     /// forecasts were `made_on` that machine.
+    ///
+    /// # Errors
+    /// `Device` if the fields can not be put where the model is.
     pub fn new(
         forecasts: Forecasts,
         group: Group,
         statics: Vec<(Key, Tensor)>,
         interval: u64,
         made_on: Option<String>,
-    ) -> Self {
+    ) -> Result<Self> {
         let (spool, places) = (Spool::default(), HashMap::new());
-        Self { forecasts, group, statics, interval, made_on, spool, places }
+        let there = |(key, field): (Key, Tensor)| Ok((key, field.to_device(forecasts.device())?));
+        let statics = statics.into_iter().map(there).collect::<Result<_>>()?;
+        Ok(Self { forecasts, group, statics, interval, made_on, spool, places })
     }
 
     /// What the CPU took over, and why.
@@ -97,14 +102,11 @@ impl Decoder {
     /// Decodes a tile of all members, in the group's order; those before it in its interval were decoded before.
     ///
     /// # Errors
-    /// `Corrupt` if bytes are damaged; `Device` if a forecast is not the encoder's: the message names time and variable. Not for members that
-    /// have a filler: what they lack is filled.
+    /// `Corrupt` if bytes are damaged; `Disagreement` if a forecast is not the encoder's: the message names time and variable. Neither for members
+    /// that have a filler: what they lack is filled. `Device`.
     pub fn decode(&mut self, tile: u64, members: &[CodedMember]) -> Result<()> {
         let (decoded, _) = match self.tile(tile, members, None) {
-            Err(e) if self.forecasts.machine.takes_over(&e) => {
-                self.forecasts.machine.leave_gpu();
-                self.tile(tile, members, None)?
-            }
+            Err(e) if self.forecasts.machine.takes_over(&e) => self.tile(tile, members, None)?,
             decoded => decoded?,
         };
         for (member, (values, whole)) in self.group.members.iter().zip(decoded) {
@@ -222,7 +224,7 @@ impl Decoder {
                         whole[m] = k;
                         frame.push(in_a_row(vec![0.0; n])?);
                     }
-                    Err(e) if is_disagreement(&e) => return Err(self.differs()).context(place),
+                    Err(e) if e.kind() == Kind::Disagreement => return Err(self.differs()).context(place),
                     Err(e) => return Err(e).context(place),
                 }
             }
@@ -236,7 +238,7 @@ impl Decoder {
             out.push(match (run.finish(n, whole[m] < n_steps, members[m].filler.as_ref()), &members[m].filler) {
                 (Ok(values), _) => (values, whole[m]),
                 (Err(e), Some(filler)) if is_loss(&e) => (filled(filler, n), 0),
-                (Err(e), _) if is_disagreement(&e) => return Err(self.differs()).context(name),
+                (Err(e), _) if e.kind() == Kind::Disagreement => return Err(self.differs()).context(name),
                 (Err(e), _) => return Err(e).context(name),
             });
         }
@@ -247,7 +249,7 @@ impl Decoder {
     fn differs(&self) -> Error {
         let (model, here) = (&self.forecasts.name, &self.forecasts.made_on);
         let there = self.made_on.as_deref().unwrap_or("a machine that it does not name");
-        Error::device(format!(
+        Error::disagreement(format!(
             "the forecast of {model} differs from the one that the archive was made with by more than was allowed for: that was made by {there}; \
              here it is {here}; what comes before, and what follows the next keyframe, `residuum decompress --recover` restores"
         ))
@@ -259,7 +261,7 @@ type Whole = (Values, usize);
 
 /// Errors after which the rest of a tile is lost.
 fn is_loss(e: &Error) -> bool {
-    e.kind() == Kind::Corrupt || is_disagreement(e)
+    matches!(e.kind(), Kind::Corrupt | Kind::Disagreement)
 }
 
 fn fill_of(treatment: &Treatment) -> Option<u64> {
@@ -433,17 +435,9 @@ struct Decoded<'a, T: Rows> {
     out: Vec<T>,
 }
 
-/// What a run says whose forecast is not the encoder's.
-const DIFFERS: &str = "the forecast differs";
-
-/// A forecast is not the encoder's.
+/// What a run says whose forecast is not the encoder's: the decoder knows who made it.
 pub(super) fn differs() -> Error {
-    Error::device(DIFFERS)
-}
-
-/// Whether an error says so: it may be the device's own.
-fn is_disagreement(e: &Error) -> bool {
-    e.kind() == Kind::Device && e.to_string() == DIFFERS
+    Error::disagreement("the forecast differs")
 }
 
 /// `n` values: where those at hand end, `filler`s take their place, or NaN.

@@ -9,7 +9,7 @@ use crate::bound::Resolved;
 use crate::compress::{Done, Progress, plan_of, tiling_of};
 use crate::config::{Config, Effort, PredictorChoice};
 use crate::container::limits;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::field::Values;
 use crate::forecast::Model;
 use crate::forecast::group::{Group, Role};
@@ -84,7 +84,7 @@ pub fn compress(
         let coded = machine.compress(&values, &region, &plan.treatment, config).context(place)?;
         let decoded = machine.decompress(&coded, v.dtype, &plan.treatment, &region)?;
         let decoded = of_step(&decoded, fill_of(&plan.treatment), 0, decoded.len());
-        statics.push((key.clone(), static_field(&group, decoded)?));
+        statics.push((key.clone(), static_field(&group, decoded)?.to_device(forecasts.device())?));
         progress(Progress { variable: v.name(), bytes: region_len(&region) * v.dtype.size() as u64 });
         let mut tiles = Spool::default();
         tiles.push(&coded)?;
@@ -125,7 +125,7 @@ pub fn compress(
         }
         let mut work = Work::new(&group, &plans, t, &values, config, forecasts);
         let mut coded = match work.compress(&mut past) {
-            Err(e) if machine.takes_over(&e) => {
+            Err(e) if machine.takes_over(&e) || work.leaves_gpu(&e) => {
                 work.on = None;
                 work.compress(&mut past)
             }
@@ -288,6 +288,15 @@ impl<'a> Work<'a> {
         let (first, n_steps) = (steps.start as usize, (steps.end - steps.start) as usize);
         let on = forecasts.machine.on(forecasts.device());
         Self { group, plans, config, forecasts, on, values, regions, first, n_steps }
+    }
+
+    /// Whether the GPU leaves the tile to the CPU; the next is the GPU's again.
+    fn leaves_gpu(&self, e: &Error) -> bool {
+        let does = self.on.is_some() && e.kind() == Kind::Unsupported;
+        if does {
+            self.forecasts.machine.note(e);
+        }
+        does
     }
 
     /// Codes the tile of each member; `past` goes on to its end.

@@ -25,8 +25,12 @@ use candle_core::Tensor;
 /// A forecast, held while kernels that read it are launched.
 enum Held {
     Host(Vec<f32>),
+    /// Its place, which is good as long as it is there.
     #[cfg(feature = "candle-cuda")]
-    Device(u64),
+    Device {
+        at: u64,
+        _forecast: Tensor,
+    },
 }
 
 impl On<'_> {
@@ -45,7 +49,7 @@ impl On<'_> {
     fn held(self, forecast: &Tensor) -> Result<Held> {
         #[cfg(feature = "candle-cuda")]
         if let Some(at) = self.gpu.address_of(forecast)? {
-            return Ok(Held::Device(at));
+            return Ok(Held::Device { at, _forecast: forecast.clone() });
         }
         on_host(forecast).map(Held::Host)
     }
@@ -67,7 +71,7 @@ impl Held {
         match self {
             Held::Host(values) => Place::Host(values),
             #[cfg(feature = "candle-cuda")]
-            Held::Device(at) => Place::Device(*at),
+            Held::Device { at, .. } => Place::Device(*at),
         }
     }
 }

@@ -12,6 +12,7 @@ use candle_core::Device;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What codes: the CPU by default.
 #[derive(Default)]
@@ -21,6 +22,8 @@ pub struct Machine {
     model: Option<Device>,
     /// Whether the CPU takes over where the GPU fails.
     is_lenient: bool,
+    /// Whether the GPU failed and is used no more.
+    has_failed: AtomicBool,
     /// What the CPU took over, and why.
     notes: Mutex<Vec<String>>,
 }
@@ -33,7 +36,7 @@ struct OnGpu {
 
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gpu = self.gpu.is_some();
+        let gpu = self.gpu().is_some();
         f.debug_struct("Machine").field("gpu", &gpu).field("model", &self.model).finish()
     }
 }
@@ -53,13 +56,21 @@ impl Machine {
     /// # Errors
     /// `Device` if a GPU was asked for and there is none that works.
     pub fn open(choice: Choice) -> Result<(Self, Option<String>)> {
+        match Self::of_choice(choice) {
+            Err(e) if choice == Choice::Auto => Ok((Self::default(), Some(format!("no GPU is used: {e}")))),
+            opened => opened,
+        }
+    }
+
+    fn of_choice(choice: Choice) -> Result<(Self, Option<String>)> {
+        let is_lenient = choice == Choice::Auto;
         #[cfg(feature = "candle-cuda")]
         if let Some(device) = candle_device(choice)? {
-            let machine = Self::with(Gpu::of_candle(&device)?, choice == Choice::Auto)?;
+            let machine = Self::with(Gpu::of_candle(&device)?, is_lenient)?;
             return Ok((Self { model: Some(device), ..machine }, None));
         }
         let (gpu, why) = device::gpu(choice)?;
-        let machine = gpu.map(|gpu| Self::with(gpu, choice == Choice::Auto)).transpose()?;
+        let machine = gpu.map(|gpu| Self::with(gpu, is_lenient)).transpose()?;
         Ok((machine.unwrap_or_default(), why))
     }
 
@@ -84,6 +95,10 @@ impl Machine {
         match gpu {}
     }
 
+    fn gpu(&self) -> Option<&OnGpu> {
+        self.gpu.as_ref().filter(|_| !self.has_failed.load(Ordering::Relaxed))
+    }
+
     /// How to open a model for it.
     pub fn options(&self) -> Options {
         Options { device: self.model.clone().unwrap_or(Device::Cpu), ..Options::default() }
@@ -97,30 +112,29 @@ impl Machine {
         notes
     }
 
-    /// Whether the CPU takes over a tile that ended in `e`: where the GPU leaves it one, and where it failed unless it was asked for by name. Says so in
-    /// the notes.
+    /// Whether the CPU takes over after `e`, for good: where the GPU failed, unless it was asked for by name. Says so in the notes.
     pub(super) fn takes_over(&self, e: &Error) -> bool {
-        if self.gpu.is_none() || !(e.kind() == Kind::Unsupported || (e.kind() == Kind::Device && self.is_lenient)) {
-            return false;
+        let does = self.gpu().is_some() && e.kind() == Kind::Device && self.is_lenient;
+        if does {
+            self.note(e);
+            self.has_failed.store(true, Ordering::Relaxed);
         }
+        does
+    }
+
+    /// Notes what the CPU takes over, and why.
+    pub(super) fn note(&self, e: &Error) {
         let note = format!("the CPU took over: {e}");
         if let Ok(mut notes) = self.notes.lock()
             && !notes.contains(&note)
         {
             notes.push(note);
         }
-        true
-    }
-
-    /// The GPU is used no more.
-    pub(super) fn leave_gpu(&mut self) {
-        self.notes = Mutex::new(self.notes());
-        self.gpu = None;
     }
 
     /// The GPU, for a model on `model`.
     pub(super) fn on<'a>(&'a self, model: &'a Device) -> Option<On<'a>> {
-        self.gpu.as_ref().map(|on| On { gpu: &on.gpu, model })
+        self.gpu().map(|on| On { gpu: &on.gpu, model })
     }
 
     /// A tile without forecasts to bytes.
@@ -134,7 +148,7 @@ impl Machine {
         treatment: &Treatment,
         config: &Config,
     ) -> Result<Vec<u8>> {
-        match (&self.gpu, values) {
+        match (self.gpu(), values) {
             (Some(on), _) => on.coder.lock().map_err(|_| poisoned())?.compress(values, region, treatment, config),
             (None, Values::F32(v)) => compress_tile(v, region, treatment, config),
             (None, Values::F64(v)) => compress_tile(v, region, treatment, config),
@@ -153,7 +167,7 @@ impl Machine {
         treatment: &Treatment,
         region: &[Range<u64>],
     ) -> Result<Values> {
-        match &self.gpu {
+        match self.gpu() {
             Some(on) => on.coder.lock().map_err(|_| poisoned())?.decompress(coded, dtype, treatment, region),
             None => decompress_tile(coded, dtype, treatment, region),
         }
@@ -167,10 +181,12 @@ fn poisoned() -> Error {
 /// The GPU as candle sees it.
 #[cfg(feature = "candle-cuda")]
 fn candle_device(choice: Choice) -> Result<Option<Device>> {
-    match choice {
-        Choice::Cpu => Ok(None),
-        // On a stream of its own: that of `new_cuda` is another one on each thread, and nothing would order what threads do.
-        Choice::Auto => Ok(Device::new_cuda_with_stream(0).ok()),
-        Choice::Cuda(n) => Device::new_cuda_with_stream(n).map(Some).map_err(|e| Error::device(e.to_string())),
-    }
+    let ordinal = match choice {
+        Choice::Cpu => return Ok(None),
+        Choice::Auto => 0,
+        Choice::Cuda(n) => n,
+    };
+    // On a stream of its own: that of `new_cuda` is another one on each thread, and nothing would order what threads do.
+    let device = Device::new_cuda_with_stream(ordinal);
+    device.map(Some).map_err(|e| Error::device(format!("opening GPU {ordinal} for candle: {e}")))
 }

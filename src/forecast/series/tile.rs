@@ -105,6 +105,9 @@ impl<'a, T: Rows> Parts<'a, T> {
         }
         let digest = u32::from_le_bytes(array(reader)?);
         let sides = read_sides(reader, n)?;
+        if sides.iter().any(|&(place, _)| !has_forecast[place as usize / (ny * nx)]) {
+            return Err(Error::corrupt("a place on the list where there is no forecast"));
+        }
         let layout = Layout::new(shape, &has_forecast);
         let plan = match reader.byte()? {
             predictor::FITTED if is_worthwhile(&shape) => Some(layout.read_plan(reader)?),
