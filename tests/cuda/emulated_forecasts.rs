@@ -5,7 +5,8 @@
 #[path = "../series/data.rs"]
 mod data;
 
-use super::{counted, counters};
+use super::{counted, counters, number};
+use crate::registry::{CONTENTS, FILL, Random, content};
 use data::{Memory, Seer, Series, finish, uniform};
 use residuum::container::{Archive, Writer};
 use residuum::device::cudarc::driver::safe::profiler_start;
@@ -210,31 +211,74 @@ fn world_grid(shape: [usize; 2]) -> Grid {
     Grid::new(lat, lon).unwrap()
 }
 
-fn oracle(shape: [usize; 2], tolerance: f64) -> Forecasts {
-    let levels = [Key::level("t", 850), Key::level("t", 500), Key::level("t", 250)];
-    let gives = [&levels[..], &[Key::surface("sp")]].concat();
-    let (statics, forcings, grid) = (vec![], vec![], GridNeed::Exact(world_grid(shape)));
+/// Beside a file of [`world_of`].
+fn oracle_of(world: &Memory, tolerance: f64) -> Forecasts {
+    let lens: Vec<usize> = world.schema.dimensions.iter().map(|d| d.len as usize).collect();
+    let [steps, levels, rows, columns] = lens[..] else { unreachable!("four dimensions") };
+    let of_levels: Vec<Key> = HPA[..levels].iter().map(|&hpa| Key::level("t", hpa)).collect();
+    let gives = [&of_levels[..], &[Key::surface("sp")]].concat();
+    let (statics, forcings, grid) = (vec![], vec![], GridNeed::Exact(world_grid([rows, columns])));
     let needs = Needs { history: 2, step_s: 6 * 3600, fields: gives.clone(), statics, forcings, gives, grid };
-    let pixels = shape[0] * shape[1];
-    let [.., Values::F32(t), Values::F64(sp)] = &world(shape).values[..] else { unreachable!("t and sp come last") };
-    let sound = |v: f64| if v.is_finite() && v < 1000.0 { v as f32 } else { 250.0 };
-    let images: Vec<Vec<f32>> =
-        t.chunks(pixels).map(|image| image.iter().map(|&v| sound(f64::from(v))).collect()).collect();
+    let [.., Values::F32(t), Values::F64(sp)] = &world.values[..] else { unreachable!("t and sp come last") };
+    let sound = |v: f64| if v.is_finite() && v.abs() < 1000.0 { v as f32 } else { 250.0 };
+    let images = t.chunks(rows * columns).map(|image| image.iter().map(|&v| sound(f64::from(v))).collect());
+    let images: Vec<Vec<f32>> = images.collect();
     let mut truth: BTreeMap<Key, Vec<Vec<f32>>> = BTreeMap::new();
-    for (l, key) in levels.iter().enumerate() {
-        truth.insert(key.clone(), images.iter().skip(l).step_by(levels.len()).cloned().collect());
+    for (l, key) in of_levels.iter().enumerate() {
+        truth.insert(key.clone(), images.iter().skip(l).step_by(levels).cloned().collect());
     }
-    truth.insert(Key::surface("sp"), sp.chunks(pixels).map(|i| i.iter().map(|&v| sound(v)).collect()).collect());
+    let of_sp = sp.chunks(rows * columns).map(|i| i.iter().map(|&v| sound(v)).collect());
+    truth.insert(Key::surface("sp"), of_sp.collect());
+    assert_eq!(truth[&Key::surface("sp")].len(), steps);
     let (name, digest, made_on) = ("oracle".into(), vec![1; 32], "a test".into());
     let model = Model::Forecaster(Box::new(Oracle { needs, tolerance, truth }));
     Forecasts { tolerance, name, digest, model, made_on, machine: Machine::default() }
 }
 
-/// `t` on three levels (f32, some of it missing, some far off) and `sp` (f64).
+/// Levels of `t`.
+const HPA: [u32; 3] = [850, 500, 250];
+
+/// `t` (f32), which says its fill value if it has one, and `sp` (f64).
+fn world_of([steps, levels, rows, columns]: [usize; 4], t: Vec<f32>, sp: Vec<f64>, fill: Option<f32>) -> Memory {
+    let lens = [steps, levels, rows, columns];
+    let names = ["time", "level", "lat", "lon"];
+    let dimension = |k: usize| Dimension { path: format!("/{}", names[k]), len: lens[k] as u64, unlimited: false };
+    let text = |name: &str, value: &str| Attribute { name: name.into(), value: AttributeValue::Text(value.into()) };
+    let variable = |name: &str, dtype, axes: &[u32], attributes| Variable {
+        path: format!("/{name}"),
+        dtype,
+        shape: axes.iter().map(|&k| lens[k as usize] as u64).collect(),
+        dimensions: axes.to_vec(),
+        attributes,
+        chunks: None,
+    };
+    let of_fill = |v: f32| Attribute { name: "_FillValue".into(), value: AttributeValue::F32(vec![v]) };
+    let grid = world_grid([rows, columns]);
+    let variables = vec![
+        variable("lat", DType::F64, &[2], vec![text("units", "degrees_north")]),
+        variable("lon", DType::F64, &[3], vec![text("units", "degrees_east")]),
+        variable("level", DType::F64, &[1], vec![text("units", "hPa")]),
+        variable("time", DType::F64, &[0], vec![text("units", "hours since 2020-01-01")]),
+        variable("t", DType::F32, &[0, 1, 2, 3], fill.map(of_fill).into_iter().collect()),
+        variable("sp", DType::F64, &[0, 2, 3], vec![]),
+    ];
+    let values = vec![
+        Values::F64(grid.lat.to_vec()),
+        Values::F64(grid.lon.to_vec()),
+        Values::F64(HPA[..levels].iter().map(|&hpa| f64::from(hpa)).collect()),
+        Values::F64((0..steps).map(|k| 6.0 * k as f64).collect()),
+        Values::F32(t),
+        Values::F64(sp),
+    ];
+    let groups = vec![Group { path: "/".into(), attributes: vec![] }];
+    let schema = Schema { format: Format::NetCdf4, groups, dimensions: (0..4).map(dimension).collect(), variables };
+    Memory { schema, values }
+}
+
+/// `t` on three levels (some of it missing, some far off) and `sp`.
 fn world(shape: [usize; 2]) -> Memory {
     let mut noise = uniform(5);
     let [rows, columns] = shape;
-    let lens = [STEPS, 3, rows, columns];
     let mut field = |levels: usize| -> Vec<f64> {
         let mut out = vec![];
         for (step, level) in (0..STEPS).flat_map(|s| (0..levels).map(move |l| (s as f64, l as f64))) {
@@ -256,37 +300,63 @@ fn world(shape: [usize; 2]) -> Memory {
             *v += 3e4;
         }
     }
-    let names = ["time", "level", "lat", "lon"];
-    let dimension = |k: usize| Dimension { path: format!("/{}", names[k]), len: lens[k] as u64, unlimited: false };
-    let text = |name: &str, value: &str| Attribute { name: name.into(), value: AttributeValue::Text(value.into()) };
-    let variable = |name: &str, dtype, axes: &[u32], attributes| Variable {
-        path: format!("/{name}"),
-        dtype,
-        shape: axes.iter().map(|&k| lens[k as usize] as u64).collect(),
-        dimensions: axes.to_vec(),
-        attributes,
-        chunks: None,
-    };
-    let grid = world_grid(shape);
-    let variables = vec![
-        variable("lat", DType::F64, &[2], vec![text("units", "degrees_north")]),
-        variable("lon", DType::F64, &[3], vec![text("units", "degrees_east")]),
-        variable("level", DType::F64, &[1], vec![text("units", "hPa")]),
-        variable("time", DType::F64, &[0], vec![text("units", "hours since 2020-01-01")]),
-        variable("t", DType::F32, &[0, 1, 2, 3], vec![]),
-        variable("sp", DType::F64, &[0, 2, 3], vec![]),
-    ];
-    let values = vec![
-        Values::F64(grid.lat.to_vec()),
-        Values::F64(grid.lon.to_vec()),
-        Values::F64(vec![850.0, 500.0, 250.0]),
-        Values::F64((0..STEPS).map(|k| 6.0 * k as f64).collect()),
-        Values::F32(t),
-        Values::F64(sp),
-    ];
-    let groups = vec![Group { path: "/".into(), attributes: vec![] }];
-    let schema = Schema { format: Format::NetCdf4, groups, dimensions: (0..4).map(dimension).collect(), variables };
-    Memory { schema, values }
+    world_of([STEPS, 3, rows, columns], t, sp, None)
+}
+
+/// Every content of the registry, with bounds, efforts, shapes and intervals in turn: archives and values are those of the CPU.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn contents() {
+    let mut random = Random(number("CUEMU_CASES", 1));
+    let (mut n_beside, mut n_noted) = (0, 0);
+    for kind in CONTENTS {
+        for turn in 0..3 {
+            let [rows, columns] = [[24, 32], [25, 33], [19, 60], [41, 50]][random.below(4)];
+            let (steps, levels) = (5 + random.below(4), 1 + random.below(3));
+            let shape = [steps, levels, rows, columns];
+            let values = content(kind, &shape, &mut random);
+            let fill = values.contains(&FILL).then_some(FILL as f32);
+            // What only the model sees coming.
+            let mut weather = |v: f64| {
+                let is_usual = v != 0.0 && v.abs() < 900.0;
+                (if is_usual { v + 6.0 * random.unit() } else { v }) as f32
+            };
+            let t: Vec<f32> = values.iter().map(|&v| weather(v)).collect();
+            // Few that are far off: few enough not to be packed, more than are worth nothing.
+            let sp = content("smooth", &[steps, rows, columns], &mut random);
+            let sp = sp.into_iter().map(|v| v + 6.0 * random.unit() + if random.below(900) == 0 { 4e5 } else { 0.0 });
+            let world = world_of(shape, t, sp.collect(), fill);
+            let effort = [Effort::Fast, Effort::Balanced, Effort::Balanced, Effort::Best][random.below(4)];
+            let bound = [Bound::abs(0.5), Bound::rel(1e-3), Bound::abs([0.2, 0.01][random.below(2)])][turn];
+            let mut config = Config::new(bound).with_effort(effort).with_verify(random.below(3) == 0);
+            config.bounds = BTreeMap::from([("sp".to_string(), Bound::abs([0.3, 0.02][random.below(2)]))]);
+            let tolerance = [0.0, 1e-5][random.below(2)];
+            let keyframe = [None, Some(4)][random.below(2)];
+            let what = format!("{kind} {shape:?} {bound:?} {effort:?} {tolerance} {keyframe:?}");
+            let source = || Memory { schema: world.schema.clone(), values: world.values.clone() };
+            let archive = |forecasts: &Forecasts| {
+                let mut source = source();
+                let done = series::compress(&mut source, &config, forecasts, keyframe, &mut |_| ());
+                let done = done.unwrap_or_else(|e| panic!("{what}: {e}"));
+                let is_beside = done.values().any(|d| d.plan.forecast.is_some());
+                (finish(&mut source, &config, done), is_beside)
+            };
+            let (expected, is_beside) = archive(&oracle_of(&world, tolerance));
+            let on_device = oracle_of(&world, tolerance).on(machine());
+            let (got, _) = archive(&on_device);
+            let at = expected.iter().zip(&got).position(|(a, b)| a != b);
+            assert!(at.is_none() && expected.len() == got.len(), "{what}: {} of {}: {at:?}", got.len(), expected.len());
+            n_noted += usize::from(!on_device.machine.notes().is_empty());
+            if is_beside {
+                n_beside += 1;
+                let wanted = restored(&expected, oracle_of(&world, tolerance)).unwrap();
+                let values = restored(&expected, oracle_of(&world, tolerance).on(machine())).unwrap();
+                assert!(wanted.iter().zip(&values).all(|(a, b)| a.as_bytes() == b.as_bytes()), "{what}: values differ");
+            }
+        }
+    }
+    println!("{n_beside} of {} archives beside forecasts, of {n_noted} something left to the CPU", 3 * CONTENTS.len());
+    assert!(n_beside >= 20 && n_noted <= n_beside / 2, "{n_beside} {n_noted}");
 }
 
 /// Lattices with launches of their own, six side images, missing values, values far off; exact forecasts and such that are agreed upon.
@@ -298,8 +368,32 @@ fn large() {
         let mut config = Config::new(Bound::abs(0.2)).with_effort(effort);
         config.bounds = BTreeMap::from([("sp".to_string(), Bound::rel(1e-3))]);
         let what = format!("{shape:?}, {tolerance}, {effort:?}");
-        same(&|| world(shape), &config, &|| oracle(shape, tolerance), None, &what);
+        same(&|| world(shape), &config, &|| oracle_of(&world(shape), tolerance), None, &what);
     }
+}
+
+/// Memory of the GPU that tiles beside forecasts take, in bytes for each value.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn memory() {
+    let _ = std::fs::remove_file(std::env::var("CUEMU_REPORT").unwrap());
+    let mut config = Config::new(Bound::abs(0.2));
+    config.bounds = BTreeMap::from([("sp".to_string(), Bound::rel(1e-3))]);
+    let of_shape = |shape: [usize; 2]| {
+        let (world, model) = (|| world(shape), || oracle_of(&world(shape), 1e-4));
+        let expected = archive(&mut world(), &config, &model(), None);
+        let (got, coding) = counted(|| archive(&mut world(), &config, &model().on(machine()), None));
+        assert!(got == expected);
+        let (_, decoding) = counted(|| restored(&expected, model().on(machine())).unwrap());
+        [coding["peak_bytes"], decoding["peak_bytes"]]
+    };
+    // What does not depend on the number of values is what a smaller field takes too.
+    let (small, large) = (of_shape([240, 288]), of_shape([360, 432]));
+    let n_more = 4 * STEPS * (360 * 432 - 240 * 288);
+    let [coding, decoding] = [0, 1].map(|i| (large[i] - small[i]) as f64 / n_more as f64);
+    println!("coding {coding:.1} bytes a value, decoding {decoding:.1}; {small:?}, {large:?}");
+    // A quarter of the values are f64.
+    assert!(coding <= 100.0 && decoding <= 20.0);
 }
 
 /// What a sanitizer has time for.

@@ -273,6 +273,6 @@ impl<T: Rows> Run for Running<'_, T> {
             plan,
             codes: &codes,
         };
-        Ok(parts.write(&ready.layout.shape))
+        Ok(parts.write(&ready.layout.shape, config))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::latents;
 use crate::compress::method;
+use crate::config::Config;
 use crate::decompress::{TileBytes, TileReport};
 use crate::encode::bytes::{self, Reader};
 use crate::error::{Error, Result};
@@ -43,8 +44,9 @@ fn n_with_forecast(has_forecast: &[bool], levels: usize) -> usize {
 }
 
 impl<'a, T: Rows> Parts<'a, T> {
-    /// The coded tile of `shape`, without latents.
-    pub fn write(&self, shape: &[usize]) -> Vec<u8> {
+    /// The coded tile of `shape`, without latents; what is stored apart is packed as in tiles without forecasts.
+    pub fn write(&self, shape: &[usize], config: &Config) -> Vec<u8> {
+        let is_packed = config.looks_again() && self.outliers.are_many(shape.iter().product());
         let mut bins = vec![];
         for number in [self.base, self.step] {
             bins.extend_from_slice(&number.to_bits().to_le_bytes()[..T::BYTES]);
@@ -57,7 +59,7 @@ impl<'a, T: Rows> Parts<'a, T> {
         let coded = Coded {
             bins: &bins,
             specials: &self.specials.to_bytes(shape),
-            outliers: &self.outliers.to_bytes::<T>(true),
+            outliers: &self.outliers.to_bytes::<T>(is_packed),
             plan: plan.as_deref(),
             codes: self.codes,
         };
