@@ -258,7 +258,7 @@ fn damaged_latents_do_no_harm() {
     }
     println!("{} damaged tiles: {kinds:?}", damaged.len());
     // Bits of a latent are noticed by the digest, its lengths by the codec.
-    assert!(kinds["Device"] > 300 && kinds["Corrupt"] > 60);
+    assert!(kinds["Disagreement"] > 300 && kinds["Corrupt"] > 60);
     // What a latent alone makes worthless is said with its step.
     let mut short = tile.clone();
     short[1 + 17] = 15;
