@@ -7,12 +7,15 @@ use crate::encode::bits::{BitReader, BitWriter};
 use crate::encode::bytes::{self, Reader};
 use crate::error::{Error, Result};
 use crate::scratch::Buffer;
+use multiversion::multiversion;
 
 /// States stay at or above this.
 const LOW: u32 = 1 << 16;
 const MASK: u32 = (1 << PRECISION) - 1;
-/// A state is below 2^32, a frequency below 2^14: with this shift the quotient is exact.
-const DIVISION_SHIFT: u32 = 46;
+/// What adding it to a number below 2^51 leaves of that in the lower bits: the nearest integer.
+const ROUND: f64 = 6_755_399_441_055_744.0;
+/// Contexts of a stream at most, as they are coded: a power of two.
+pub const MAX_TABLES: usize = 64;
 /// A bucket of slots names the first token that any of them can have.
 const BUCKET_SHIFT: u32 = 4;
 const N_BUCKETS: usize = 1 << (PRECISION - BUCKET_SHIFT);
@@ -22,8 +25,8 @@ const N_BUCKETS: usize = 1 << (PRECISION - BUCKET_SHIFT);
 pub struct Table {
     /// First slot and the one after the last, `start | end << 16`, by token.
     spans: [u32; N_TOKENS],
-    /// `⌊2^46 / frequency⌋ + 1`: a product and a shift divide any state by the frequency.
-    inverses: [u64; N_TOKENS],
+    /// `1 / frequency`, and a little more ([`quotient`]).
+    inverses: [f64; N_TOKENS],
     /// Tokens from here on have plain bits, or no frequency, so that they are escaped.
     first_not_plain: u8,
     /// The first token of each bucket of slots.
@@ -35,7 +38,8 @@ impl Table {
     pub fn new(id: usize) -> Self {
         let Frequencies(frequencies) = family::frequencies(id);
         let mut spans = [0; N_TOKENS];
-        let inverses = frequencies.map(|f| (1 << DIVISION_SHIFT) / u64::from(f.max(1)) + 1);
+        // 1 + 2^-42
+        let inverses = frequencies.map(|f| (1.0 + 1.0 / (1u64 << 42) as f64) / f64::from(f.max(1)));
         let mut buckets = [0u8; N_BUCKETS];
         let mut start = 0u32;
         for (t, &f) in frequencies.iter().enumerate() {
@@ -96,23 +100,16 @@ pub fn encode(
     tables: &[Table],
     out: &mut Vec<u8>,
 ) {
-    const CHUNK: usize = 64;
     // Plain bits go forward, states backwards: the decoder runs through both forward.
     let mut plain = BitWriter::with_capacity(codes.len() / 8);
     // By bucket: its context, and the first token that needs a second look.
-    let (mut context_of, mut first_not_plain) = ([0; 256], [0; 256]);
-    for ((&context, of_bucket), first) in contexts.iter().zip(&mut context_of).zip(&mut first_not_plain) {
-        *of_bucket = context;
-        *first = tables[usize::from(context)].first_not_plain;
+    let mut of_bucket = [[0; 2]; 256];
+    for (of_bucket, &context) in of_bucket.iter_mut().zip(contexts) {
+        *of_bucket = [context, tables[usize::from(context)].first_not_plain];
     }
     let chunks = codes.chunks(CHUNK).zip(tokens.chunks_mut(CHUNK)).zip(buckets.chunks_mut(CHUNK));
     for ((codes, tokens), buckets) in chunks {
-        // Which of them need it.
-        let mut not_plain = 0u64;
-        for (k, (&token, bucket)) in tokens.iter().zip(&mut *buckets).enumerate() {
-            not_plain |= u64::from(token >= first_not_plain[usize::from(*bucket)]) << k;
-            *bucket = context_of[usize::from(*bucket)];
-        }
+        let mut not_plain = to_contexts(tokens, buckets, &of_bucket);
         while not_plain != 0 {
             let k = not_plain.trailing_zeros() as usize;
             not_plain &= not_plain - 1;
@@ -127,38 +124,114 @@ pub fn encode(
             }
         }
     }
-    let mut states = [LOW; LANES];
     // A code takes at most one word.
     let mut words = Buffer::<u16>::new(codes.len());
-    let room = &mut words[..];
-    let mut n_words = 0;
-    // From the last to the first, in groups of one code a state.
-    let groups = tokens.chunks(LANES).zip(buckets.chunks(LANES));
-    for (tokens, contexts) in groups.rev() {
-        let room = &mut room[n_words..][..tokens.len()];
-        let mut n = 0;
-        for ((&token, &context), state) in tokens.iter().zip(contexts).zip(&mut states).rev() {
-            let table = &tables[usize::from(context)];
-            let token = usize::from(token) % N_TOKENS;
-            let (span, inverse) = (table.spans[token], table.inverses[token]);
-            let start = span & 0xffff;
-            let frequency = (span >> 16) - start;
-            let full = *state >= frequency << (32 - PRECISION);
-            room[n] = *state as u16;
-            n += usize::from(full);
-            let s = if full { *state >> 16 } else { *state };
-            let quotient = ((u128::from(s) * u128::from(inverse)) >> DIVISION_SHIFT) as u32;
-            *state = (quotient << PRECISION) + (s - quotient * frequency) + start;
-        }
-        n_words += n;
-    }
+    let mut slots = Slots::new(tables);
+    let n_words = slots.put(tokens, buckets, &mut words);
     let words = &words[..n_words];
     let plain = plain.finish();
     bytes::put_varint(out, plain.len() as u64);
     bytes::put_varint(out, words.len() as u64);
-    states.iter().for_each(|s| out.extend(s.to_le_bytes()));
+    slots.states.iter().for_each(|s| out.extend(s.to_le_bytes()));
     words.iter().rev().for_each(|w| out.extend(w.to_le_bytes()));
     out.extend(plain);
+}
+
+/// Codes that are looked at together.
+const CHUNK: usize = 64;
+
+/// Turns the buckets of at most [`CHUNK`] tokens into contexts; gives a bit for each token that is not below the first one that needs a second look.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+bmi2", "x86_64+avx2+bmi2", "aarch64+neon"))]
+fn to_contexts(tokens: &[u8], buckets: &mut [u8], of_bucket: &[[u8; 2]; 256]) -> u64 {
+    let mut not_plain = 0u64;
+    for (k, (&token, bucket)) in tokens.iter().zip(buckets).enumerate() {
+        let [context, first] = of_bucket[usize::from(*bucket)];
+        not_plain |= u64::from(token >= first) << (k % CHUNK);
+        *bucket = context;
+    }
+    not_plain
+}
+
+/// `⌊state / frequency⌋`, exact: the product is above the quotient by less than 2^-10 of the distance to the next that a state can have, which is
+/// `1 / frequency`.
+#[inline(always)]
+fn quotient(state: u32, inverse: f64) -> u32 {
+    ((f64::from(state) * inverse - 0.5) + ROUND).to_bits() as u32
+}
+
+/// The states of a stream that is written, and what they need of all tables, side by side, so that a vector of states finds its own.
+struct Slots {
+    spans: Box<[u32; MAX_TABLES * N_TOKENS]>,
+    inverses: Box<[f64; MAX_TABLES * N_TOKENS]>,
+    states: [u32; LANES],
+}
+
+impl Slots {
+    fn new(tables: &[Table]) -> Self {
+        let (mut spans, mut inverses) = (Box::new([0; MAX_TABLES * N_TOKENS]), Box::new([0.0; MAX_TABLES * N_TOKENS]));
+        assert!(tables.len() <= MAX_TABLES, "{} contexts", tables.len());
+        for ((table, spans), inverses) in tables.iter().zip(spans.as_chunks_mut().0).zip(inverses.as_chunks_mut().0) {
+            (*spans, *inverses) = (table.spans, table.inverses);
+        }
+        Self { spans, inverses, states: [LOW; LANES] }
+    }
+
+    /// Takes in tokens in their contexts, from the last to the first; gives the number of words that leave the states meanwhile.
+    fn put(&mut self, tokens: &[u8], contexts: &[u8], words: &mut [u16]) -> usize {
+        let (groups, tokens) = tokens.as_chunks::<LANES>();
+        let (contexts_of_groups, contexts) = contexts.as_chunks::<LANES>();
+        let mut n = 0;
+        for (l, (&token, &context)) in tokens.iter().zip(contexts).enumerate().rev() {
+            let (state, is_full) = self.step(context, token, self.states[l]);
+            words[n] = self.states[l] as u16;
+            n += usize::from(is_full);
+            self.states[l] = state;
+        }
+        put_groups(self, groups, contexts_of_groups, words, n)
+    }
+
+    /// Takes a token into a state, from which a word had to go before if it was full.
+    #[inline(always)]
+    fn step(&self, context: u8, token: u8, state: u32) -> (u32, bool) {
+        let at = (usize::from(context) * N_TOKENS + usize::from(token)) % (MAX_TABLES * N_TOKENS);
+        let (span, inverse) = (self.spans[at], self.inverses[at]);
+        let start = span & 0xffff;
+        let frequency = (span >> 16).wrapping_sub(start);
+        let is_full = state >= frequency << (32 - PRECISION);
+        let s = if is_full { state >> 16 } else { state };
+        let quotient = quotient(s, inverse);
+        let rest = s.wrapping_sub(quotient.wrapping_mul(frequency));
+        ((quotient << PRECISION).wrapping_add(rest).wrapping_add(start), is_full)
+    }
+}
+
+/// Whole groups of one token a state, the last first; `n` words are there.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn put_groups(
+    slots: &mut Slots,
+    tokens: &[[u8; LANES]],
+    contexts: &[[u8; LANES]],
+    words: &mut [u16],
+    mut n: usize,
+) -> usize {
+    let mut states = slots.states;
+    for (tokens, contexts) in tokens.iter().zip(contexts).rev() {
+        let before = states;
+        let mut is_full = [0u32; LANES];
+        for l in 0..LANES {
+            let (state, full) = slots.step(contexts[l], tokens[l], before[l]);
+            (states[l], is_full[l]) = (state, u32::from(full));
+        }
+        let Some(room) = words.get_mut(n..).and_then(|room| room.first_chunk_mut::<LANES>()) else { break };
+        let mut n_here = 0;
+        for l in (0..LANES).rev() {
+            room[n_here % LANES] = before[l] as u16;
+            n_here += is_full[l] as usize;
+        }
+        n += n_here;
+    }
+    slots.states = states;
+    n
 }
 
 /// Reads a stream.
@@ -250,7 +323,8 @@ mod tests {
 
     #[test]
     fn codes_come_back() {
-        let tables: Vec<Table> = (0..family::N_DISTRIBUTIONS).step_by(7).map(Table::new).collect();
+        let tables: Vec<Table> =
+            (0..family::N_DISTRIBUTIONS).step_by(family::N_DISTRIBUTIONS / 60).map(Table::new).collect();
         let mut state = 1u64;
         let mut random = move || {
             state ^= state << 13;

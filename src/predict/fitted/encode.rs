@@ -299,19 +299,23 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
 /// Cuts buckets into contexts of about equal weight, and chooses each context's distribution. Where nearly all codes are 0, the others cost nearly all
 /// bits: they weigh as much as all zeros together and one each.
 fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
+    const N_COUNTS: usize = (N_BUCKETS + 2) * token::N_TOKENS;
     let counts = awake::map(ends.iter().collect(), usize::MAX, |end: &Encoder<'_, T>| {
-        let mut counts = vec![0u32; (N_BUCKETS + 2) * token::N_TOKENS];
-        for (&bucket, &token) in end.buckets().iter().zip(end.tokens()) {
-            counts[usize::from(bucket) * token::N_TOKENS + usize::from(token)] += 1;
+        // Neighbours are mostly alike, and a count that was just written takes time to be read: two take turns.
+        let (mut counts, mut others) = (vec![0u32; N_COUNTS], vec![0u32; N_COUNTS]);
+        let at = |bucket: u8, token: u8| usize::from(bucket) * token::N_TOKENS + usize::from(token);
+        let (buckets, last_bucket) = end.buckets().as_chunks::<2>();
+        let (tokens, last_token) = end.tokens().as_chunks::<2>();
+        for (&[b0, b1], &[t0, t1]) in buckets.iter().zip(tokens) {
+            counts[at(b0, t0)] += 1;
+            others[at(b1, t1)] += 1;
         }
+        last_bucket.iter().zip(last_token).for_each(|(&bucket, &token)| counts[at(bucket, token)] += 1);
+        counts.iter_mut().zip(others).for_each(|(a, b)| *a += b);
         counts
     });
-    let mut sum = vec![0u64; (N_BUCKETS + 2) * token::N_TOKENS];
-    counts
-        .iter()
-        .flatten()
-        .enumerate()
-        .for_each(|(i, &c)| sum[i % ((N_BUCKETS + 2) * token::N_TOKENS)] += u64::from(c));
+    let mut sum = vec![0u64; N_COUNTS];
+    counts.iter().for_each(|counts| sum.iter_mut().zip(counts).for_each(|(s, &c)| *s += u64::from(c)));
     let by_bucket: Vec<&[u64]> = sum.chunks_exact(token::N_TOKENS).collect();
     let parts = |counts: &&[u64]| (counts[0], counts[1..].iter().sum::<u64>());
     let parts: Vec<(u64, u64)> = by_bucket[..N_BUCKETS].iter().map(parts).collect();

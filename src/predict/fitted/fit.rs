@@ -5,6 +5,7 @@ use super::sample::{Equations, SAMPLES_PER_BAND, SHARES, Samples, multiply};
 use super::site::{Taps, Weights};
 use crate::awake;
 use crate::quantize::log::log2;
+use multiversion::multiversion;
 
 /// Bits of a tap's place and of its head, about.
 const TAP_PRICE: f64 = 13.0;
@@ -184,29 +185,25 @@ impl System {
         let floor: Vec<f64> = d.iter().map(|d| 1e-7 * d).collect();
         let mut r = self.b.clone();
         let mut chosen = Selection { order: vec![], columns: vec![], z: vec![], rss: self.yy };
+        let mut gains = vec![0.0; n_taps];
         while chosen.order.len() < most {
-            // What is not a number gains nothing: its sign is the machine's.
-            let gain = |t: usize| {
-                let gain = r[t] * r[t] / d[t];
-                if d[t] > floor[t] && gain > 0.0 { gain } else { 0.0 }
-            };
-            let Some((t, gained)) = (0..n_taps).map(|t| (t, gain(t))).max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
+            gains_of(&d, &r, &floor, &mut gains);
+            // The last one of those that gain the most.
+            let (mut t, mut gained) = (0, 0.0);
+            for (k, &gain) in gains.iter().enumerate() {
+                if gain >= gained {
+                    (t, gained) = (k, gain);
+                }
+            }
             let left = (chosen.rss - gained).max(1e-9 * self.yy);
             if gained <= 0.0 || !pays(chosen.rss, left) {
                 break;
             }
             let inverse = 1.0 / d[t].sqrt();
             let mut column = self.a[t * n_taps..][..n_taps].to_vec();
-            for c in &chosen.columns {
-                let at = c[t];
-                column.iter_mut().zip(c).for_each(|(v, c)| *v -= c * at);
-            }
+            chosen.columns.iter().for_each(|c| add_scaled(&mut column, -c[t], c));
             let zt = r[t] * inverse;
-            for ((v, d), r) in column.iter_mut().zip(&mut d).zip(&mut r) {
-                *v *= inverse;
-                *d -= *v * *v;
-                *r -= *v * zt;
-            }
+            take_off(&mut column, inverse, zt, &mut d, &mut r);
             // Never again.
             d[t] = 0.0;
             chosen.z.push(zt);
@@ -215,6 +212,30 @@ impl System {
             chosen.rss = left;
         }
         chosen
+    }
+}
+
+/// What each tap gains: `r² / d`. What is not a number gains nothing: its sign is the machine's.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn gains_of(d: &[f64], r: &[f64], floor: &[f64], gains: &mut [f64]) {
+    for (((gain, &d), &r), &floor) in gains.iter_mut().zip(d).zip(r).zip(floor) {
+        let gained = r * r / d;
+        *gain = if d > floor && gained > 0.0 { gained } else { 0.0 };
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn add_scaled(sum: &mut [f64], weight: f64, x: &[f64]) {
+    sum.iter_mut().zip(x).for_each(|(s, x)| *s += x * weight);
+}
+
+/// Makes a column one of the Cholesky factor, and takes off what it explains.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn take_off(column: &mut [f64], inverse: f64, z: f64, d: &mut [f64], r: &mut [f64]) {
+    for ((v, d), r) in column.iter_mut().zip(d).zip(r) {
+        *v *= inverse;
+        *d -= *v * *v;
+        *r -= *v * z;
     }
 }
 

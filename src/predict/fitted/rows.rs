@@ -26,6 +26,8 @@ pub trait Rows: Kernels {
     fn reconstruct(row: &mut [Self], step: Self, codes: &[i32]);
     /// As [`Rows::add_scaled`] four times, one after the other.
     fn add_scaled_4(sum: &mut [Self], weights: [Self; 4], x: [&[Self]; 4]);
+    /// The same, of eight.
+    fn add_scaled_8(sum: &mut [Self], weights: [Self; 8], x: [&[Self]; 8]);
     /// Mean of four rows.
     fn mean(rows: [&[Self]; 4], mean: &mut [Self]);
     /// The spread of four rows and how far `x` is from their mean, both `4 √(… · inverse)`.
@@ -41,6 +43,8 @@ pub trait Rows: Kernels {
     );
     /// `(x − mean) · inverse` as f32
     fn deviation(x: &[Self], mean: &[Self], inverse: Self, out: &mut [f32]);
+    /// The same, [weighed](weigh).
+    fn weighed_deviation(x: &[Self], mean: &[Self], inverse: Self, weights: &[f32], out: &mut [f32]);
 }
 
 /// About `4 √x`, to the nearest integer, at most `most` (below 2^16): half the exponent, and the mantissa between powers of four in
@@ -57,9 +61,12 @@ fn root(x: f32, most: f32) -> u16 {
 /// `x · weight`; what has no weight becomes 0, whatever it was.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
 pub fn weigh(x: &mut [f32], weights: &[f32]) {
-    for (x, &w) in x.iter_mut().zip(weights) {
-        *x = if w > 0.0 && x.abs() <= f32::MAX { *x * w } else { 0.0 };
-    }
+    x.iter_mut().zip(weights).for_each(|(x, &w)| *x = weighed(*x, w));
+}
+
+#[inline(always)]
+fn weighed(x: f32, weight: f32) -> f32 {
+    if weight > 0.0 && x.abs() <= f32::MAX { x * weight } else { 0.0 }
 }
 
 /// `guess += w · x`
@@ -229,7 +236,7 @@ fn block_of_products<const W: usize, const FROM: usize>(
 macro_rules! rows {
     ($t:ident, $magic:expr) => {
         mod $t {
-            use super::{LARGEST_ROOT, root};
+            use super::{LARGEST_ROOT, root, weighed};
             use crate::field::Float;
             use multiversion::multiversion;
 
@@ -358,6 +365,25 @@ macro_rules! rows {
                     out[i] = ((x[i] - mean[i]) * inverse) as f32;
                 }
             }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn weighed_deviation(x: &[$t], mean: &[$t], inverse: $t, weights: &[f32], out: &mut [f32]) {
+                let n = out.len();
+                let (x, mean, weights) = (&x[..n], &mean[..n], &weights[..n]);
+                for i in 0..n {
+                    out[i] = weighed(((x[i] - mean[i]) * inverse) as f32, weights[i]);
+                }
+            }
+
+            #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+            pub fn add_scaled_8(sum: &mut [$t], w: [$t; 8], x: [&[$t]; 8]) {
+                let n = sum.len();
+                let [a, b, c, d, e, f, g, h] = x.map(|x| &x[..n]);
+                for i in 0..n {
+                    let half = (((sum[i] + w[0] * a[i]) + w[1] * b[i]) + w[2] * c[i]) + w[3] * d[i];
+                    sum[i] = (((half + w[4] * e[i]) + w[5] * f[i]) + w[6] * g[i]) + w[7] * h[i];
+                }
+            }
         }
 
         impl Rows for $t {
@@ -407,6 +433,12 @@ macro_rules! rows {
             }
             fn deviation(x: &[Self], mean: &[Self], inverse: Self, out: &mut [f32]) {
                 $t::deviation(x, mean, inverse, out);
+            }
+            fn weighed_deviation(x: &[Self], mean: &[Self], inverse: Self, weights: &[f32], out: &mut [f32]) {
+                $t::weighed_deviation(x, mean, inverse, weights, out);
+            }
+            fn add_scaled_8(sum: &mut [Self], weights: [Self; 8], x: [&[Self]; 8]) {
+                $t::add_scaled_8(sum, weights, x);
             }
         }
     };

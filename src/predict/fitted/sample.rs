@@ -281,10 +281,15 @@ fn deviations<T: Rows>(
         for (k, x) in (from..).zip(x.chunks_exact_mut(BATCH)) {
             let x = &mut x[part.places.clone()];
             match candidates.get(k) {
-                Some(&tap) => T::deviation(site.values(site.taps.all[usize::from(tap)]), mean, site.inverse, x),
-                None => x.copy_from_slice(last),
+                Some(&tap) => {
+                    let tap = site.values(site.taps.all[usize::from(tap)]);
+                    T::weighed_deviation(tap, mean, site.inverse, weights, x);
+                }
+                None => {
+                    x.copy_from_slice(last);
+                    rows::weigh(x, weights);
+                }
             }
-            rows::weigh(x, weights);
         }
     }
     let len = len_of(batch);

@@ -173,6 +173,8 @@ impl<T: Rows> Site<'_, T> {
         let value = |&(tap, _): &(u8, T)| self.values(self.taps.all[usize::from(tap)]);
         let Some((first, rest)) = self.weights.bands[band].split_first() else { return row.fill(T::default()) };
         T::scaled(row, first.1, value(first));
+        let (eights, rest) = rest.as_chunks::<8>();
+        eights.iter().for_each(|eight| T::add_scaled_8(row, eight.map(|t| t.1), eight.each_ref().map(value)));
         let (fours, rest) = rest.as_chunks::<4>();
         fours.iter().for_each(|four| T::add_scaled_4(row, four.map(|t| t.1), four.each_ref().map(value)));
         rest.iter().for_each(|t| T::add_scaled(row, t.1, value(t)));

@@ -17,10 +17,11 @@ pub(super) fn stand_in<T: Rows>(values: &[T], seed: usize, lattices: Lattices, w
             T::from_f64((f64::from(state >> 8) / f64::from(1 << 23) - 1.0) * 0.5 * step)
         })
         .collect();
+    // Twice, so that it is in a row from wherever a piece begins.
+    let noise = noise.repeat(2);
     let mut image = Buffer::<T>::new(values.len());
     let noisy = |(k, (out, values)): (usize, (&mut [T], &[T]))| {
-        let (start, end) = noise.split_at(k * 37 % 1024);
-        let turned = end.iter().chain(start);
+        let turned = &noise[k * 37 % 1024..];
         out.iter_mut().zip(values).zip(turned).for_each(|((out, &v), &noise)| *out = v + noise);
     };
     let pieces = image.chunks_mut(1024).zip(values.chunks(1024)).enumerate().collect();
