@@ -133,7 +133,9 @@ pub fn encode(
     bytes::put_varint(out, plain.len() as u64);
     bytes::put_varint(out, words.len() as u64);
     slots.states.iter().for_each(|s| out.extend(s.to_le_bytes()));
-    words.iter().rev().for_each(|w| out.extend(w.to_le_bytes()));
+    let start = out.len();
+    out.resize(start + 2 * words.len(), 0);
+    out[start..].as_chunks_mut().0.iter_mut().zip(words.iter().rev()).for_each(|(out, w)| *out = w.to_le_bytes());
     out.extend(plain);
 }
 

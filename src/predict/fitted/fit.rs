@@ -22,8 +22,8 @@ impl Samples {
         if n_taps <= most || self.bands.iter().map(|b| b.n).sum::<f64>() < enough {
             return;
         }
-        let system = System::new(&self.sum(), n_taps);
-        let mut kept = system.select(most, |_, _| true).order;
+        let sum = self.sum();
+        let mut kept = System::new(&sum, n_taps).select(most, |_, _| true).order;
         kept.sort_unstable();
         for band in &mut self.bands {
             // The value comes last.
@@ -129,28 +129,31 @@ fn to_integers(bands: &[Vec<(u8, f64)>]) -> Fitted {
 }
 
 /// A least-squares problem.
-struct System {
-    a: Vec<f64>,
-    b: Vec<f64>,
-    yy: f64,
-    n: f64,
+struct System<'a> {
+    equations: &'a Equations,
     n_taps: usize,
+    /// Added to the diagonal.
+    ridge: f64,
 }
 
-impl System {
-    fn new(e: &Equations, n_taps: usize) -> Self {
-        let mut a = vec![0.0; n_taps * n_taps];
-        let at = |i: usize, j: usize| e.g[i * (i + 1) / 2 + j];
-        let trace: f64 = (0..n_taps).map(|i| at(i, i)).sum();
-        let ridge = 1e-6 * trace / n_taps as f64 + 1e-30;
-        for i in 0..n_taps {
-            for j in 0..=i {
-                let v = at(i, j) + if i == j { ridge } else { 0.0 };
-                a[i * n_taps + j] = v;
-                a[j * n_taps + i] = v;
-            }
-        }
-        Self { a, b: (0..n_taps).map(|j| at(n_taps, j)).collect(), yy: at(n_taps, n_taps), n: e.n, n_taps }
+impl<'a> System<'a> {
+    fn new(equations: &'a Equations, n_taps: usize) -> Self {
+        let mut system = Self { equations, n_taps, ridge: 0.0 };
+        let trace: f64 = (0..n_taps).map(|i| system.at(i, i)).sum();
+        system.ridge = 1e-6 * trace / n_taps as f64 + 1e-30;
+        system
+    }
+
+    /// The product of rows `i` and `j ≤ i`.
+    fn at(&self, i: usize, j: usize) -> f64 {
+        self.equations.g[i * (i + 1) / 2 + j]
+    }
+
+    /// What the products of a tap are with all.
+    fn column(&self, t: usize) -> Vec<f64> {
+        let mut column: Vec<f64> = (0..self.n_taps).map(|j| self.at(t.max(j), t.min(j))).collect();
+        column[t] += self.ridge;
+        column
     }
 
     /// Bits for `n` values whose squared errors sum to `rss`, in bins: as for a Laplace distribution, never below 0.
@@ -163,7 +166,7 @@ impl System {
     /// Forward selection while a tap pays; `share` values stand behind each of the samples, which `rounds` rounds repeat. Also gives
     /// the bits.
     fn solve(&self, share: f64, rounds: f64) -> (Vec<(usize, f64)>, f64) {
-        let n = self.n * share / rounds;
+        let n = self.equations.n * share / rounds;
         let price = TAP_PRICE + 6.0 + NOISE_PRICE * share;
         let bits = |rss: f64| Self::bits(n, rss * share / rounds);
         let chosen = self.select(self.n_taps, |rss, left| bits(rss) - bits(left) >= price);
@@ -181,10 +184,11 @@ impl System {
     /// Forward selection of at most `most` taps, as long as `pays` says so of the residual sums of squares before and after.
     fn select(&self, most: usize, pays: impl Fn(f64, f64) -> bool) -> Selection {
         let n_taps = self.n_taps;
-        let mut d: Vec<f64> = (0..n_taps).map(|i| self.a[i * n_taps + i]).collect();
+        let mut d: Vec<f64> = (0..n_taps).map(|i| self.at(i, i) + self.ridge).collect();
         let floor: Vec<f64> = d.iter().map(|d| 1e-7 * d).collect();
-        let mut r = self.b.clone();
-        let mut chosen = Selection { order: vec![], columns: vec![], z: vec![], rss: self.yy };
+        let mut r: Vec<f64> = (0..n_taps).map(|j| self.at(n_taps, j)).collect();
+        let yy = self.at(n_taps, n_taps);
+        let mut chosen = Selection { order: vec![], columns: vec![], z: vec![], rss: yy };
         let mut gains = vec![0.0; n_taps];
         while chosen.order.len() < most {
             gains_of(&d, &r, &floor, &mut gains);
@@ -195,12 +199,12 @@ impl System {
                     (t, gained) = (k, gain);
                 }
             }
-            let left = (chosen.rss - gained).max(1e-9 * self.yy);
+            let left = (chosen.rss - gained).max(1e-9 * yy);
             if gained <= 0.0 || !pays(chosen.rss, left) {
                 break;
             }
             let inverse = 1.0 / d[t].sqrt();
-            let mut column = self.a[t * n_taps..][..n_taps].to_vec();
+            let mut column = self.column(t);
             chosen.columns.iter().for_each(|c| add_scaled(&mut column, -c[t], c));
             let zt = r[t] * inverse;
             take_off(&mut column, inverse, zt, &mut d, &mut r);

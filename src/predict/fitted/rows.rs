@@ -156,9 +156,10 @@ pub const LANES: usize = 16;
 
 /// Products of the `n` rows of `x`, each the first `len` (a multiple of [`LANES`]) of `stride` values: `g[a][b] += Σ x[a] x[b]`, for `b ≤ a`, lower triangle row by row.
 pub fn products(x: &[f32], n: usize, stride: usize, len: usize, mut g: &mut [f64]) {
+    let quarters = &mut NO_QUARTERS.clone();
     for a in (0..n).step_by(2) {
         let pair = g.split_off_mut(..pair_len(n, a)).unwrap_or_default();
-        products_of_pair(x, n, stride, len, a, pair);
+        products_of_pair(x, n, stride, len, a, pair, quarters);
     }
 }
 
@@ -170,13 +171,25 @@ pub fn pair_len(n: usize, a: usize) -> usize {
 /// Rows at most: as many as there are taps, and the value.
 const MOST_ROWS: usize = 80;
 
-/// Those of rows `a` (even) and `a + 1` alone, so that threads can share them. Products are added as they are multiplied, rounded once (IEEE 754's fused
+/// Quarters of the lanes of sums of two rows: their last sums, of one row after the other, would take most of the time of a short batch.
+pub type Quarters = [[[f32; LANES / 4]; MOST_ROWS]; 2];
+
+/// Before there are any.
+pub const NO_QUARTERS: Quarters = [[[0.0; LANES / 4]; MOST_ROWS]; 2];
+
+/// Those of rows `a` (even) and `a + 1` alone, so that threads can share them; `quarters` are room for it. Products are added as they are multiplied, rounded once (IEEE 754's fused
 /// operation): only the encoder sums any.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn products_of_pair(x: &[f32], n: usize, stride: usize, len: usize, a: usize, g: &mut [f64]) {
+pub fn products_of_pair(
+    x: &[f32],
+    n: usize,
+    stride: usize,
+    len: usize,
+    a: usize,
+    g: &mut [f64],
+    quarters: &mut Quarters,
+) {
     let row = |i: usize| x[i.min(n - 1) * stride..][..len].as_chunks::<LANES>().0;
-    // Quarters of the lanes: their last sums, of one row after the other, would take most of the time of a short batch.
-    let mut quarters = [[[0f32; 4]; MOST_ROWS]; 2];
     for b in (0..=(a + 1).min(n - 1)).step_by(4) {
         let (of_a, of_b) = ([row(a), row(a + 1)], [row(b), row(b + 1), row(b + 2), row(b + 3)]);
         // Eight sums of all lanes stay in registers only where there are as many as with AVX-512.

@@ -49,8 +49,10 @@ pub(super) fn multiply(x: &[&[f32]], n_rows: usize, stride: usize, lens: &[usize
         shares[turn.min(2 * n_shares - 1 - turn)].push(pair);
     }
     awake::for_each(shares, n_shares, |mut pairs| {
+        let mut quarters = rows::NO_QUARTERS;
         for (x, &len) in batches() {
-            pairs.iter_mut().for_each(|(a, pair)| rows::products_of_pair(x, n_rows, stride, len, *a, pair));
+            let quarters = &mut quarters;
+            pairs.iter_mut().for_each(|(a, pair)| rows::products_of_pair(x, n_rows, stride, len, *a, pair, quarters));
         }
     });
 }
