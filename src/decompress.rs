@@ -177,6 +177,15 @@ pub(crate) struct Head<T> {
     pub specials: Specials,
 }
 
+/// That codes count from a number, in steps.
+///
+/// # Errors
+/// `Corrupt`: what comes of other numbers depends on the machine.
+pub(crate) fn check_bins<T: Rows>(base: T, step: T) -> Result<()> {
+    let is_sound = base.to_f64().is_finite() && step.to_f64().is_finite() && step.to_f64() > 0.0;
+    if is_sound { Ok(()) } else { Err(Error::corrupt("bins that are none")) }
+}
+
 impl<T: Rows> Head<T> {
     /// Also gives the bytes that the list of special values takes.
     fn read(reader: &mut Reader<'_>, shape: &[usize]) -> Result<(Self, usize)> {
@@ -186,6 +195,7 @@ impl<T: Rows> Head<T> {
             Ok::<T, Error>(T::from_bits(u64::from_le_bytes(bits)))
         };
         let (base, step) = (float()?, float()?);
+        check_bins(base, step)?;
         let method = predict::read(reader, shape)?;
         let listed = reader.bytes()?;
         let specials = Specials::from_bytes(listed, shape)?;

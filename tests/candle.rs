@@ -189,12 +189,14 @@ fn counted<R>(work: impl FnOnce() -> R) -> (R, HashMap<String, u64>) {
 /// Forecasts that a model leaves in the GPU's memory are read there, and what is decoded is put there for it.
 #[test]
 fn forecasts_stay_on_the_gpu() {
-    let device = Device::new_cuda(0).unwrap();
+    let device = Device::new_cuda_with_stream(0).unwrap();
     let (values, clean) = fields();
     let n_bytes = 4 * values.len() as u64;
     // What is verified comes to the host.
     let config = Config::new(Bound::abs(0.02)).with_verify(false);
-    for tolerance in [0.0, 1e-5] {
+    // All steps in a tile, and tiles of one step, which look back on those before.
+    for (tolerance, tile_bytes) in [(0.0, 32 << 20), (1e-5, 32 << 20), (0.0, 1 << 14), (1e-5, 1 << 14)] {
+        let config = config.clone().with_tile_bytes(tile_bytes);
         let came: Arc<[AtomicUsize; 2]> = Arc::default();
         let shown: Arc<Mutex<Vec<Vec<u32>>>> = Arc::default();
         let model = |device: &Device, is_shown: bool| {
@@ -249,6 +251,9 @@ fn forecasts_stay_on_the_gpu() {
         }
         assert_eq!(on_gpu.1.len(), 4 * (STEPS - 2));
         fields_that_came();
+        if tile_bytes < 1 << 20 {
+            continue;
+        }
         // Bytes of the forecasts of a run, and of what is decoded in it.
         let a_step = 4 * (LEVELS.len() * pixels) as u64;
         let (n_forecasts, n_seen) = (a_step * (STEPS as u64 - 2), a_step * STEPS as u64);

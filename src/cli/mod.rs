@@ -82,10 +82,15 @@ fn coder(choice: Choice) -> Result<Box<dyn crate::device::Coder>> {
     Ok(coder)
 }
 
-/// The machine of a choice of device for what is coded beside forecasts. Why it is no GPU the coder has said.
+/// The machine of a choice of device for what is coded beside forecasts, and a line where it is not the GPU that the coder has.
 #[cfg(feature = "forecast")]
 fn machine(choice: Choice) -> Result<crate::forecast::series::Machine> {
-    Ok(crate::forecast::series::Machine::open(choice)?.0)
+    let (machine, why) = crate::forecast::series::Machine::open(choice)?;
+    // Where there is no GPU at all the coder has said so.
+    if let (Some(why), (Some(_), _)) = (why, crate::device::gpu(choice)?) {
+        note(&format!("note: beside forecasts {why}"));
+    }
+    Ok(machine)
 }
 
 /// Has an archive's forecasts repeated on a device, with the weights that the user names, if any.

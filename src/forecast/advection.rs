@@ -385,7 +385,7 @@ mod tests {
         };
         let members = ["u", "v", "t"].map(member).into();
         let grid = Grid::new(lat, lon).unwrap();
-        Group { members, statics: vec![], grid, times: vec![0, 21_600, 43_200], has_dates: true }
+        Group::at(members, grid, vec![0, 21_600, 43_200])
     }
 
     fn gaussian_like(n: usize) -> Vec<f64> {

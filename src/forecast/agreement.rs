@@ -24,6 +24,9 @@ pub struct Agreement {
 /// Most of the values that may be listed: where there would be more, forecasts cost more than they are worth.
 const MAX_LISTED: f64 = 1.0 / 8.0;
 
+/// Twice τ, at most, in multiples: a decoder finds the middle that a listed place is near to as long as τ is less than a quarter of Δ.
+const MAX_SHARE: f64 = 0.45;
+
 /// Places near the middle of two multiples, ascending, and whether the upper one was taken.
 pub type Sides = Vec<(u32, bool)>;
 
@@ -48,7 +51,8 @@ impl Agreement {
             let listed: f64 = shares.clone().sum::<f64>() / n;
             let list: f64 = shares.filter(|&s| s > 0.0).map(|s| s * (3.0 - s.log2())).sum::<f64>() / n;
             let rounding = 0.5 * std::f64::consts::LOG2_E * (step * step / 12.0 / coded).ln_1p();
-            (listed <= MAX_LISTED).then_some(list + rounding)
+            let is_clear = tolerances.iter().all(|&t| 2.0 * f64::from(t) <= MAX_SHARE * step);
+            (listed <= MAX_LISTED && is_clear).then_some(list + rounding)
         };
         let steps = [0.0625, 0.125, 0.25, 0.5, 1.0, 2.0].map(|part| part * bound);
         let costs = steps.iter().filter_map(|&step| cost(step).map(|c| (c, step)));
@@ -234,8 +238,16 @@ mod tests {
         for seed in 0..200 {
             let mut noise = noise(seed);
             let tolerance = 10f64.powf(-2.0 + 2.0 * noise());
-            let bound = tolerance * 10f64.powf(2.0 + noise());
-            let agreement = Agreement::new(bound, vec![0.0, tolerance as f32], bound).unwrap();
+            // Down to bounds at which the middles of neighbouring multiples are nearly as near as the forecasts may be apart.
+            let bound = tolerance * 10f64.powf(1.4 + 1.6 * noise());
+            let n_levels = [2, 13, 37][seed as usize % 3];
+            let mut tolerances = vec![0.0; n_levels];
+            tolerances[1] = tolerance as f32;
+            let Some(agreement) = Agreement::new(bound, tolerances, bound * bound) else {
+                assert!(bound < 16.0 * tolerance, "no step for {bound} and {tolerance}");
+                continue;
+            };
+            assert!(tolerance < agreement.step / 4.0);
             let forecast: Vec<f32> = (0..2000).map(|_| (noise() * 30.0) as f32).collect();
             let mut sides = vec![];
             let agreed: Vec<f32> = agreement.agree(&forecast, 1, 7, &mut sides);

@@ -20,6 +20,8 @@ pub struct Group {
     pub grid: Grid,
     /// Seconds since 1970-01-01 00:00 UTC; in calendars other than the Gregorian one since the moment that the file counts from.
     pub times: Vec<i64>,
+    /// Steps by their time.
+    by_time: Vec<(i64, usize)>,
     /// Whether times are those of the Gregorian calendar.
     pub has_dates: bool,
 }
@@ -149,7 +151,8 @@ impl Group {
         if variables.into_iter().any(|v| v.shape.first() != Some(&(times.len() as u64))) {
             return Err(Error::input("times do not match the variables"));
         }
-        Ok(Self { members, statics, grid, times, has_dates })
+        let by_time = Self::sorted(&times);
+        Ok(Self { members, statics, grid, times, has_dates, by_time })
     }
 
     /// A step with its time, for messages.
@@ -163,9 +166,33 @@ impl Group {
         let mut steps = vec![];
         for back in (1..=needs.history as i64).rev() {
             let time = self.times[t] - back * needs.step_s;
-            steps.push(first + self.times[first..t].iter().position(|&x| x == time)?);
+            let from = self.by_time.partition_point(|&at| at < (time, first));
+            steps.push(self.by_time.get(from).filter(|at| at.0 == time && at.1 < t)?.1);
         }
         Some(steps)
+    }
+
+    /// Whether a forecast of a step after `now` may look back on step `s`.
+    pub fn is_needed(&self, needs: &Needs, s: usize, now: usize) -> bool {
+        (1..=needs.history as i64).any(|back| {
+            let time = self.times[s].saturating_add(back * needs.step_s);
+            let until = self.by_time.partition_point(|&at| at <= (time, usize::MAX));
+            until.checked_sub(1).is_some_and(|last| self.by_time[last].0 == time && self.by_time[last].1 > now)
+        })
+    }
+
+    /// Of members at times of the usual calendar.
+    #[cfg(test)]
+    pub fn at(members: Vec<Member>, grid: Grid, times: Vec<i64>) -> Self {
+        let by_time = Self::sorted(&times);
+        Self { members, statics: vec![], grid, times, has_dates: true, by_time }
+    }
+
+    /// Steps by their time, those of the same time ascending.
+    fn sorted(times: &[i64]) -> Vec<(i64, usize)> {
+        let mut all: Vec<(i64, usize)> = times.iter().copied().zip(0..).collect();
+        all.sort_unstable();
+        all
     }
 }
 

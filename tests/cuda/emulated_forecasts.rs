@@ -329,6 +329,8 @@ fn contents() {
             let effort = [Effort::Fast, Effort::Balanced, Effort::Balanced, Effort::Best][random.below(4)];
             let bound = [Bound::abs(0.5), Bound::rel(1e-3), Bound::abs([0.2, 0.01][random.below(2)])][turn];
             let mut config = Config::new(bound).with_effort(effort).with_verify(random.below(3) == 0);
+            // Tiles of all steps, of a few, of one.
+            config.tile_bytes = [32 << 20, 1 << 15, 1 << 14][random.below(3)];
             config.bounds = BTreeMap::from([("sp".to_string(), Bound::abs([0.3, 0.02][random.below(2)]))]);
             let tolerance = [0.0, 1e-5][random.below(2)];
             let keyframe = [None, Some(4)][random.below(2)];
@@ -337,7 +339,7 @@ fn contents() {
             let archive = |forecasts: &Forecasts| {
                 let mut source = source();
                 let done = series::compress(&mut source, &config, forecasts, keyframe, &mut |_| ());
-                let done = done.unwrap_or_else(|e| panic!("{what}: {e}"));
+                let done = done.unwrap_or_else(|e| panic!("{what}: {:?}: {e}", forecasts.machine));
                 let is_beside = done.values().any(|d| d.plan.forecast.is_some());
                 (finish(&mut source, &config, done), is_beside)
             };
@@ -384,7 +386,9 @@ fn memory() {
         let expected = archive(&mut world(), &config, &model(), None);
         let (got, coding) = counted(|| archive(&mut world(), &config, &model().on(machine()), None));
         assert!(got == expected);
-        let (_, decoding) = counted(|| restored(&expected, model().on(machine())).unwrap());
+        let (values, decoding) = counted(|| restored(&expected, model().on(machine())).unwrap());
+        let wanted = restored(&expected, model()).unwrap();
+        assert!(wanted.iter().zip(&values).all(|(a, b)| a.as_bytes() == b.as_bytes()));
         [coding["peak_bytes"], decoding["peak_bytes"]]
     };
     // What does not depend on the number of values is what a smaller field takes too.

@@ -180,12 +180,20 @@ impl Source for Memory {
     }
 
     fn read(&mut self, variable: usize, region: &[Range<u64>]) -> Result<Values> {
-        // Boxes of whole sub-arrays along the first axis are all that is asked for.
-        let inner: u64 = self.schema.variables[variable].shape.iter().skip(1).product();
-        let range = region.first().map_or(0..1, |r| (r.start * inner) as usize..(r.end * inner) as usize);
+        let shape = &self.schema.variables[variable].shape;
+        // Where the rows of the box begin, and how long they are.
+        let (mut starts, mut len) = (vec![0usize], 1);
+        for (axis, range) in region.iter().enumerate() {
+            let inner = shape[axis + 1..].iter().product::<u64>() as usize;
+            let is_last = axis + 1 == region.len();
+            let along = if is_last { range.start..range.start + 1 } else { range.clone() };
+            starts = starts.iter().flat_map(|s| along.clone().map(move |i| s + i as usize * inner)).collect();
+            len = if is_last { (range.end - range.start) as usize } else { len };
+        }
+        let rows = starts.into_iter().map(|s| s..s + len);
         Ok(match &self.values[variable] {
-            Values::F32(v) => Values::F32(v[range].to_vec()),
-            Values::F64(v) => Values::F64(v[range].to_vec()),
+            Values::F32(v) => Values::F32(rows.flat_map(|row| &v[row]).copied().collect()),
+            Values::F64(v) => Values::F64(rows.flat_map(|row| &v[row]).copied().collect()),
             _ => unreachable!("no other types"),
         })
     }

@@ -10,7 +10,7 @@ mod fixture;
 mod real;
 mod vaeformer;
 
-use data::{Seer, Series, archive, decoded, open, worst};
+use data::{Seer, Series, archive, decoded, finish, open, worst};
 use residuum::compress::Done;
 use residuum::container::{Archive, Writer};
 use residuum::forecast::series;
@@ -313,14 +313,65 @@ fn special_values_come_back() {
             *v = 1e30;
         }
     }
-    for predictor in [PredictorChoice::Auto, PredictorChoice::Forecast] {
+    // All steps in a tile, and tiles of two steps: the forecasts of a tile's first steps look back on the tile before.
+    let cases = [PredictorChoice::Auto, PredictorChoice::Forecast]
+        .map(|predictor| [(predictor, 1 << 25, 1e-5), (predictor, 1 << 14, 1e-5), (predictor, 1 << 14, 0.0)]);
+    for (predictor, tile_bytes, tolerance) in cases.concat() {
         let config = Config::new(Bound::abs(0.2)).with_bound("sp", Bound::abs(10.0)).with_verify(true);
-        let coded = archive(&series, &config.with_predictor(predictor), Some(Seer::default()), Some(24));
+        let config = config.with_predictor(predictor).with_tile_bytes(tile_bytes);
+        let mut forecasts = Seer::default().forecasts();
+        forecasts.tolerance = tolerance;
+        let mut source = series.source();
+        let done = series::compress(&mut source, &config, &forecasts, Some(24), &mut |_| ()).unwrap();
+        let n_tiles: Vec<u64> = done.values().map(|d| d.plan.tiling.count()).collect();
+        assert!(done.values().all(|d| d.plan.forecast.is_some()), "no forecasts");
+        assert!(n_tiles.iter().all(|&n| (n > 1) == (tile_bytes < 1 << 20)), "{n_tiles:?}");
+        let coded = finish(&mut source, &config, done);
         let restored = decoded(&coded, Some(Seer::default())).unwrap();
         for (name, values) in &series.variables {
             let bound = if name == "t" { 0.2 } else { 10.0 };
             for (x, y) in values.iter().zip(&restored[name]) {
                 assert!(x.to_bits() == y.to_bits() || (x - y).abs() <= bound, "{name}: {x} {y}");
+            }
+        }
+        // The last tile first, then the first of all, one of the middle.
+        let mut a = open(&coded, Some(Seer::default())).unwrap();
+        let t = a.find("t").unwrap();
+        let all = a.read_all(t).unwrap();
+        let mut b = open(&coded, Some(Seer::default())).unwrap();
+        let n = b.variable(t).unwrap().plan.tiling.count();
+        let per_tile = all.as_bytes().len() / n as usize;
+        for tile in [n - 1, 0, n / 2] {
+            let part = b.tile(t, tile).unwrap();
+            assert!(part.1.as_bytes() == &all.as_bytes()[tile as usize * per_tile..][..per_tile], "tile {tile}");
+        }
+    }
+}
+
+/// The same beside advection, which is exact, and looks back on one step.
+#[test]
+fn special_values_come_back_beside_advection() {
+    let mut series = Series::windy(13, 2);
+    for (i, v) in series.variables.get_mut("t").unwrap().iter_mut().enumerate() {
+        if i % 768 < 40 {
+            *v = f32::NAN;
+        } else if i % 997 == 0 {
+            *v = 1e30;
+        }
+    }
+    for tile_bytes in [1 << 25, 1 << 14] {
+        let config = Config::new(Bound::abs(0.05)).with_tile_bytes(tile_bytes);
+        let mut source = series.source();
+        let forecasts = series::advection(&mut source).unwrap().unwrap();
+        let mut done = series::compress(&mut source, &config, &forecasts, None, &mut |_| ()).unwrap();
+        let n_beside =
+            done.values_mut().map(|d| (0..d.tiles.len()).filter(|&k| d.tiles.get(k).unwrap()[0] == 3).count());
+        let n_beside: Vec<usize> = n_beside.collect();
+        assert!(tile_bytes > 1 << 20 || n_beside[0] > 1, "{n_beside:?}");
+        let restored = decoded(&finish(&mut source, &config, done), None).unwrap();
+        for (name, values) in &series.variables {
+            for (x, y) in values.iter().zip(&restored[name]) {
+                assert!(x.to_bits() == y.to_bits() || (x - y).abs() <= 0.05, "{name}: {x} {y}");
             }
         }
     }

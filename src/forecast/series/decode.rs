@@ -3,8 +3,9 @@
 use super::bare;
 use super::latents::Latents;
 use super::machine::On;
+use super::member::wanted_of;
 use super::tile::{Parts, shape_of};
-use super::{Forecasts, Machine, Past, in_a_row, of_step, on_host};
+use super::{Forecasts, Machine, Past, check_size, in_a_row, of_step, on_host};
 use crate::codes::{TileCodes, tile_codes};
 use crate::compress::method;
 use crate::encode::bytes::Reader;
@@ -20,7 +21,7 @@ use crate::predict::fitted::{Layout, Rows};
 use crate::quantize::Quantizer;
 use crate::spool::Spool;
 use crate::stages::{Stage, time};
-use crate::tile::Tiling;
+use crate::tile::{Tiling, region_len};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -38,6 +39,8 @@ pub struct Decoder {
     spool: Spool,
     /// Which of those are a member's of a tile, and how many of its steps are whole.
     places: HashMap<(usize, u64), (usize, usize)>,
+    /// What the model saw last in a tile: the place of each step's first member, the others follow.
+    ends: HashMap<u64, Vec<(usize, usize)>>,
 }
 
 /// What the archive has of a member.
@@ -67,10 +70,10 @@ impl Decoder {
         interval: u64,
         made_on: Option<String>,
     ) -> Result<Self> {
-        let (spool, places) = (Spool::default(), HashMap::new());
+        let (spool, places, ends) = (Spool::default(), HashMap::new(), HashMap::new());
         let there = |(key, field): (Key, Tensor)| Ok((key, field.to_device(forecasts.device())?));
         let statics = statics.into_iter().map(there).collect::<Result<_>>()?;
-        Ok(Self { forecasts, group, statics, interval, made_on, spool, places })
+        Ok(Self { forecasts, group, statics, interval, made_on, spool, places, ends })
     }
 
     /// What the CPU took over, and why.
@@ -105,11 +108,19 @@ impl Decoder {
     /// `Corrupt` if bytes are damaged; `Disagreement` if a forecast is not the encoder's: the message names time and variable. Neither for members
     /// that have a filler: what they lack is filled. `Device`.
     pub fn decode(&mut self, tile: u64, members: &[CodedMember]) -> Result<()> {
-        let (decoded, _) = match self.tile(tile, members, None) {
+        let decoded = match self.tile(tile, members, None) {
             Err(e) if self.forecasts.machine.takes_over(&e) => self.tile(tile, members, None)?,
             decoded => decoded?,
         };
-        for (member, (values, whole)) in self.group.members.iter().zip(decoded) {
+        let mut ends = vec![];
+        for (step, frame) in decoded.end {
+            ends.push((step, self.spool.len()));
+            for values in frame {
+                self.spool.push(bytemuck::cast_slice(&on_host(&values)?))?;
+            }
+        }
+        self.ends.insert(tile, ends);
+        for (member, (values, whole)) in self.group.members.iter().zip(decoded.members) {
             self.places.insert((member.variable, tile), (self.spool.len(), whole));
             self.spool.push(values.as_bytes())?;
         }
@@ -125,45 +136,31 @@ impl Decoder {
         let wanted = &members[member];
         match &wanted.coded {
             Some(coded) if !method::needs_model(coded) => tile_codes(coded, wanted.dtype, &wanted.tiling.region(tile)),
-            Some(_) => Ok(self.tile(tile, members, Some(member))?.1),
+            Some(_) => Ok(self.tile(tile, members, Some(member))?.codes),
             None => Ok(None),
         }
     }
 
-    /// What the model has seen before `step`, the first of `tile`.
+    /// What the model has seen before `step`, the first of `tile`: as the encoder, it goes on with what codes said, not with what was stored apart.
     fn before(&mut self, tile: u64, step: usize, members: &[CodedMember]) -> Result<BTreeMap<usize, Vec<Tensor>>> {
-        let Model::Forecaster(model) = &self.forecasts.model else { return Ok(BTreeMap::new()) };
-        let first = step - step % self.interval as usize;
-        let needs = model.needs();
-        let reach = self.group.times[step].saturating_sub(needs.history as i64 * needs.step_s);
         let mut seen = BTreeMap::new();
-        for s in (first..step).filter(|&s| self.group.times[s] >= reach) {
-            let mut frame = vec![];
-            for (member, coded) in self.group.members.iter().zip(members) {
-                let len = coded.tiling.len as usize;
-                let tile = tile - (step - s).div_ceil(len) as u64;
-                let place =
-                    self.places.get(&(member.variable, tile)).ok_or_else(|| Error::corrupt("tile is missing"))?;
-                let n = coded.tiling.shape[1..].iter().product::<u64>() as usize;
-                let bytes = n * coded.dtype.size();
-                let bytes = self.spool.part(place.0, (s % len * bytes) as u64, bytes)?;
-                let values = Values::from_le_bytes(coded.dtype, &bytes)?;
-                frame.push(in_a_row(of_step(&values, fill_of(&coded.treatment), 0, n))?);
-            }
-            seen.insert(s, frame);
+        if (step as u64).is_multiple_of(self.interval) || matches!(self.forecasts.model, Model::FieldCodec(_)) {
+            return Ok(seen);
+        }
+        let ends = tile.checked_sub(1).and_then(|before| self.ends.get(&before));
+        for &(step, place) in ends.ok_or_else(|| Error::corrupt("tile is missing"))? {
+            let of_member = |m: usize| in_a_row(bytemuck::pod_collect_to_vec(&self.spool.get(place + m)?));
+            seen.insert(step, (0..members.len()).map(of_member).collect::<Result<_>>()?);
         }
         Ok(seen)
     }
 
-    /// The values of a tile of all members, each with the number of steps that are whole; and the codes of the one that is `studied`.
-    fn tile(
-        &mut self,
-        tile: u64,
-        members: &[CodedMember],
-        studied: Option<usize>,
-    ) -> Result<(Vec<Whole>, Option<TileCodes>)> {
+    /// A tile of all members; also the codes of the one that is `studied`.
+    fn tile(&mut self, tile: u64, members: &[CodedMember], studied: Option<usize>) -> Result<Decoded> {
         let first = members.iter().map(|m| m.tiling.region(tile)).find_map(|r| r.first().map(|r| r.start));
         let first = first.ok_or_else(|| Error::corrupt("a tile without members"))? as usize;
+        let sizes = members.iter().map(|m| region_len(&m.tiling.region(tile)));
+        check_size(sizes.sum(), members.first().map_or(0, |m| m.tiling.len))?;
         // 1. Whatever has no forecasts is decoded at once.
         let mut opened: Vec<Box<dyn Member + '_>> = vec![];
         let mut n_steps = usize::MAX;
@@ -190,8 +187,10 @@ impl Decoder {
         let start = first - first % self.interval as usize;
         let mut past = Past::new(&self.forecasts.model, &self.group, start, &self.statics);
         past.latents = latents;
+        let mut last = BTreeMap::new();
         for (step, frame) in before {
             past.see(step, &frame)?;
+            last.insert(step, frame);
         }
         let mut runs = vec![];
         for (m, (member, coded)) in opened.iter_mut().zip(members).enumerate() {
@@ -229,6 +228,8 @@ impl Decoder {
                 }
             }
             past.see(step, &frame)?;
+            last.insert(step, frame);
+            last.retain(|step, _| past.frames.contains_key(step));
         }
         let codes = studied.map(|m| runs[m].codes()).transpose()?.flatten();
         let mut out = vec![];
@@ -242,22 +243,34 @@ impl Decoder {
                 (Err(e), _) => return Err(e).context(name),
             });
         }
-        Ok((out, codes))
+        Ok(Decoded { members: out, codes, end: last })
     }
 
     /// Forecasts are not the encoder's.
     fn differs(&self) -> Error {
         let (model, here) = (&self.forecasts.name, &self.forecasts.made_on);
-        let there = self.made_on.as_deref().unwrap_or("a machine that it does not name");
-        Error::disagreement(format!(
-            "the forecast of {model} differs from the one that the archive was made with by more than was allowed for: that was made by {there}; \
-             here it is {here}; what comes before, and what follows the next keyframe, `residuum decompress --recover` restores"
-        ))
+        let rest = "what comes before, and what follows the next keyframe, `residuum decompress --recover` restores";
+        Error::disagreement(match &self.made_on {
+            Some(there) => format!(
+                "the forecast of {model} differs from the one that the archive was made with by more than was allowed for: that was made by {there}; \
+                 here it is {here}; {rest}"
+            ),
+            None => format!(
+                "the forecast of {model}, which is exact, differs from the one that the archive was made with; here it is {here}; was the archive made \
+                 by another version? {rest}"
+            ),
+        })
     }
 }
 
-/// Values of a member's tile, and how many of its steps are whole.
-type Whole = (Values, usize);
+/// A tile of all members.
+struct Decoded {
+    /// Values of each, and how many of its steps are whole.
+    members: Vec<(Values, usize)>,
+    codes: Option<TileCodes>,
+    /// What the model saw last.
+    end: BTreeMap<usize, Vec<Tensor>>,
+}
 
 /// Errors after which the rest of a tile is lost.
 fn is_loss(e: &Error) -> bool {
@@ -417,7 +430,7 @@ impl<T: Rows> Member for Coded<'_, T> {
             _ => Course::Bare(bare::Decoding::new(codes, n, marks, ny * nx, *base, *step)?),
         };
         let (digest, out) = (Digest::default(), Vec::with_capacity(n));
-        Ok(Box::new(Decoded { tile: self, decoding, sides, digest, n_digests: 0, out }))
+        Ok(Box::new(Restoring { tile: self, decoding, sides, digest, n_digests: 0, out }))
     }
 }
 
@@ -426,7 +439,7 @@ enum Course<'a, T: Rows> {
     Bare(bare::Decoding<T>),
 }
 
-struct Decoded<'a, T: Rows> {
+struct Restoring<'a, T: Rows> {
     tile: &'a Coded<'a, T>,
     decoding: Course<'a, T>,
     sides: &'a [(u32, bool)],
@@ -440,6 +453,11 @@ pub(super) fn differs() -> Error {
     Error::disagreement("the forecast differs")
 }
 
+/// The archive has forecasts that the model does not give.
+pub(super) fn not_given(e: Error) -> Error {
+    if e.kind() == Kind::Input { Error::corrupt(format!("a forecast where there is none: {e}")) } else { e }
+}
+
 /// `n` values: where those at hand end, `filler`s take their place, or NaN.
 pub(super) fn filled_up<T: Rows>(mut values: Vec<T>, n: usize, filler: Option<&Values>) -> Vec<T> {
     let filler = filler.and_then(|f| T::slice(f)?.first().copied()).unwrap_or(T::NAN);
@@ -447,7 +465,7 @@ pub(super) fn filled_up<T: Rows>(mut values: Vec<T>, n: usize, filler: Option<&V
     values
 }
 
-impl<T: Rows> Run for Decoded<'_, T> {
+impl<T: Rows> Run for Restoring<'_, T> {
     fn needs_forecast(&self, step: usize) -> bool {
         let levels = self.tile.layout.shape[1];
         self.tile.parts.has_forecast[step * levels..][..levels].contains(&true)
@@ -459,9 +477,9 @@ impl<T: Rows> Run for Decoded<'_, T> {
         let mut agreed: Vec<Option<Vec<T>>> = vec![];
         for level in 0..levels {
             let image = step * levels + level;
-            agreed.push(match forecast.and_then(|f| f[level].as_ref()) {
-                _ if !parts.has_forecast[image] => None,
-                None => return Err(Error::corrupt("a forecast where the model can give none")),
+            let forecast = wanted_of(forecast, level, parts.has_forecast[image], ny * nx).map_err(not_given)?;
+            agreed.push(match forecast {
+                None => None,
                 Some(forecast) => {
                     let values = parts.agreement.recover::<T>(&on_host(forecast)?, image * ny * nx, &mut self.sides);
                     self.digest.add(&values);

@@ -4,7 +4,7 @@ use super::latents::Encoder;
 use super::machine::On;
 use super::member::{Asked, Candidate, Ready, Runs};
 use super::tile::shape_of;
-use super::{Forecasts, Machine, Past, in_a_row, is_given, of_step, static_field};
+use super::{Forecasts, MAX_VALUES, Machine, Past, check_size, in_a_row, is_given, of_step, static_field};
 use crate::bound::Resolved;
 use crate::compress::{Done, Progress, plan_of, tiling_of};
 use crate::config::{Config, Effort, PredictorChoice};
@@ -24,9 +24,6 @@ use crate::tile::{Tiling, region_len};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Values of a tile of all members together, at most, unless one step has more.
-pub(super) const MAX_VALUES: u64 = 1 << 26;
 
 /// Steps of an interval at least, unless the caller says otherwise: tiles may be of a single step where fields are large.
 const MIN_INTERVAL: u64 = 32;
@@ -211,6 +208,9 @@ fn lengths(
     keyframe: Option<u64>,
     looks_back: bool,
 ) -> Result<(u64, u64)> {
+    if keyframe == Some(0) {
+        return Err(Error::usage("intervals of no steps"));
+    }
     let n_steps = group.times.len() as u64;
     let mut len = n_steps.max(1);
     let mut all = 0;
@@ -226,6 +226,7 @@ fn lengths(
         let usual = Tiling::new(&v.shape, config.max_tile_values(v.dtype, &v.shape));
         len = len.min(if usual.axis == 0 { usual.len } else { 1 });
     }
+    check_size(all, 1)?;
     len = len.min(MAX_VALUES / all.max(1)).min(keyframe.unwrap_or(u64::MAX)).max(1);
     let interval = match keyframe {
         // Each tile stands for itself.

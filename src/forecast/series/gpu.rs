@@ -1,11 +1,12 @@
 //! Members' tiles on a GPU. Twins: [`super::member`], [`super::decode`].
 //!
 //! With a model of candle's on the same GPU a forecast is read where the model left it, and what is decoded of a step is put where the model takes it:
-//! between the steps of a run nothing of them but digests comes to the host. A model on the host gives and gets fields through copies.
+//! between the steps of a run nothing of them but digests comes to the host. A model on the host gives and gets fields through copies, as do
+//! variables without forecasts.
 
-use super::decode::{differs, filled_up};
+use super::decode::{differs, filled_up, not_given};
 use super::machine::On;
-use super::member::{Asked, Ready, Run, Seen};
+use super::member::{Asked, Ready, Run, Seen, wanted_of};
 use super::tile::{Agreed, Coded, Parts, assembled};
 use super::{in_a_row, on_host};
 use crate::compress::Tile;
@@ -37,11 +38,7 @@ impl On<'_> {
     /// The forecasts of the levels of a step whose images, of so many pixels, have one, by `wanted`.
     fn hold(self, forecasts: Option<&[Option<Tensor>]>, wanted: &[bool], pixels: usize) -> Result<Vec<Option<Held>>> {
         let of_level = |(level, &wanted): (usize, &bool)| {
-            let forecast = forecasts.and_then(|f| f[level].as_ref()).filter(|_| wanted);
-            if forecast.is_some_and(|f| f.elem_count() != pixels) {
-                return Err(Error::corrupt("a forecast on another grid"));
-            }
-            forecast.map(|f| self.held(f)).transpose()
+            wanted_of(forecasts, level, wanted, pixels)?.map(|f| self.held(f)).transpose()
         };
         wanted.iter().enumerate().map(of_level).collect()
     }
@@ -110,9 +107,6 @@ impl<T: Rows> Run for Running<'_, T> {
         let [_, levels, ny, nx] = self.ready.layout.shape;
         let wanted = &self.ready.has_forecast[step * levels..][..levels];
         let held = self.on.hold(forecast, wanted, ny * nx)?;
-        if held.iter().zip(wanted).any(|(held, &wanted)| wanted && held.is_none()) {
-            return Err(Error::input("the model gave no forecast of a field that it says it gives"));
-        }
         let encoding = &mut self.encoding;
         time(Stage::Predict, || self.on.seen(levels * ny * nx, |to| encoding.step(step, &places(&held), to)))
     }
@@ -196,10 +190,7 @@ impl<T: Rows> super::decode::Run for Decoded<'_, T> {
     fn step(&mut self, step: usize, forecast: Option<&[Option<Tensor>]>) -> Result<Tensor> {
         let [_, levels, ny, nx] = self.layout.shape;
         let wanted = &self.parts.has_forecast[step * levels..][..levels];
-        let held = self.on.hold(forecast, wanted, ny * nx)?;
-        if held.iter().zip(wanted).any(|(held, &wanted)| wanted && held.is_none()) {
-            return Err(Error::corrupt("a forecast where the model can give none"));
-        }
+        let held = self.on.hold(forecast, wanted, ny * nx).map_err(not_given)?;
         if let Some(digest) = self.decoding.give(step, &places(&held))? {
             let expected = self.parts.digests.get(self.n_digests).copied();
             self.n_digests += 1;

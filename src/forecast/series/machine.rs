@@ -64,14 +64,26 @@ impl Machine {
 
     fn of_choice(choice: Choice) -> Result<(Self, Option<String>)> {
         let is_lenient = choice == Choice::Auto;
+        // Why models are not where tiles are coded.
+        #[cfg_attr(not(feature = "candle-cuda"), expect(unused_mut, reason = "they always are"))]
+        let mut why = None;
         #[cfg(feature = "candle-cuda")]
-        if let Some(device) = candle_device(choice)? {
-            let machine = Self::with(Gpu::of_candle(&device)?, is_lenient)?;
-            return Ok((Self { model: Some(device), ..machine }, None));
+        match Self::of_candle(choice, is_lenient) {
+            Ok(Some(machine)) => return Ok((machine, None)),
+            Ok(None) => {}
+            Err(e) if is_lenient => why = Some(format!("models run on the CPU: {e}")),
+            Err(e) => return Err(e),
         }
-        let (gpu, why) = device::gpu(choice)?;
+        let (gpu, why_none) = device::gpu(choice)?;
         let machine = gpu.map(|gpu| Self::with(gpu, is_lenient)).transpose()?;
-        Ok((machine.unwrap_or_default(), why))
+        Ok((machine.unwrap_or_default(), why_none.or(why)))
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    fn of_candle(choice: Choice, is_lenient: bool) -> Result<Option<Self>> {
+        let Some(device) = candle_device(choice)? else { return Ok(None) };
+        let machine = Self::with(Gpu::of_candle(&device)?, is_lenient)?;
+        Ok(Some(Self { model: Some(device), ..machine }))
     }
 
     /// A GPU, with models on the CPU.

@@ -6,7 +6,7 @@ use super::{bare, in_a_row, on_host, spread};
 use crate::bound::{Resolved, Stats};
 use crate::compress::{Tile, bins, mark, statistics};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::forecast::agreement::{Agreement, Digest, Sides, sum_in_lanes};
 use crate::plan::Treatment;
 use crate::predict;
@@ -134,6 +134,26 @@ impl<T: Rows> Candidate for Ready<'_, T> {
     }
 }
 
+/// The forecast of a level, of so many pixels, that is `wanted` of a step's.
+///
+/// # Errors
+/// `Input` if the model gave none, or one on another grid.
+pub(super) fn wanted_of(
+    forecasts: Option<&[Option<Tensor>]>,
+    level: usize,
+    wanted: bool,
+    pixels: usize,
+) -> Result<Option<&Tensor>> {
+    if !wanted {
+        return Ok(None);
+    }
+    match forecasts.and_then(|f| f[level].as_ref()) {
+        None => Err(Error::input("the model gave no forecast of a field that it says it gives")),
+        Some(f) if f.elem_count() != pixels => Err(Error::input("the model gave a forecast on another grid")),
+        forecast => Ok(forecast),
+    }
+}
+
 /// What forecasts were like.
 pub(super) struct Seen {
     /// The largest spread of each level; 0 if it has no forecasts.
@@ -209,8 +229,8 @@ impl<T: Rows> Run for Running<'_, T> {
         let mut agreed: Vec<Option<Vec<T>>> = vec![];
         for level in 0..levels {
             let image = step * levels + level;
-            let forecast = forecast.and_then(|f| f[level].as_ref()).filter(|_| self.ready.has_forecast[image]);
-            let Some(forecast) = forecast.map(on_host).transpose()? else {
+            let wanted = self.ready.has_forecast[image];
+            let Some(forecast) = wanted_of(forecast, level, wanted, ny * nx)?.map(on_host).transpose()? else {
                 agreed.push(None);
                 continue;
             };

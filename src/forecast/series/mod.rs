@@ -165,6 +165,22 @@ struct Past<'a> {
     latents: Latents,
 }
 
+/// Values of all variables together that a model may look back on, and that a single step may have.
+const MAX_SEEN: u64 = 1 << 30;
+
+/// Values of a tile of all variables together, at most, unless one step has more.
+const MAX_VALUES: u64 = 1 << 26;
+
+/// That so many values of a tile of all variables, of so many steps, can be at work together.
+fn check_size(n: u64, steps: u64) -> Result<()> {
+    let most = if steps > 1 { MAX_VALUES } else { MAX_SEEN };
+    if n <= most {
+        Ok(())
+    } else {
+        Err(Error::unsupported(format!("{n} values together beside forecasts: at most {most}")))
+    }
+}
+
 /// The forecasts of a step: of each member's levels, in the file's order of rows and columns, each f32 in a row, where the model left it.
 type Forecast = Arc<Vec<Vec<Option<Tensor>>>>;
 
@@ -193,11 +209,13 @@ impl<'a> Past<'a> {
     fn see(&mut self, step: usize, members: &[Tensor]) -> Result<()> {
         let Model::Forecaster(model) = self.model else { return Ok(()) };
         self.frames.insert(step, frame_of(self.group, self.statics, step, members)?);
-        // A step goes back on a few; what is older than the oldest of them is needed no more.
-        let reach = model.needs().history as i64 * model.needs().step_s;
-        let now = self.group.times[step];
-        let times = &self.group.times;
-        self.frames.retain(|&s, _| times[s] >= now - reach);
+        self.frames.retain(|&s, _| self.group.is_needed(model.needs(), s, step));
+        let n = members.iter().map(|m| m.elem_count() as u64).sum::<u64>();
+        if n * self.frames.len() as u64 > MAX_SEEN {
+            let message =
+                format!("forecasts look back on {} steps of {n} values: at most {MAX_SEEN} fit", self.frames.len());
+            return Err(Error::input(message));
+        }
         Ok(())
     }
 
@@ -311,15 +329,25 @@ impl Back {
     fn new(frame: &Frame, group: &Group) -> Result<Self> {
         /// Degrees; as for what models take.
         const TOLERANCE: f64 = 2e-3;
-        let place = |all: &[f64], x: f64, period: Option<f64>| {
-            let distance = |y: f64| match period {
-                None => (x - y).abs(),
-                Some(p) => ((x - y).rem_euclid(p)).min((y - x).rem_euclid(p)),
-            };
-            all.iter().position(|&y| distance(y) <= TOLERANCE)
+        // Sorted, so that wide grids cost no more than they are wide; longitudes from 0 to 360.
+        let sorted = |all: &[f64], turned: &dyn Fn(f64) -> f64| {
+            let mut all: Vec<(f64, usize)> = all.iter().map(|&x| turned(x)).zip(0..).collect();
+            all.sort_by(|a, b| a.0.total_cmp(&b.0));
+            all
         };
-        let rows = group.grid.lat.iter().map(|&lat| place(&frame.grid.lat, lat, None)).collect();
-        let columns = group.grid.lon.iter().map(|&lon| place(&frame.grid.lon, lon, Some(360.0)));
+        let place = |all: &[(f64, usize)], x: f64| {
+            let from = all.partition_point(|at| at.0 < x - TOLERANCE);
+            all.get(from).filter(|at| at.0 <= x + TOLERANCE).map(|at| at.1)
+        };
+        let turned = |x: f64| x.rem_euclid(360.0);
+        let (lat, lon) = (sorted(&frame.grid.lat, &|x| x), sorted(&frame.grid.lon, &turned));
+        let rows = group.grid.lat.iter().map(|&x| place(&lat, x)).collect();
+        // 0 may be a little less than 360.
+        let of_column = |&x: &f64| {
+            let around = [turned(x), turned(x) - 360.0, turned(x) + 360.0];
+            around.iter().find_map(|&x| place(&lon, x))
+        };
+        let columns = group.grid.lon.iter().map(of_column);
         let columns = columns.collect::<Option<_>>();
         let columns = columns.ok_or_else(|| Error::input(format!("the model's forecast lies on {}", frame.grid)))?;
         Ok(Self { rows, columns })

@@ -3,7 +3,7 @@
 use super::latents;
 use crate::compress::method;
 use crate::config::Config;
-use crate::decompress::{TileBytes, TileReport};
+use crate::decompress::{TileBytes, TileReport, check_bins};
 use crate::encode::bytes::{self, Reader};
 use crate::error::{Error, Result};
 use crate::forecast::agreement::{Agreement, Sides, read_sides, write_sides};
@@ -86,6 +86,7 @@ impl<'a, T: Rows> Parts<'a, T> {
             Ok::<T, Error>(T::from_bits(u64::from_le_bytes(bits)))
         };
         let (base, step) = (float()?, float()?);
+        check_bins(base, step)?;
         let specials = Specials::from_bytes(reader.bytes()?, &shape)?;
         let outliers = Outliers::from_bytes::<T>(reader.bytes()?, n)?;
         let mut agreement = Agreement { step: f64::from_le_bytes(array(reader)?), ..Agreement::EXACT };
