@@ -280,6 +280,7 @@ pub struct Aurora {
     dtype: DType,
     /// Whether fields come and go as tensors; on the CPU in f32 loops over them are faster.
     takes_tensors: bool,
+    chunk_tokens: Option<usize>,
     root_area: Option<Vec<f32>>,
     workers: Workers,
     encoder: Encoder,
@@ -436,6 +437,7 @@ impl Aurora {
             device: options.device.clone(),
             dtype: options.dtype,
             takes_tensors: !(options.device.is_cpu() && options.dtype == DType::F32),
+            chunk_tokens: None,
             root_area,
             workers: Workers::new(&options.device)?,
             encoder: Encoder::load(source, &config)?,
@@ -470,6 +472,11 @@ impl Aurora {
         weights::write(path, &About { model: "aurora".into(), config, licence, source }, &tensors, true, |_| Ok(()))
     }
 
+    /// The same, with so many tokens worked on together instead of what is best on its device: memory goes with them, and last bits of what comes out.
+    pub fn with_chunks_of(self, tokens: usize) -> Self {
+        Self { chunk_tokens: Some(tokens), ..self }
+    }
+
     /// The hyper-parameters.
     pub fn config(&self) -> &Config {
         &self.config
@@ -482,7 +489,8 @@ impl Aurora {
     pub fn step_with(&self, history: &[Frame], rollout_step: usize, probe: &Probe) -> Result<Frame> {
         let history = self.needs.prepare(history)?;
         let Some(last) = history.last() else { return Err(Error::input("no frames")) };
-        let run = Run { config: &self.config, workers: &self.workers, probe, rollout_step };
+        let run =
+            Run { config: &self.config, workers: &self.workers, probe, rollout_step, chunk_tokens: self.chunk_tokens };
         let (h, w) = last.grid.shape();
         let patches = [h / self.config.patch_size, w / self.config.patch_size];
         let extent = [self.config.latent_levels, patches[0], patches[1]];
@@ -509,7 +517,7 @@ impl Aurora {
         const TOKENS: usize = 512;
         const DEVICE_TOKENS: usize = 1 << 14;
         let tokens = if self.device.is_cpu() { TOKENS } else { DEVICE_TOKENS };
-        (tokens / patches[1]).clamp(1, patches[0])
+        (self.chunk_tokens.unwrap_or(tokens) / patches[1]).clamp(1, patches[0])
     }
 
     /// Tokens (latent levels x patches, width), level by level.

@@ -5,9 +5,9 @@ use super::data::{Series, all, archive, finish, worst};
 use residuum::compress::{Before, compress_rest};
 use residuum::container::Archive;
 use residuum::device::Cpu;
-use residuum::forecast::Options;
 use residuum::forecast::aurora::{self, Aurora};
 use residuum::forecast::series::{self, Forecasts, Machine};
+use residuum::forecast::{Model, Options, Weights};
 use residuum::{Bound, Config, Kind, PredictorChoice};
 use serde_json::json;
 use std::io::Cursor;
@@ -40,7 +40,7 @@ fn a_network_forecasts_on_any_number_of_threads() {
         let done = series::compress(&mut source, &config, &open(), Some(6), &mut |_| ()).unwrap();
         let is_used = done.values().any(|d| d.plan.forecast.is_some());
         let coded = finish(&mut source, &config, done);
-        let restored = |threads: usize| {
+        let restored_by = |threads: usize, open: &(dyn Fn() -> Forecasts + Sync)| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 let mut a = Archive::open(Cursor::new(&coded[..])).unwrap();
@@ -50,9 +50,18 @@ fn a_network_forecasts_on_any_number_of_threads() {
                 all(&mut a).unwrap()
             })
         };
+        let restored = |threads: usize| restored_by(threads, &open);
         let one = restored(1);
         assert!(worst(&series, &one, rel as f32) <= 1.0);
         assert!(restored(2) == one && restored(3) == one);
+        // The model's work in other portions: by default all 192 patches at once.
+        for tokens in [16, 50, 113] {
+            let in_chunks = || {
+                let aurora = Aurora::new(&Weights::open(&path).unwrap(), &Options::default()).unwrap();
+                Forecasts { model: Model::Forecaster(Box::new(aurora.with_chunks_of(tokens))), ..open() }
+            };
+            assert!(restored_by(2, &in_chunks) == one, "chunks of {tokens}");
+        }
         if predictor != PredictorChoice::Forecast {
             continue;
         }

@@ -171,13 +171,15 @@ pub(super) struct Run<'a> {
     pub probe: &'a Probe,
     /// Predictions before this one.
     pub rollout_step: usize,
+    /// Tokens that are worked on together, if it is not what is best here.
+    pub chunk_tokens: Option<usize>,
 }
 
 impl Run<'_> {
     /// Items of `size` tokens that make a chunk.
     pub fn per_chunk(&self, size: usize, x: &Tensor) -> usize {
         let tokens = if x.device().is_cpu() { CHUNK_TOKENS } else { DEVICE_CHUNK_TOKENS };
-        (tokens / size.max(1)).max(1)
+        (self.chunk_tokens.unwrap_or(tokens) / size.max(1)).max(1)
     }
 }
 
