@@ -43,7 +43,7 @@ pub trait Rows: Kernels {
     );
     /// `(x − mean) · inverse` as f32
     fn deviation(x: &[Self], mean: &[Self], inverse: Self, out: &mut [f32]);
-    /// The same, [weighed](weigh).
+    /// The same, times weights; what has no weight becomes 0, whatever it was.
     fn weighed_deviation(x: &[Self], mean: &[Self], inverse: Self, weights: &[f32], out: &mut [f32]);
 }
 
