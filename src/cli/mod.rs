@@ -87,7 +87,9 @@ fn coder(choice: Choice) -> Result<Box<dyn crate::device::Coder>> {
 fn machine(choice: Choice) -> Result<crate::forecast::series::Machine> {
     let (machine, why) = crate::forecast::series::Machine::open(choice)?;
     // Where there is no GPU at all the coder has said so.
-    if let (Some(why), (Some(_), _)) = (why, crate::device::gpu(choice)?) {
+    if let Some(why) = why
+        && crate::device::gpu(choice)?.0.is_some()
+    {
         note(&format!("note: beside forecasts {why}"));
     }
     Ok(machine)

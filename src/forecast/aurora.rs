@@ -280,6 +280,7 @@ pub struct Aurora {
     dtype: DType,
     /// Whether fields come and go as tensors; on the CPU in f32 loops over them are faster.
     takes_tensors: bool,
+    /// Tokens that are worked on together, if it is not what is best on the device.
     chunk_tokens: Option<usize>,
     root_area: Option<Vec<f32>>,
     workers: Workers,

@@ -303,9 +303,8 @@ fn steps_after_a_gap_go_without() {
     assert!(report.predictor.contains("beside forecasts of 24 images"), "{}", report.predictor);
 }
 
-#[test]
-fn special_values_come_back() {
-    let mut series = Series::new(24, 2);
+/// The series with values of `t` that are missing, and such that are far off.
+fn with_special_values(mut series: Series) -> Series {
     for (i, v) in series.variables.get_mut("t").unwrap().iter_mut().enumerate() {
         if i % 768 < 40 {
             *v = f32::NAN;
@@ -313,6 +312,12 @@ fn special_values_come_back() {
             *v = 1e30;
         }
     }
+    series
+}
+
+#[test]
+fn special_values_come_back() {
+    let series = with_special_values(Series::new(24, 2));
     // All steps in a tile, and tiles of two steps: the forecasts of a tile's first steps look back on the tile before.
     let cases = [PredictorChoice::Auto, PredictorChoice::Forecast]
         .map(|predictor| [(predictor, 1 << 25, 1e-5), (predictor, 1 << 14, 1e-5), (predictor, 1 << 14, 0.0)]);
@@ -351,14 +356,7 @@ fn special_values_come_back() {
 /// The same beside advection, which is exact, and looks back on one step.
 #[test]
 fn special_values_come_back_beside_advection() {
-    let mut series = Series::windy(13, 2);
-    for (i, v) in series.variables.get_mut("t").unwrap().iter_mut().enumerate() {
-        if i % 768 < 40 {
-            *v = f32::NAN;
-        } else if i % 997 == 0 {
-            *v = 1e30;
-        }
-    }
+    let series = with_special_values(Series::windy(13, 2));
     for tile_bytes in [1 << 25, 1 << 14] {
         let config = Config::new(Bound::abs(0.05)).with_tile_bytes(tile_bytes);
         let mut source = series.source();

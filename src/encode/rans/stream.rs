@@ -38,8 +38,7 @@ impl Table {
     pub fn new(id: usize) -> Self {
         let Frequencies(frequencies) = family::frequencies(id);
         let mut spans = [0; N_TOKENS];
-        // 1 + 2^-42
-        let inverses = frequencies.map(|f| (1.0 + 1.0 / (1u64 << 42) as f64) / f64::from(f.max(1)));
+        let inverses = frequencies.map(|f| inverse(f.max(1)));
         let mut buckets = [0u8; N_BUCKETS];
         let mut start = 0u32;
         for (t, &f) in frequencies.iter().enumerate() {
@@ -154,6 +153,11 @@ fn to_contexts(tokens: &[u8], buckets: &mut [u8], of_bucket: &[[u8; 2]; 256]) ->
     not_plain
 }
 
+/// What [`quotient`] multiplies by: `(1 + 2^-42) / frequency`.
+fn inverse(frequency: u16) -> f64 {
+    (1.0 + 1.0 / (1u64 << 42) as f64) / f64::from(frequency)
+}
+
 /// `⌊state / frequency⌋`, exact: the product is above the quotient by less than 2^-10 of the distance to the next that a state can have, which is
 /// `1 / frequency`.
 #[inline(always)]
@@ -224,7 +228,7 @@ fn put_groups(
             let (state, full) = slots.step(contexts[l], tokens[l], before[l]);
             (states[l], is_full[l]) = (state, u32::from(full));
         }
-        let Some(room) = words.get_mut(n..).and_then(|room| room.first_chunk_mut::<LANES>()) else { break };
+        let room = &mut words[n..][..LANES];
         let mut n_here = 0;
         for l in (0..LANES).rev() {
             room[n_here % LANES] = before[l] as u16;
@@ -322,6 +326,21 @@ impl<'a> Decoder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// For each frequency, states on both sides of multiples of it, up to the largest.
+    #[test]
+    fn quotients_are_exact() {
+        for frequency in 1..1u32 << PRECISION {
+            let inverse = inverse(frequency as u16);
+            let largest = u32::MAX / frequency;
+            let middle = [1, 2, 3, largest / 3, largest / 2, largest - 1, largest];
+            for multiple in middle.into_iter().map(|k| k * frequency) {
+                for state in [multiple.saturating_sub(1), multiple, multiple.saturating_add(1), u32::MAX] {
+                    assert_eq!(quotient(state, inverse), state / frequency, "{state} / {frequency}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn codes_come_back() {
