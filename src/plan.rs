@@ -38,7 +38,7 @@ pub struct Beside {
     /// Steps that are restored together: a whole number of tiles. The first of them have no forecast, but from a codec of frames.
     #[n(3)]
     pub interval: u64,
-    /// Program, library and device that made the forecasts, if others may make slightly different ones.
+    /// Program and library that made the forecasts, and the device if others may make slightly different ones.
     #[n(4)]
     pub made_on: Option<String>,
 }

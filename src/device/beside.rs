@@ -211,7 +211,7 @@ impl<T: Rows> Encoding<T> {
     /// `Device`.
     pub fn finish<R>(&mut self, finish: impl FnOnce(Encoded<'_>, Sides, Vec<u64>) -> R) -> Result<Option<R>> {
         let (mut run, forecasts) = self.tile.parts();
-        let digests = forecasts.digests(&mut run)?;
+        let digests = forecasts.digests(&run)?;
         let sides = forecasts.sides(&run)?;
         quantize::cuda::check(&mut run, true)?;
         quantize::cuda::list_outliers(&mut run)?;
@@ -227,14 +227,6 @@ impl<T: Rows> Encoding<T> {
         let encoded = Encoded::read::<T>(&bytes)?;
         self.fits.offer(&mut run, encoded.codes.len())?;
         Ok(Some(finish(encoded, sides, digests)))
-    }
-
-    /// The decoded values, but for those stored apart. Waits.
-    ///
-    /// # Errors
-    /// `Device`.
-    pub fn decoded(&self) -> Result<Vec<T>> {
-        self.tile.decoded()
     }
 }
 
@@ -300,16 +292,21 @@ impl<T: Rows> Decoding<T> {
         Ok(Self { tile, decoding, agreement: coded.agreement.clone(), lists, n_step })
     }
 
-    /// Takes in the forecasts of the levels of a step, those that have one. Gives the digest of all so far, if there is one for the step: it waits for
-    /// that.
+    /// Takes in the forecasts of the levels of a step, those that have one.
     ///
     /// # Errors
     /// `Device`.
-    pub fn give(&mut self, step: usize, forecasts: &[Option<Place<'_>>]) -> Result<Option<u64>> {
-        self.tile.give(&self.agreement, step, forecasts, false)?;
-        let has_digest = self.agreement.step > 0.0 && forecasts.iter().any(Option::is_some);
-        let (run, of_tile) = self.tile.parts();
-        has_digest.then(|| of_tile.last_digest(&run)).transpose()
+    pub fn give(&mut self, step: usize, forecasts: &[Option<Place<'_>>]) -> Result<()> {
+        self.tile.give(&self.agreement, step, forecasts, false)
+    }
+
+    /// The digest of all forecasts so far; there has to be one. Waits.
+    ///
+    /// # Errors
+    /// `Device`.
+    pub fn digest(&mut self) -> Result<u64> {
+        let (run, forecasts) = self.tile.parts();
+        forecasts.last_digest(&run)
     }
 
     /// Decodes the next step; `seen` as for [`Encoding::step`].
@@ -320,15 +317,6 @@ impl<T: Rows> Decoding<T> {
         let (mut run, _) = self.tile.parts();
         self.decoding.step(&mut run, step)?;
         self.tile.see(step, seen, self.n_step)
-    }
-
-    /// After the last step: the digest of all forecasts. Waits.
-    ///
-    /// # Errors
-    /// `Device`.
-    pub fn digest(&mut self) -> Result<Option<u64>> {
-        let (mut run, forecasts) = self.tile.parts();
-        Ok(forecasts.digests(&mut run)?.last().copied())
     }
 
     /// Whether the codes were sound, after the last step. Waits.

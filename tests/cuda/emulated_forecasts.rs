@@ -80,6 +80,21 @@ fn small() {
     }
 }
 
+/// An archive of the first builds: beside an exact model, with one digest of all steps of a tile.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn earlier() {
+    let archive = include_bytes!("../golden/v1/beside-advection-fitted.rsd");
+    let read = |machine: Machine| -> Vec<Values> {
+        let mut archive = Archive::open(Cursor::new(&archive[..])).unwrap();
+        assert_eq!(archive.forecasts_needed().unwrap().made_on, None);
+        archive.find_forecasts(machine).unwrap();
+        (0..archive.schema().variables.len()).map(|i| archive.read_all(i).unwrap()).collect()
+    };
+    let (wanted, values) = (read(Machine::default()), read(machine()));
+    assert!(wanted.iter().zip(&values).all(|(a, b)| a.as_bytes() == b.as_bytes()));
+}
+
 /// What is salvaged where a forecast goes wrong, and of damaged tiles, is what the CPU salvages.
 #[test]
 #[ignore = "needs the software driver: main.rs runs it"]

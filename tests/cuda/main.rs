@@ -121,6 +121,7 @@ fn archives_beside_forecasts_are_those_of_the_cpu() {
         Build::Plain.run(test, &[seed(n)]);
     }
     Build::Plain.run("forecasts::salvage", &[("CUEMU_GUARD", "4".into())]);
+    Build::Plain.run("forecasts::earlier", &[("CUEMU_GUARD", "4".into())]);
     let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("beside-forecasts.txt");
     let report = ("CUEMU_REPORT", report.display().to_string());
     Build::Plain.run("forecasts::damage", &[report.clone(), ("CUEMU_GUARD", "4".into())]);

@@ -13,8 +13,8 @@ mod vaeformer;
 use data::{Seer, Series, archive, decoded, finish, open, worst};
 use residuum::compress::Done;
 use residuum::container::{Archive, Writer};
-use residuum::forecast::series;
-use residuum::{Bound, Config, Kind, PredictorChoice, Values};
+use residuum::forecast::{Forecaster, Frame, Model, Needs, series};
+use residuum::{Bound, Config, Kind, PredictorChoice, Result, Values};
 use std::io::Cursor;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -74,6 +74,81 @@ fn forecasts_that_differ_by_more_are_noticed() {
         for part in ["step 2 (2020-01-01 12:00:00 UTC)", "variable \"", "made by machine 0;", &here, "seer"] {
             assert!(e.to_string().contains(part), "{part}: {e}");
         }
+    }
+}
+
+/// A model that has the same bits everywhere: the step and the versions are named all the same.
+#[test]
+fn forecasts_of_exact_models_that_differ_are_noticed() {
+    let series = Series::new(9, 2);
+    let exact = |seer: Seer| series::Forecasts { tolerance: 0.0, ..seer.forecasts() };
+    let mut source = series.source();
+    let config = Config::new(Bound::rel(1e-3)).with_verify(true);
+    let done = series::compress(&mut source, &config, &exact(Seer::default()), Some(9), &mut |_| ()).unwrap();
+    let coded = finish(&mut source, &config, done);
+    let read = |seer: Seer| {
+        let mut a = Archive::open(Cursor::new(&coded[..])).unwrap();
+        a.set_forecasts(exact(seer)).unwrap();
+        data::all(&mut a)
+    };
+    assert!(worst(&series, &read(Seer::default()).unwrap(), 1e-3) <= 1.0);
+    // In a part of what others may differ by, at one step.
+    let e = read(Seer { noise: 0.5, seed: 1, wrong_step: Some(5), ..Seer::default() }).map(|_| ()).unwrap_err();
+    assert_eq!(e.kind(), Kind::Disagreement, "{e}");
+    let version = format!("made by residuum {}, candle ", env!("CARGO_PKG_VERSION"));
+    let parts =
+        ["step 5 (2020-01-02 06:00:00 UTC)", "variable \"", "on every device", &version, "here it is machine 1;"];
+    for part in parts {
+        assert!(e.to_string().contains(part), "{part}: {e}");
+    }
+}
+
+/// A model that changes its mind once it was asked so many times.
+struct Fickle {
+    seer: Seer,
+    other: Seer,
+    sound: usize,
+}
+
+impl Forecaster for Fickle {
+    fn needs(&self) -> &Needs {
+        &self.seer.needs
+    }
+
+    fn step(&self, history: &[Frame], forcings: Option<&Frame>, step: usize) -> Result<Frame> {
+        let model = if self.seer.calls.load(Relaxed) < self.sound { &self.seer } else { &self.other };
+        model.step(history, forcings, step)
+    }
+
+    fn tolerance(&self) -> f64 {
+        self.seer.tolerance()
+    }
+}
+
+/// Verification restores what was coded as its reader will, forecasts and all.
+#[test]
+fn an_archive_that_could_not_be_restored_is_not_made() {
+    let series = Series::new(12, 2);
+    let config = Config::new(Bound::rel(1e-3)).with_tile_bytes(4 * 2 * 24 * 32 * 4);
+    let compressed = |sound: usize, verify: bool| {
+        let (seer, other) = (Seer::default(), Seer { noise: 50.0, seed: 1, ..Seer::default() });
+        let calls = seer.calls.clone();
+        let fickle = Fickle { seer, other, sound };
+        let forecasts = series::Forecasts { model: Model::Forecaster(Box::new(fickle)), ..Seer::default().forecasts() };
+        let (config, mut source) = (config.clone().with_verify(verify), series.source());
+        let done = series::compress(&mut source, &config, &forecasts, Some(12), &mut |_| ());
+        (done.map(|done| finish(&mut source, &config, done)), calls.load(Relaxed))
+    };
+    let (coded, n_coding) = compressed(usize::MAX, false);
+    assert!(decoded(&coded.unwrap(), Some(Seer::default())).is_ok());
+    // One forecast more of each step that has one: ten.
+    let (coded, n_verifying) = compressed(usize::MAX, true);
+    assert_eq!((coded.is_ok(), n_verifying), (true, n_coding + 10));
+    // The last tile is verified last; its forecasts are the last four.
+    let e = compressed(n_verifying - 4, true).0.unwrap_err();
+    assert_eq!(e.kind(), Kind::Disagreement, "{e}");
+    for part in ["tile 2", "verification", "step 8 (2020-01-03 00:00:00 UTC)", "variable \""] {
+        assert!(e.to_string().contains(part), "{part}: {e}");
     }
 }
 

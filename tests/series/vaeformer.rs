@@ -157,9 +157,9 @@ fn latents_of_the_original_are_in_the_archive() {
         let bits = |v: &BTreeMap<String, Vec<f32>>| v.values().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert!(bits(&values) == bits(&same), "threads");
         assert!(case.worst(&values, 1e-3) <= 1.0);
-        // Exact on the CPU: nothing is rounded, and no machine is named.
+        // Exact on the CPU: nothing is rounded, and no processor is named.
         let mut a = Archive::open(Cursor::new(&coded)).unwrap();
-        assert_eq!(a.forecasts_needed().unwrap().made_on, None);
+        assert!(!a.forecasts_needed().unwrap().made_on.as_ref().unwrap().contains("CPU"));
         let first = a.find("channel0").unwrap();
         let tile = a.coded_tile(first, 0).unwrap();
         let region = a.variable(first).unwrap().plan.tiling.region(0);

@@ -119,15 +119,11 @@ impl Forecasts {
         run.over_work("forecast_agree", self.pixels as u32, BLOCK)
     }
 
-    /// Digests the forecasts of a step that has any, where machines may differ.
+    /// Digests the forecasts of a step that has any.
     ///
     /// # Errors
     /// `Device`.
     pub fn end_step(&mut self, run: &mut Run<'_>) -> Result<()> {
-        if self.is_exact { Ok(()) } else { self.digest(run) }
-    }
-
-    fn digest(&mut self, run: &mut Run<'_>) -> Result<()> {
         let n_words = self.n_done * self.pixels;
         let until = n_words.saturating_sub(1) / DIGEST_BLOCK;
         let f = &mut run.args.forecast;
@@ -140,7 +136,7 @@ impl Forecasts {
         Ok(())
     }
 
-    /// The digest after the last step that was digested: 64 bits. Waits.
+    /// The digest of all forecasts so far, 64 bits; a step with any has ended. Waits.
     ///
     /// # Errors
     /// `Device`.
@@ -155,11 +151,8 @@ impl Forecasts {
     ///
     /// # Errors
     /// `Device`.
-    pub fn digests(&mut self, run: &mut Run<'_>) -> Result<Vec<u64>> {
+    pub fn digests(&self, run: &Run<'_>) -> Result<Vec<u64>> {
         debug_assert_eq!(self.n_done, self.n_all);
-        if self.is_exact {
-            self.digest(run)?;
-        }
         let mut digests = vec![0u64; self.n_steps];
         run.gpu.copy_out(run.args.forecast.digest + DIGEST_BYTES as u64, bytemuck::cast_slice_mut(&mut digests))?;
         Ok(digests)

@@ -23,12 +23,13 @@ use crate::spool::Spool;
 use crate::stages::{Stage, time};
 use crate::tile::{Tiling, region_len};
 use candle_core::Tensor;
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-/// Decodes tiles, of all members at once, and keeps them: variables are asked for one after the other.
-pub struct Decoder {
-    forecasts: Forecasts,
+/// Decodes tiles, of all members at once, and keeps them: variables are asked for one after the other. Forecasts are its own, or lent.
+pub struct Decoder<F = Forecasts> {
+    forecasts: F,
     group: Group,
     statics: Vec<(Key, Tensor)>,
     /// Steps of an interval.
@@ -57,28 +58,28 @@ pub struct CodedMember {
     pub filler: Option<Values>,
 }
 
-impl Decoder {
+impl<F: Borrow<Forecasts>> Decoder<F> {
     /// For an archive of this `group`; `statics` are the decoded values of its static fields. Intervals have so many steps, and the encoder's
     /// forecasts were `made_on` that machine.
     ///
     /// # Errors
     /// `Device` if the fields can not be put where the model is.
     pub fn new(
-        forecasts: Forecasts,
+        forecasts: F,
         group: Group,
         statics: Vec<(Key, Tensor)>,
         interval: u64,
         made_on: Option<String>,
     ) -> Result<Self> {
         let (spool, places, ends) = (Spool::default(), HashMap::new(), HashMap::new());
-        let there = |(key, field): (Key, Tensor)| Ok((key, field.to_device(forecasts.device())?));
+        let there = |(key, field): (Key, Tensor)| Ok((key, field.to_device(forecasts.borrow().device())?));
         let statics = statics.into_iter().map(there).collect::<Result<_>>()?;
         Ok(Self { forecasts, group, statics, interval, made_on, spool, places, ends })
     }
 
     /// What the CPU took over, and why.
     pub fn notes(&self) -> Vec<String> {
-        self.forecasts.machine.notes()
+        self.forecasts.borrow().machine.notes()
     }
 
     /// Variables that are decoded together.
@@ -108,8 +109,19 @@ impl Decoder {
     /// `Corrupt` if bytes are damaged; `Disagreement` if a forecast is not the encoder's: the message names time and variable. Neither for members
     /// that have a filler: what they lack is filled. `Device`.
     pub fn decode(&mut self, tile: u64, members: &[CodedMember]) -> Result<()> {
+        let decoded = self.restore(tile, members)?;
+        for (member, (values, whole)) in self.group.members.iter().zip(decoded) {
+            self.places.insert((member.variable, tile), (self.spool.len(), whole));
+            self.spool.push(values.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// As [`Decoder::decode`], but gives the values of each member, and how many of its steps are whole, instead of keeping them. What the model saw last
+    /// is kept, for the next tile.
+    pub(super) fn restore(&mut self, tile: u64, members: &[CodedMember]) -> Result<Vec<(Values, usize)>> {
         let decoded = match self.tile(tile, members, None) {
-            Err(e) if self.forecasts.machine.takes_over(&e) => self.tile(tile, members, None)?,
+            Err(e) if self.forecasts.borrow().machine.takes_over(&e) => self.tile(tile, members, None)?,
             decoded => decoded?,
         };
         let mut ends = vec![];
@@ -120,11 +132,7 @@ impl Decoder {
             }
         }
         self.ends.insert(tile, ends);
-        for (member, (values, whole)) in self.group.members.iter().zip(decoded.members) {
-            self.places.insert((member.variable, tile), (self.spool.len(), whole));
-            self.spool.push(values.as_bytes())?;
-        }
-        Ok(())
+        Ok(decoded.members)
     }
 
     /// The codes of a member (by its index) in a tile, for whoever studies them; the tile and those before it in its interval were decoded
@@ -144,7 +152,8 @@ impl Decoder {
     /// What the model has seen before `step`, the first of `tile`: as the encoder, it goes on with what codes said, not with what was stored apart.
     fn before(&mut self, tile: u64, step: usize, members: &[CodedMember]) -> Result<BTreeMap<usize, Vec<Tensor>>> {
         let mut seen = BTreeMap::new();
-        if (step as u64).is_multiple_of(self.interval) || matches!(self.forecasts.model, Model::FieldCodec(_)) {
+        if (step as u64).is_multiple_of(self.interval) || matches!(self.forecasts.borrow().model, Model::FieldCodec(_))
+        {
             return Ok(seen);
         }
         let ends = tile.checked_sub(1).and_then(|before| self.ends.get(&before));
@@ -173,7 +182,10 @@ impl Decoder {
             }
             n_steps = shape[0];
             let name = || format!("variable {}", of_group.name);
-            match (open(member, shape, &region, &mut latents, &self.forecasts.machine).context(name), &member.filler) {
+            match (
+                open(member, shape, &region, &mut latents, &self.forecasts.borrow().machine).context(name),
+                &member.filler,
+            ) {
                 (Ok(member), _) => opened.push(member),
                 (Err(e), Some(_)) if e.kind() == Kind::Corrupt => opened.push(Box::new(Lost { n: shape[0] })),
                 (Err(e), _) => return Err(e),
@@ -185,7 +197,8 @@ impl Decoder {
         // 2. Step by step, each beside its forecast.
         let before = self.before(tile, first, members)?;
         let start = first - first % self.interval as usize;
-        let mut past = Past::new(&self.forecasts.model, &self.group, start, &self.statics);
+        let forecasts: &Forecasts = self.forecasts.borrow();
+        let mut past = Past::new(&forecasts.model, &self.group, start, &self.statics);
         past.latents = latents;
         let mut last = BTreeMap::new();
         for (step, frame) in before {
@@ -194,7 +207,7 @@ impl Decoder {
         }
         let mut runs = vec![];
         for (m, (member, coded)) in opened.iter_mut().zip(members).enumerate() {
-            runs.push(match member.start(studied == Some(m), self.forecasts.machine.on(self.forecasts.device())) {
+            runs.push(match member.start(studied == Some(m), forecasts.machine.on(forecasts.device())) {
                 Err(e) if coded.filler.is_some() && e.kind() == Kind::Corrupt => Box::new(Lost { n: n_steps }),
                 run => run?,
             });
@@ -248,18 +261,17 @@ impl Decoder {
 
     /// Forecasts are not the encoder's.
     fn differs(&self) -> Error {
-        let (model, here) = (&self.forecasts.name, &self.forecasts.made_on);
+        let Forecasts { name: model, made_on: here, tolerance, .. } = self.forecasts.borrow();
+        let there = self.made_on.as_deref().unwrap_or("another version");
+        let (exact, allowed) = match tolerance {
+            0.0 => (", which has the same bits on every device,", ""),
+            _ => ("", " by more than was allowed for"),
+        };
         let rest = "what comes before, and what follows the next keyframe, `residuum decompress --recover` restores";
-        Error::disagreement(match &self.made_on {
-            Some(there) => format!(
-                "the forecast of {model} differs from the one that the archive was made with by more than was allowed for: that was made by {there}; \
-                 here it is {here}; {rest}"
-            ),
-            None => format!(
-                "the forecast of {model}, which is exact, differs from the one that the archive was made with; here it is {here}; was the archive made \
-                 by another version? {rest}"
-            ),
-        })
+        Error::disagreement(format!(
+            "the forecast of {model}{exact} differs from the one that the archive was made with{allowed}: that was made by {there}; here it is {here}; \
+             {rest}"
+        ))
     }
 }
 

@@ -4,7 +4,8 @@ use super::latents::Encoder;
 use super::machine::On;
 use super::member::{Asked, Candidate, Ready, Runs};
 use super::tile::shape_of;
-use super::{Forecasts, MAX_VALUES, Machine, Past, check_size, in_a_row, is_given, of_step, static_field};
+use super::verify::Verifier;
+use super::{Forecasts, MAX_VALUES, Machine, Past, check_size, in_a_row, is_given, of_step, static_field, versions};
 use crate::bound::Resolved;
 use crate::compress::{Done, Progress, plan_of, tiling_of};
 use crate::config::{Config, Effort, PredictorChoice};
@@ -63,8 +64,8 @@ pub fn compress(
     let beside = |role: &Role, interval: u64| {
         let levels = role.iter().map(|k| k.as_ref().map(|k| (k.name.clone(), k.level_hpa))).collect();
         let (model, digest) = (forecasts.name.clone(), forecasts.digest.clone());
-        let made_on = (forecasts.tolerance > 0.0).then(|| forecasts.made_on.clone());
-        Some(Beside { model, digest, levels, interval, made_on })
+        let made_on = if forecasts.tolerance > 0.0 { forecasts.made_on.clone() } else { versions() };
+        Some(Beside { model, digest, levels, interval, made_on: Some(made_on) })
     };
     // 2. Static fields, whole; the model sees what a decoder will.
     let mut done = BTreeMap::new();
@@ -101,6 +102,7 @@ pub fn compress(
     // The same tiles without forecasts.
     let mut plain: Vec<Spool> = plans.iter().map(|_| Spool::default()).collect();
     let mut past = Past::new(&forecasts.model, &group, 0, &statics);
+    let mut verifier = None;
     let mut latents = match &forecasts.model {
         Model::Forecaster(_) => None,
         Model::FieldCodec(codec) => {
@@ -112,6 +114,7 @@ pub fn compress(
         let start = (t * len) as usize;
         if (start as u64).is_multiple_of(interval) {
             past = Past::new(&forecasts.model, &group, start, &statics);
+            verifier = config.verify.then(|| Verifier::new(forecasts, &group, &statics, interval)).transpose()?;
         }
         let mut values = vec![];
         for plan in &plans {
@@ -132,9 +135,18 @@ pub fn compress(
         if latents.is_some() {
             past.latents.put_into(&mut coded);
         }
-        for (m, (beside, without)) in coded.into_iter().enumerate() {
-            tiles[m].push(beside.as_ref().or(without.as_ref()).map_or(&[], |c| &c[..]))?;
-            plain[m].push(without.as_deref().unwrap_or_default())?;
+        let (coded, without): (Vec<_>, Vec<_>) = coded
+            .into_iter()
+            .map(|(beside, without)| {
+                (beside.or_else(|| without.clone()).unwrap_or_default(), without.unwrap_or_default())
+            })
+            .unzip();
+        if let Some(verifier) = &mut verifier {
+            verifier.check(t, &plans, &coded, &values).context(|| format!("tile {t}"))?;
+        }
+        for (m, (coded, without)) in coded.iter().zip(&without).enumerate() {
+            tiles[m].push(coded)?;
+            plain[m].push(without)?;
             let name = schema.variables[plans[m].variable as usize].name();
             progress(Progress { variable: name, bytes: values[m].as_bytes().len() as u64 });
         }

@@ -24,6 +24,7 @@ mod latents;
 mod machine;
 mod member;
 mod tile;
+mod verify;
 
 pub use decode::{CodedMember, Decoder};
 pub use encode::{advection, compress};
@@ -76,7 +77,12 @@ fn made_on(device: &Device) -> String {
         Device::Cuda(_) => "a CUDA GPU".to_string(),
         Device::Metal(_) => "a Metal GPU".to_string(),
     };
-    format!("residuum {}, candle {CANDLE}, {device}", env!("CARGO_PKG_VERSION"))
+    format!("{}, {device}", versions())
+}
+
+/// Program and library. All that is said of an exact model: what it ran on changes no bit, nor shall it change the archive.
+fn versions() -> String {
+    format!("residuum {}, candle {CANDLE}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The processor, as far as matrix products depend on it.

@@ -28,7 +28,7 @@ pub(super) struct Parts<'a, T> {
     pub agreement: Agreement,
     /// Whether each image has a forecast.
     pub has_forecast: Vec<bool>,
-    /// Digests of the forecasts of the steps that have any; none if forecasts are the same to the last bit.
+    /// Digests of the forecasts of the steps that have any; none in tiles of exact models that the first builds wrote.
     pub digests: Vec<u16>,
     /// Digest of all forecasts.
     pub digest: u32,
@@ -89,11 +89,13 @@ impl<'a, T: Rows> Parts<'a, T> {
         check_bins(base, step)?;
         let specials = Specials::from_bytes(reader.bytes()?, &shape)?;
         let outliers = Outliers::from_bytes::<T>(reader.bytes()?, n)?;
-        let mut agreement = Agreement { step: f64::from_le_bytes(array(reader)?), ..Agreement::EXACT };
-        if !(agreement.step >= 0.0 && agreement.step.is_finite()) {
+        let step_of_agreement = f64::from_le_bytes(array(reader)?);
+        if !(step_of_agreement >= 0.0 && step_of_agreement.is_finite()) {
             return Err(Error::corrupt("forecasts rounded to what is no step"));
         }
-        let is_exact = agreement.step == 0.0;
+        let is_exact = step_of_agreement == 0.0;
+        let has_digests = !is_exact || step_of_agreement.is_sign_negative();
+        let mut agreement = Agreement { step: step_of_agreement.abs(), ..Agreement::EXACT };
         for _ in 0..if is_exact { 0 } else { levels } {
             agreement.tolerances.push(f32::from_le_bytes(array(reader)?));
         }
@@ -103,7 +105,7 @@ impl<'a, T: Rows> Parts<'a, T> {
         }
         let has_forecast: Vec<bool> = (0..steps * levels).map(|i| bits[i / 8] >> (i % 8) & 1 == 1).collect();
         let mut digests = vec![];
-        for _ in 0..if is_exact { 0 } else { n_with_forecast(&has_forecast, levels) } {
+        for _ in 0..if has_digests { n_with_forecast(&has_forecast, levels) } else { 0 } {
             digests.push(u16::from_le_bytes(array(reader)?));
         }
         let digest = u32::from_le_bytes(array(reader)?);
@@ -153,7 +155,9 @@ pub(super) fn assembled(coded: &Coded<'_>, forecasts: &Agreed<'_>) -> Vec<u8> {
     out.extend_from_slice(coded.bins);
     bytes::put_bytes(&mut out, coded.specials);
     bytes::put_bytes(&mut out, coded.outliers);
-    out.extend_from_slice(&forecasts.agreement.step.to_le_bytes());
+    // The sign of 0 says that there are digests of steps.
+    let step = if forecasts.agreement.step == 0.0 { -0.0 } else { forecasts.agreement.step };
+    out.extend_from_slice(&f64::to_le_bytes(step));
     forecasts.agreement.tolerances.iter().for_each(|t| out.extend_from_slice(&t.to_le_bytes()));
     let mut bits = vec![0u8; forecasts.has_forecast.len().div_ceil(8)];
     forecasts.has_forecast.iter().enumerate().for_each(|(i, &f)| bits[i / 8] |= u8::from(f) << (i % 8));
