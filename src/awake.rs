@@ -77,20 +77,24 @@ fn watch(done: &AtomicBool) {
 ///
 /// By the board if there are watches and no other step is on it; else as rayon's parallel iterators, but for the end: a thread that waits
 /// there looks for other work and does not fall asleep soon, as those do after some 10 µs.
-pub fn for_each<I: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) + Sync) {
+pub fn for_each<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, work: impl Fn(I) + Sync) {
     share_out(items, n_threads, true, work);
 }
 
 /// The same, on the board only if `is_short`.
-fn share_out<I: Send>(items: Vec<I>, n_threads: usize, is_short: bool, work: impl Fn(I) + Sync) {
+fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_short: bool, work: impl Fn(I) + Sync) {
     /// Looks for work until the thread may sleep: some milliseconds.
     const PATIENCE: usize = 10_000;
-    let n_threads = n_threads.min(rayon::current_num_threads()).min(items.len());
+    let n_threads = at_most(n_threads);
+    if n_threads < 2 {
+        return items.into_iter().for_each(work);
+    }
+    let mut items: Vec<I> = items.into_iter().collect();
+    let n_threads = n_threads.min(items.len());
     if n_threads < 2 {
         return items.into_iter().for_each(work);
     }
     // Each thread's part on a line of its own: looking whether anything is left of another's costs one exchange of it.
-    let mut items = items;
     let part_of = |k: usize| Apart(Mutex::new(items.split_off(k * items.len() / (k + 1)).into_iter()));
     let mut parts: Vec<_> = (0..n_threads).rev().map(part_of).collect();
     parts.reverse();
@@ -126,6 +130,11 @@ fn share_out<I: Send>(items: Vec<I>, n_threads: usize, is_short: bool, work: imp
     });
 }
 
+/// So many threads, or those there are. Whoever wants one need not ask.
+fn at_most(n_threads: usize) -> usize {
+    if n_threads < 2 { n_threads } else { n_threads.min(rayon::current_num_threads()) }
+}
+
 /// Between two looks at what other threads do. Who looks in vain again and again leaves the processor to other programs that want it.
 fn pause(n_looks: &mut usize) {
     *n_looks += 1;
@@ -138,9 +147,11 @@ fn pause(n_looks: &mut usize) {
 
 /// As [`for_each`], for results, in the order of the items.
 pub fn map<I: Send, R: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) -> R + Sync) -> Vec<R> {
+    if items.len() < 2 || at_most(n_threads) < 2 {
+        return items.into_iter().map(work).collect();
+    }
     let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
-    let pairs = items.into_iter().zip(&mut results).collect();
-    for_each(pairs, n_threads, |(item, result)| *result = Some(work(item)));
+    for_each(items.into_iter().zip(&mut results), n_threads, |(item, result)| *result = Some(work(item)));
     results.into_iter().flatten().collect()
 }
 
@@ -169,7 +180,7 @@ mod tests {
                     for n in [0, 1, 2, 7, 100] {
                         let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
                         // Nested as well.
-                        for_each(counts.iter().collect(), 5, |c| {
+                        for_each(&counts, 5, |c| {
                             for_each(vec![(); 3], 2, |()| {
                                 c.fetch_add(1, Ordering::Relaxed);
                             });

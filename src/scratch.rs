@@ -4,7 +4,6 @@
 //! were given back are kept for the next tile or the next call: at most [`KEEP_BYTES`] in the process.
 
 use bytemuck::Pod;
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
@@ -14,37 +13,43 @@ pub const KEEP_BYTES: usize = 64 << 20;
 
 /// What was given back.
 struct Store {
-    /// By number of words.
-    words: BTreeMap<usize, Vec<Vec<u64>>>,
+    /// By class of length.
+    words: [Vec<Vec<u64>>; N_CLASSES],
     n_words: usize,
 }
 
-static KEPT: Mutex<Store> = Mutex::new(Store { words: BTreeMap::new(), n_words: 0 });
+static KEPT: Mutex<Store> = Mutex::new(Store { words: [const { Vec::new() }; N_CLASSES], n_words: 0 });
+
+/// Classes of lengths, in words: four an octave.
+const N_CLASSES: usize = 4 * 64;
+
+/// The class of the least length that `n` words fit into, and that length: 4, 5, 6 or 7 times a power of two.
+fn class_of(n: usize) -> (usize, usize) {
+    let n = n.max(4);
+    let shift = (n - 1).ilog2().saturating_sub(2);
+    let fours = n.div_ceil(1 << shift);
+    (4 * shift as usize + fours - 4, fours << shift)
+}
 
 impl Store {
-    /// The smallest of at least `n` words, unless it is much larger.
+    /// At least `n` words, at most about twice as many, if such are there.
     fn take(&mut self, n: usize) -> Option<Vec<u64>> {
-        let (&len, same) = self.words.range_mut(n..=2 * n).next()?;
-        let words = same.pop();
-        if same.is_empty() {
-            self.words.remove(&len);
-        }
-        self.n_words -= len;
-        words
+        const LARGER: usize = 3;
+        let (class, _) = class_of(n);
+        let last = (class + LARGER).min(N_CLASSES - 1);
+        let words = self.words[class..=last].iter_mut().find_map(Vec::pop)?;
+        self.n_words -= words.len();
+        Some(words)
     }
 
     /// Keeps what was given back; the largest go when it becomes too much.
     fn keep(&mut self, words: Vec<u64>) {
         self.n_words += words.len();
-        self.words.entry(words.len()).or_default().push(words);
+        self.words[class_of(words.len()).0].push(words);
         while self.n_words * size_of::<u64>() > KEEP_BYTES
-            && let Some(mut largest) = self.words.last_entry()
+            && let Some(largest) = self.words.iter_mut().rev().find_map(Vec::pop)
         {
-            self.n_words -= largest.key();
-            largest.get_mut().pop();
-            if largest.get().is_empty() {
-                largest.remove();
-            }
+            self.n_words -= largest.len();
         }
     }
 }
@@ -62,7 +67,7 @@ impl<T: Pod> Buffer<T> {
         assert!(align_of::<T>() <= align_of::<u64>());
         let n_words = (len * size_of::<T>()).div_ceil(size_of::<u64>());
         let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take(n_words);
-        let words = kept.unwrap_or_else(|| vec![0; n_words]);
+        let words = kept.unwrap_or_else(|| vec![0; class_of(n_words).1]);
         let mut buffer = Self { words, len, element: PhantomData };
         if cfg!(debug_assertions) {
             // Whoever relies on what was there before is found by the tests.
@@ -123,6 +128,18 @@ impl<T: Pod + std::fmt::Debug> std::fmt::Debug for Buffer<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn classes_are_as_long_as_they_say() {
+        let mut last = (0, 4);
+        for n in (0..5000).chain([1 << 40, (1 << 40) + 1, (7 << 50) - 1]) {
+            let (class, len) = class_of(n);
+            assert!(n <= len && len <= (n + n / 4 + 1).max(4) && class < N_CLASSES, "{n}: {len}");
+            assert_eq!(class_of(len), (class, len));
+            assert!((class, len) >= last && (class == last.0) == (len == last.1));
+            last = (class, len);
+        }
+    }
 
     #[test]
     fn buffers_of_any_type_and_length() {

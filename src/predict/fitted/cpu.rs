@@ -25,8 +25,9 @@ pub(super) trait End<T>: Send {
         true
     }
 
-    /// `row` holds predictions and becomes what is decoded; `buckets` say how large codes are guessed to be.
-    fn row(&mut self, place: Place, row: &mut [T], buckets: &[u8], codes: &mut [i32]);
+    /// `row` holds predictions and becomes what is decoded; `buckets` say how large codes are guessed to be. Gives the codes: its own, or in the
+    /// `room` for as many.
+    fn row<'r>(&'r mut self, place: Place, row: &mut [T], buckets: &[u8], room: &'r mut [i32]) -> &'r [i32];
 }
 
 /// An end with what its rows need; on lines of memory of its own, as lanes are at work side by side.
@@ -200,22 +201,23 @@ impl<T: Rows> Tile<'_, T> {
         let mut last = self.base;
         for i in 0..rows {
             let start = offset + i * h * lattices.nx;
-            let row = values.row_mut(i);
+            let (row, sizes) = (values.row_mut(i), sizes.row_mut(i));
             match beside {
                 Some(beside) => {
                     row.copy_from_slice(beside.row(i));
-                    end.row(Place { start, stride: h }, row, &vec![BASE_BESIDE; columns], &mut codes);
+                    let codes = end.row(Place { start, stride: h }, row, &vec![BASE_BESIDE; columns], &mut codes);
+                    rows::sizes(codes, sizes);
                 }
                 None => {
                     for j in 0..columns {
                         row[j] = last;
                         let place = Place { start: start + j * h, stride: h };
-                        end.row(place, &mut row[j..=j], &[BASE_CHAIN], &mut codes[j..=j]);
+                        let codes = end.row(place, &mut row[j..=j], &[BASE_CHAIN], &mut codes[j..=j]);
+                        rows::sizes(codes, &mut sizes[j..=j]);
                         last = row[j];
                     }
                 }
             }
-            rows::sizes(&codes, sizes.row_mut(i));
         }
         (values, sizes)
     }
@@ -230,16 +232,17 @@ impl<T: Rows> Tile<'_, T> {
         lanes: &mut [Lane<T, E>],
     ) {
         let (n_rows, columns) = site.size;
-        let limits: Vec<usize> = (0..=lanes.len()).map(|b| block_limit(n_rows, b, lanes.len())).collect();
-        let planes = values.blocks_mut(&limits).into_iter().zip(sizes.blocks_mut(&limits));
-        let blocks = planes.zip(lanes).zip(limits.windows(2)).map(|(((values, sizes), lane), limits)| Block {
+        let n_blocks = lanes.len();
+        let rows = || (0..n_blocks).map(|b| block_limit(n_rows, b, n_blocks)..block_limit(n_rows, b + 1, n_blocks));
+        let planes = values.blocks_mut(rows()).zip(sizes.blocks_mut(rows()));
+        let blocks = planes.zip(lanes).zip(rows()).map(|(((values, sizes), lane), rows)| Block {
             values,
             sizes,
             lane,
-            rows: limits[0]..limits[1],
+            rows,
             wrap,
         });
-        awake::for_each(blocks.collect(), n_rows * columns / ENOUGH, |block| block.work(site, &place));
+        awake::for_each(blocks, n_rows * columns / ENOUGH, |block| block.work(site, &place));
         values.fill_outer_rows();
         sizes.fill_outer_rows();
     }
@@ -280,8 +283,8 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
             for (k, i) in (first..first + n).enumerate() {
                 let (row, span) = (self.values.row_mut(i), k * stride..k * stride + columns);
                 row.copy_from_slice(&room.predicted[span.clone()]);
-                end.row(place(i), row, &room.buckets[span], &mut codes[..columns]);
-                rows::sizes(&codes[..columns], self.sizes.row_mut(i));
+                let codes = end.row(place(i), row, &room.buckets[span], &mut codes[..columns]);
+                rows::sizes(codes, self.sizes.row_mut(i));
                 self.values.fill_margins(i, self.wrap);
                 self.sizes.fill_margins(i, self.wrap);
             }
@@ -302,11 +305,11 @@ fn interleaved<T: Rows>(planes: &Planes<T>, size: (usize, usize), stride: usize,
     /// Values of a task.
     const TASK: usize = 1 << 12;
     let (mut values, mut sizes) = (Plane::new(size, stride), Plane::new(size, stride));
-    let mut limits: Vec<usize> = (0..size.0).step_by(TASK.div_ceil(size.1.max(1))).collect();
-    limits.push(size.0);
-    let blocks = values.blocks_mut(&limits).into_iter().zip(sizes.blocks_mut(&limits)).zip(limits.windows(2));
-    awake::for_each(blocks.collect(), usize::MAX, |((mut values, mut sizes), limits)| {
-        for i in limits[0]..limits[1] {
+    let (n_rows, rows_a_task) = (size.0, TASK.div_ceil(size.1.max(1)));
+    let rows = || (0..n_rows).step_by(rows_a_task).map(|first| first..n_rows.min(first + rows_a_task));
+    let blocks = values.blocks_mut(rows()).zip(sizes.blocks_mut(rows())).zip(rows());
+    awake::for_each(blocks, usize::MAX, |((mut values, mut sizes), rows)| {
+        for i in rows {
             let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
             interleave_row(&planes.values, even, odd, i / 2, values.row_mut(i));
             interleave_row(&planes.sizes, even, odd, i / 2, sizes.row_mut(i));
@@ -322,7 +325,7 @@ fn interleaved<T: Rows>(planes: &Planes<T>, size: (usize, usize), stride: usize,
 /// The values of an image of rows of `nx`.
 pub(super) fn whole<T: Rows>(pyramid: &Pyramid<T>, nx: usize, out: &mut [T]) {
     const ROWS: usize = 16;
-    awake::for_each(out.chunks_mut(ROWS * nx).enumerate().collect(), usize::MAX, |(k, rows)| {
+    awake::for_each(out.chunks_mut(ROWS * nx).enumerate(), usize::MAX, |(k, rows)| {
         for (i, row) in (ROWS * k..).zip(rows.chunks_exact_mut(nx)) {
             let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
             interleave_row(&pyramid[0].values, even, odd, i / 2, row);

@@ -190,7 +190,7 @@ struct Logged {
 }
 
 impl<T: Rows> End<T> for Restorer<'_, T> {
-    fn row(&mut self, place: Place, row: &mut [T], buckets: &[u8], codes: &mut [i32]) {
+    fn row<'r>(&'r mut self, place: Place, row: &mut [T], buckets: &[u8], codes: &'r mut [i32]) -> &'r [i32] {
         self.row.clear();
         match self.marks {
             None => {
@@ -215,5 +215,6 @@ impl<T: Rows> End<T> for Restorer<'_, T> {
             log.extend(entries.map(|((at, &code), &context)| Logged { at: at as u32, code, context }));
         }
         T::reconstruct(row, self.step, codes);
+        codes
     }
 }

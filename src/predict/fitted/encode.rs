@@ -260,7 +260,7 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
         !self.codes.is_empty()
     }
 
-    fn row(&mut self, place: Place, row: &mut [T], buckets: &[u8], codes: &mut [i32]) {
+    fn row<'r>(&'r mut self, place: Place, row: &mut [T], buckets: &[u8], room: &'r mut [i32]) -> &'r [i32] {
         let n = row.len();
         self.truth.resize(self.truth.len().max(n), T::default());
         let truth = &mut self.truth[..n];
@@ -270,29 +270,32 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
         } else {
             T::gather(&self.values[place.start..], place.stride, truth);
         }
+        let from = self.n_codes;
+        let is_kept = !self.codes.is_empty();
+        // Where all are kept they are made where they stay.
+        let codes = if is_kept && self.marks.is_none() { &mut self.codes[from..from + n] } else { &mut *room };
         let misses = T::quantize(row, truth, q.step, q.inverse(), q.within(), codes);
-        if self.codes.is_empty() {
-            return;
+        if !is_kept {
+            return room;
         }
         if misses {
             collect_misses(q, truth, |i| row[i], |i| place.start + i * place.stride, &mut self.misses);
         }
-        let from = self.n_codes;
         match self.marks {
             None => {
-                self.codes[self.n_codes..][..n].copy_from_slice(codes);
-                self.buckets[self.n_codes..][..n].copy_from_slice(buckets);
+                self.buckets[from..from + n].copy_from_slice(buckets);
                 self.n_codes += n;
             }
             Some(marks) => {
                 for i in (0..n).filter(|&i| !marks[place.start + i * place.stride]) {
-                    self.codes[self.n_codes] = codes[i];
+                    self.codes[self.n_codes] = room[i];
                     self.buckets[self.n_codes] = buckets[i];
                     self.n_codes += 1;
                 }
             }
         }
         token::of_codes(&self.codes[from..self.n_codes], &mut self.tokens[from..self.n_codes]);
+        if self.marks.is_none() { &self.codes[from..self.n_codes] } else { room }
     }
 }
 

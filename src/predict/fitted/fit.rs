@@ -5,6 +5,7 @@ use super::sample::{Equations, SAMPLES_PER_BAND, SHARES, Samples, multiply};
 use super::site::{Taps, Weights};
 use crate::awake;
 use crate::quantize::log::log2;
+use crate::scratch::Buffer;
 use multiversion::multiversion;
 
 /// Bits of a tap's place and of its head, about.
@@ -265,18 +266,19 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
     if n_samples >= 64 {
         let len = n_samples.next_multiple_of(rows::LANES);
         // Features, one, size: each times the root of its weight.
-        let mut x = vec![0f32; (n + 1) * len];
+        let mut x = Buffer::<f32>::new((n + 1) * len);
+        x.chunks_exact_mut(len).for_each(|row| row[n_samples..].fill(0.0));
         for _ in 0..3 {
             let mut blocks: Vec<Vec<&mut [f32]>> = (0..n_samples.div_ceil(GUESS_BLOCK)).map(|_| vec![]).collect();
             for row in x.chunks_exact_mut(len) {
                 let parts = row[..n_samples].chunks_mut(GUESS_BLOCK);
                 blocks.iter_mut().zip(parts).for_each(|(block, part)| block.push(part));
             }
-            awake::for_each(blocks.into_iter().enumerate().collect(), n_samples / GUESS_BLOCK, |(k, x)| {
+            awake::for_each(blocks.into_iter().enumerate(), n_samples / GUESS_BLOCK, |(k, x)| {
                 weigh_features(&rows, k * GUESS_BLOCK, &w, x);
             });
             let mut g = vec![0.0; (n + 1) * (n + 2) / 2];
-            multiply(&[&x], n + 1, len, &[len], &mut g, (n_samples / GUESS_BLOCK).min(SHARES));
+            multiply(&[(&x, len)], n + 1, len, &mut g, (n_samples / GUESS_BLOCK).min(SHARES));
             let at = |i: usize, j: usize| g[i * (i + 1) / 2 + j];
             let trace: f64 = (0..n).map(|k| at(k, k)).sum();
             let mut a = vec![0.0; n * n];

@@ -6,6 +6,7 @@
 
 use crate::scratch::Buffer;
 use bytemuck::Pod;
+use std::ops::Range;
 
 /// Planes of a lattice by parity.
 pub const K: u8 = 0;
@@ -145,18 +146,15 @@ impl<T: Pod> Plane<T> {
         &mut self.data[Self::at(self.stride, i, 0)..][..self.columns]
     }
 
-    /// Blocks of rows with the limits `rows[k]..rows[k + 1]`, from 0 to all; each is a slice of whole rows with margins.
-    pub fn blocks_mut(&mut self, limits: &[usize]) -> Vec<RowBlock<'_, T>> {
+    /// Blocks of so many `rows`, one after the other from the first on; each is a slice of whole rows with margins.
+    pub fn blocks_mut(&mut self, rows: impl Iterator<Item = Range<usize>>) -> impl Iterator<Item = RowBlock<'_, T>> {
         let (stride, columns) = (self.stride, self.columns);
         let mut rest = &mut self.data[HALO * stride..];
-        limits
-            .windows(2)
-            .map(|w| {
-                let (here, later) = std::mem::take(&mut rest).split_at_mut((w[1] - w[0]) * stride);
-                rest = later;
-                RowBlock { data: here, first: w[0], stride, columns }
-            })
-            .collect()
+        rows.map(move |rows| {
+            let (here, later) = std::mem::take(&mut rest).split_at_mut(rows.len() * stride);
+            rest = later;
+            RowBlock { data: here, first: rows.start, stride, columns }
+        })
     }
 
     /// Makes up what lies beyond the edges: the other side of a circle, or the nearest point.

@@ -162,7 +162,7 @@ impl<'a, T: Rows> Learner<'a, T> {
     /// Puts the fits to all samples into `plan`.
     pub fn finish(&mut self, plan: &mut Plan) {
         if !self.is_final {
-            awake::for_each(self.passes.iter_mut().collect(), usize::MAX, |p| {
+            awake::for_each(&mut self.passes, usize::MAX, |p| {
                 p.samples.close(p.count);
                 p.fitted = fit::fit(&p.samples, MAX_BANDS);
                 p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);

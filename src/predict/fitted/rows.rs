@@ -155,11 +155,10 @@ pub fn buckets(guesses: &[i32], buckets: &mut [u8]) {
 pub const LANES: usize = 16;
 
 /// Products of the `n` rows of `x`, each the first `len` (a multiple of [`LANES`]) of `stride` values: `g[a][b] += Σ x[a] x[b]`, for `b ≤ a`, lower triangle row by row.
-pub fn products(x: &[f32], n: usize, stride: usize, len: usize, mut g: &mut [f64]) {
-    let mut quarters = NO_QUARTERS;
+pub fn products(x: &[f32], n: usize, stride: usize, len: usize, mut g: &mut [f64], quarters: &mut Quarters) {
     for a in (0..n).step_by(2) {
         let pair = g.split_off_mut(..pair_len(n, a)).unwrap_or_default();
-        products_of_pair(x, n, stride, len, a, pair, &mut quarters);
+        products_of_pair(x, n, stride, len, a, pair, quarters);
     }
 }
 

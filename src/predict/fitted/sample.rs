@@ -5,6 +5,7 @@ use super::site::{Room, Site};
 use crate::awake;
 use crate::quantize::Quantizer;
 use crate::scratch::Buffer;
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Bands of rows at most.
@@ -34,11 +35,16 @@ const BATCH: usize = 256;
 /// Threads that a batch is worth, where there is one at a time.
 pub(super) const SHARES: usize = 2;
 
-/// Adds [`rows::products`] of `x`, batches of so many columns each, one after the other, in so many shares of about equal work.
-pub(super) fn multiply(x: &[&[f32]], n_rows: usize, stride: usize, lens: &[usize], mut g: &mut [f64], n_shares: usize) {
-    let batches = || x.iter().zip(lens);
+/// Adds [`rows::products`] of batches of so many columns each, one after the other, in so many shares of about equal work.
+pub(super) fn multiply(batches: &[(&[f32], usize)], n_rows: usize, stride: usize, mut g: &mut [f64], n_shares: usize) {
+    thread_local! {
+        /// Zeros once: making them anew would take as long as the products of a short batch.
+        static QUARTERS: RefCell<rows::Quarters> = const { RefCell::new(rows::NO_QUARTERS) };
+    }
     if n_shares < 2 {
-        return batches().for_each(|(x, &len)| rows::products(x, n_rows, stride, len, g));
+        return QUARTERS.with_borrow_mut(|quarters| {
+            batches.iter().for_each(|&(x, len)| rows::products(x, n_rows, stride, len, g, quarters));
+        });
     }
     // Row `a` has `a` products, so that the first pair goes with the last.
     let pairs =
@@ -50,7 +56,7 @@ pub(super) fn multiply(x: &[&[f32]], n_rows: usize, stride: usize, lens: &[usize
     }
     awake::for_each(shares, n_shares, |mut pairs| {
         let mut quarters = rows::NO_QUARTERS;
-        for (x, &len) in batches() {
+        for &(x, len) in batches {
             let quarters = &mut quarters;
             pairs.iter_mut().for_each(|(a, pair)| rows::products_of_pair(x, n_rows, stride, len, *a, pair, quarters));
         }
@@ -180,7 +186,7 @@ pub fn sample_equations<T: Rows>(
         let n_shares = if n_bands == 1 { n_threads.min(SHARES).min(rayon::current_num_threads()) } else { 1 };
         sample_band(site, truth, &pieces[first..last], &samples.candidates, band, n_shares);
     };
-    awake::for_each(samples.bands.iter_mut().enumerate().collect(), n_threads, of_band);
+    awake::for_each(samples.bands.iter_mut().enumerate(), n_threads, of_band);
 }
 
 /// A part of a row that goes into a batch.
@@ -191,26 +197,20 @@ struct Part {
     places: Range<usize>,
 }
 
-/// Pieces in batches of [`BATCH`] values; long ones are taken part by part.
-fn batches(pieces: &[(usize, Range<usize>)]) -> Vec<Vec<Part>> {
-    let mut batches: Vec<Vec<Part>> = vec![];
-    let mut n = BATCH;
+/// Pieces in batches of [`BATCH`] values, of which each begins at place 0; long ones are taken part by part.
+fn parts(pieces: &[(usize, Range<usize>)]) -> Vec<Part> {
+    let mut parts = Vec::with_capacity(2 * pieces.len());
+    let mut n = 0;
     for (row, span) in pieces {
         let mut column = span.start;
         while column < span.end {
-            if n == BATCH {
-                batches.push(vec![]);
-                n = 0;
-            }
             let len = (span.end - column).min(BATCH - n);
-            if let Some(batch) = batches.last_mut() {
-                batch.push(Part { row: *row, column, places: n..n + len });
-            }
+            parts.push(Part { row: *row, column, places: n..n + len });
             column += len;
-            n += len;
+            n = (n + len) % BATCH;
         }
     }
-    batches
+    parts
 }
 
 /// Adds products of the pieces to the equations of their band, on so many threads.
@@ -225,24 +225,26 @@ fn sample_band<T: Rows>(
     /// Batches that are made before they are multiplied: threads meet twice for all of them, and they stay in the second cache.
     const GROUP: usize = 4;
     let n_rows = candidates.len() + 1;
-    let batches = batches(pieces);
+    let parts = parts(pieces);
+    let batches: Vec<&[Part]> = parts.chunk_by(|_, next| next.places.start > 0).collect();
     let mut x = Buffer::<f32>::new(batches.len().min(GROUP) * n_rows * BATCH);
     for group in batches.chunks(GROUP) {
         // Halves of the rows of a batch are tasks.
         let n_first = if n_shares > 1 { n_rows / 2 } else { n_rows };
-        let halves = group.iter().zip(x.chunks_exact_mut(n_rows * BATCH)).flat_map(|(batch, x)| {
+        let mut n_there = [0; GROUP];
+        let of_batch = group.iter().zip(x.chunks_exact_mut(n_rows * BATCH)).zip(&mut n_there);
+        let halves = of_batch.flat_map(|((batch, x), n_there)| {
             let (first, second) = x.split_at_mut(n_first * BATCH);
-            [(batch, 0, first), (batch, n_first, second)]
+            [(*batch, 0, first, Some(n_there)), (*batch, n_first, second, None)]
         });
-        let fill = |(batch, from, x): (&Vec<Part>, usize, &mut [f32])| {
-            let n_there = deviations(site, truth, batch, candidates, from, x);
-            if from == 0 { n_there } else { 0 }
-        };
-        let n_there = awake::map(halves.filter(|h| !h.2.is_empty()).collect(), n_shares, fill);
+        awake::for_each(halves.filter(|h| !h.2.is_empty()), n_shares, |(batch, from, x, n_there)| {
+            let n = deviations(site, truth, batch, candidates, from, x);
+            n_there.into_iter().for_each(|there| *there = n);
+        });
         band.n += n_there.iter().sum::<usize>() as f64;
-        let x: Vec<&[f32]> = x.chunks_exact(n_rows * BATCH).take(group.len()).collect();
-        let lens: Vec<usize> = group.iter().map(|batch| len_of(batch).next_multiple_of(rows::LANES)).collect();
-        multiply(&x, n_rows, BATCH, &lens, &mut band.g, n_shares);
+        let of_batch = group.iter().zip(x.chunks_exact(n_rows * BATCH));
+        let batches: Vec<_> = of_batch.map(|(batch, x)| (x, len_of(batch).next_multiple_of(rows::LANES))).collect();
+        multiply(&batches, n_rows, BATCH, &mut band.g, n_shares);
     }
 }
 
@@ -264,6 +266,8 @@ fn deviations<T: Rows>(
     let (mut mean, mut values) = ([T::default(); BATCH], [T::default(); BATCH]);
     let (mut near, mut weights, mut last) = ([0; BATCH], [0.0; BATCH], [0.0; BATCH]);
     let mut n_there = 0;
+    let end = len_of(batch).next_multiple_of(rows::LANES);
+    x.chunks_exact_mut(BATCH).filter_map(|row| row[..end].last_chunk_mut()).for_each(|row| *row = [0.0; rows::LANES]);
     for part in batch {
         let len = part.places.len();
         let site = site.at(part.row, part.column, len);
@@ -294,8 +298,6 @@ fn deviations<T: Rows>(
             }
         }
     }
-    let len = len_of(batch);
-    x.chunks_exact_mut(BATCH).for_each(|row| row[len..len.next_multiple_of(rows::LANES)].fill(0.0));
     n_there
 }
 
@@ -337,13 +339,12 @@ pub fn sample_sizes<T: Rows>(
     awake::for_each(tasks, (samples.n_guess - begin) / ENOUGH, |(pieces, room, mut out)| {
         let longest = pieces.iter().map(|p| p.1.len()).max().unwrap_or(0);
         room.grow(longest);
-        let (mut values, mut sizes) = (vec![T::default(); longest], vec![0; longest]);
         for (i, span) in pieces {
             let len = span.len();
             let site = site.at(*i, span.start, len);
-            let (values, sizes) = (&mut values[..len], &mut sizes[..len]);
             site.predict(site.band(*i), &mut room.predicted[..len]);
             site.features(room, len);
+            let (values, sizes) = (&mut room.truth[..len], &mut room.sizes[..len]);
             truth(*i, span.start, values);
             let (row, codes) = (&mut room.predicted[..len], &mut room.codes[..len]);
             T::quantize(row, values, q.step, q.inverse(), q.within(), codes);

@@ -106,6 +106,10 @@ pub struct Room<T> {
     pub buckets: Vec<u8>,
     /// Codes.
     pub codes: Vec<i32>,
+    /// Values, where they are sampled,
+    pub truth: Vec<T>,
+    /// and sizes of codes.
+    pub sizes: Vec<u8>,
     zeros: Vec<u8>,
 }
 
@@ -118,6 +122,8 @@ impl<T: Rows> Room<T> {
             self.guesses.resize(len, 0);
             self.buckets.resize(len, 0);
             self.codes.resize(len, 0);
+            self.truth.resize(len, T::default());
+            self.sizes.resize(len, 0);
             self.zeros.resize(len, 0);
         }
     }

@@ -24,7 +24,7 @@ pub(super) fn stand_in<T: Rows>(values: &[T], seed: usize, lattices: Lattices, w
         let turned = &noise[k * 37 % 1024..];
         out.iter_mut().zip(values).zip(turned).for_each(|((out, &v), &noise)| *out = v + noise);
     };
-    let pieces = image.chunks_mut(1024).zip(values.chunks(1024)).enumerate().collect();
+    let pieces = image.chunks_mut(1024).zip(values.chunks(1024)).enumerate();
     awake::for_each(pieces, values.len() / ENOUGH, noisy);
     // Missing values are like the last that was there: far from everything they would spoil the fit.
     if values.iter().fold(false, |any, v| any | v.to_f64().is_nan()) {
@@ -45,7 +45,7 @@ pub(super) fn pyramid<T: Rows>(image: &[T], lattices: Lattices, wrap: bool) -> P
     (0..lattices.levels)
         .map(|level| {
             let mut planes = Planes::default();
-            let both = planes.values.iter_mut().zip(&mut planes.sizes).zip(K..=B2).collect();
+            let both = planes.values.iter_mut().zip(&mut planes.sizes).zip(K..=B2);
             let (rows, columns) = lattices.size(level);
             awake::for_each(both, rows * columns / ENOUGH, |((values, sizes), plane)| {
                 let size = lattices.plane_size(level, plane);

@@ -194,7 +194,7 @@ fn encode_rows<T: Kernels>(pass: &Pass, known: &[T], values: &[T], q: &Quantizer
 fn copy_known<T: Kernels>(pass: &Pass, known: &[T], next: &mut [T]) {
     let (n_before, n_after, inner) = (pass.before[pass.axis], pass.after[pass.axis], pass.n_inner());
     let (n_planes, n_threads) = (BLOCK.div_ceil(inner), next.len() / ENOUGH);
-    let blocks = next.chunks_mut(n_planes * inner).enumerate().collect();
+    let blocks = next.chunks_mut(n_planes * inner).enumerate();
     awake::for_each(blocks, n_threads, |(block, planes)| {
         for (p, plane) in (block * n_planes..).zip(planes.chunks_exact_mut(inner)) {
             let (outer, i) = (p / n_after, p % n_after);
@@ -212,7 +212,7 @@ fn decode_pass<T: Kernels>(pass: &Pass, known: &[T], step: T, codes: &[i32], nex
     let row_len = pass.after[pass.n_axes - 1];
     let rows_a_block = (BLOCK.min(next.len() / 4) / row_len).max(1);
     let n_threads = next.len() / ENOUGH;
-    let blocks: Vec<_> = next.chunks_mut(rows_a_block * row_len).enumerate().collect();
+    let blocks = next.chunks_mut(rows_a_block * row_len).enumerate();
     if pass.is_on_last_axis() {
         awake::for_each(blocks, n_threads, |(block, rows)| {
             let mut scratch = Scratch::new(pass);
