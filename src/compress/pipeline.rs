@@ -403,7 +403,9 @@ impl<T: Rows> Encoded<T> {
 
     /// Method, base, step, predictor, lists of values stored apart, codes. Layout in `container/format.md`.
     pub fn to_bytes(&self, method: u8, specials: &[u8], signs: &[u8], outliers: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes.len() + specials.len() + signs.len() + outliers.len() + 64);
+        // More than most plans take: else all would be copied once more.
+        const PLAN: usize = 4096;
+        let mut out = Vec::with_capacity(self.bytes.len() + specials.len() + signs.len() + outliers.len() + PLAN);
         out.push(method);
         out.extend_from_slice(&self.base.to_bits().to_le_bytes()[..T::BYTES]);
         out.extend_from_slice(&self.quantizer.step.to_bits().to_le_bytes()[..T::BYTES]);

@@ -178,7 +178,7 @@ fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<T, Encoder<'_, T>>>) -> Enc
         out
     };
     let streams: Vec<Vec<u8>> = awake::map(ends.iter_mut().collect(), usize::MAX, code);
-    let mut bytes = vec![];
+    let mut bytes = Vec::with_capacity(streams.iter().map(|s| s.len() + size_of::<u64>()).sum());
     streams.iter().for_each(|s| bytes::put_bytes(&mut bytes, s));
     let misses = ends.into_iter().flat_map(|e| e.misses).collect();
     Encoded { plan, bytes, outliers: Outliers::from_unsorted(misses) }
