@@ -198,7 +198,7 @@ fn forecasts(archive: &Archive<BufReader<File>>, latents: u64) -> String {
         out += &format!("\n  latents: {}", table::bytes(latents));
     }
     if let Some(made_on) = &beside.made_on {
-        out += &format!("\n  made on: {}", said(made_on));
+        out += &format!("\n  made by: {}", said(made_on));
     }
     out + "\n"
 }
