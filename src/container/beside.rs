@@ -86,9 +86,7 @@ impl<R: Read + Seek> Archive<R> {
         let mut statics = vec![];
         for (variable, key) in &group.statics {
             let values = self.read_all(*variable)?;
-            let fill = self.schema.fill_bits(*variable);
-            let field = series::of_step(&values, fill, 0, values.len());
-            statics.push((key.clone(), series::static_field(&group, field)?));
+            statics.push((key.clone(), series::static_of(&group, &self.schema, *variable, &values)?));
         }
         let forecasts = forecasts(&group)?;
         self.forecasts = Some(Decoder::new(forecasts, group, statics, interval, made_on)?);

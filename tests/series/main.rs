@@ -13,7 +13,8 @@ mod vaeformer;
 use data::{Seer, Series, archive, decoded, finish, open, worst};
 use residuum::compress::Done;
 use residuum::container::{Archive, Writer};
-use residuum::forecast::{Forecaster, Frame, Model, Needs, series};
+use residuum::forecast::{Forecaster, Frame, Key, Model, Needs, series};
+use residuum::io::{Attribute, AttributeValue};
 use residuum::{Bound, Config, Kind, PredictorChoice, Result, Values};
 use std::io::Cursor;
 use std::ops::Range;
@@ -81,7 +82,7 @@ fn forecasts_that_differ_by_more_are_noticed() {
 #[test]
 fn forecasts_of_exact_models_that_differ_are_noticed() {
     let series = Series::new(9, 2);
-    let exact = |seer: Seer| series::Forecasts { tolerance: 0.0, ..seer.forecasts() };
+    let exact = |seer: Seer| Seer { is_exact: true, ..seer }.forecasts();
     let mut source = series.source();
     let config = Config::new(Bound::rel(1e-3)).with_verify(true);
     let done = series::compress(&mut source, &config, &exact(Seer::default()), Some(9), &mut |_| ()).unwrap();
@@ -100,6 +101,31 @@ fn forecasts_of_exact_models_that_differ_are_noticed() {
         ["step 5 (2020-01-02 06:00:00 UTC)", "variable \"", "on every device", &version, "here it is machine 1;"];
     for part in parts {
         assert!(e.to_string().contains(part), "{part}: {e}");
+    }
+}
+
+/// A field that never changes and is kept exactly, as it is constant but for missing values: both ends take those for 0.
+#[test]
+fn missing_values_of_static_fields_are_the_same_to_both_ends() {
+    let series = Series { land: true, ..Series::new(12, 1) };
+    let seer = || {
+        let mut seer = Seer::default();
+        seer.needs.statics = vec![Key::surface("lsm")];
+        seer
+    };
+    for (fill, relative) in [(1e20, true), (-999.0, true), (1e20, false)] {
+        let mut source = series.source();
+        let lsm = source.schema.variables.iter().position(|v| v.name() == "lsm").unwrap();
+        let value = AttributeValue::F32(vec![fill]);
+        source.schema.variables[lsm].attributes.push(Attribute { name: "_FillValue".into(), value });
+        let Values::F32(land) = &mut source.values[lsm] else { panic!("f32") };
+        land.iter_mut().enumerate().for_each(|(i, v)| *v = if i % 5 == 0 { fill } else { 1.0 });
+        let config = Config::new(Bound::rel(1e-3)).with_verify(true);
+        let config = if relative { config } else { config.with_bound("lsm", Bound::abs(0.1)) };
+        let done = series::compress(&mut source, &config, &seer().forecasts(), Some(12), &mut |_| ()).unwrap();
+        assert!(done.values().filter(|d| d.plan.forecast.is_some()).count() == 3);
+        let coded = finish(&mut source, &config, done);
+        assert!(worst(&series, &decoded(&coded, Some(seer())).unwrap(), 1e-3) <= 1.0, "{fill}");
     }
 }
 
@@ -147,7 +173,7 @@ fn an_archive_that_could_not_be_restored_is_not_made() {
     // The last tile is verified last; its forecasts are the last four.
     let e = compressed(n_verifying - 4, true).0.unwrap_err();
     assert_eq!(e.kind(), Kind::Disagreement, "{e}");
-    for part in ["tile 2", "verification", "step 8 (2020-01-03 00:00:00 UTC)", "variable \""] {
+    for part in ["made again", "tile 2", "verification", "step 8 (2020-01-03 00:00:00 UTC)", "variable \""] {
         assert!(e.to_string().contains(part), "{part}: {e}");
     }
 }

@@ -42,6 +42,8 @@ pub struct Decoder<F = Forecasts> {
     places: HashMap<(usize, u64), (usize, usize)>,
     /// What the model saw last in a tile: the place of each step's first member, the others follow.
     ends: HashMap<u64, Vec<(usize, usize)>>,
+    /// Whether what was just coded is restored, and there is no archive yet.
+    pub(super) is_trial: bool,
 }
 
 /// What the archive has of a member.
@@ -74,7 +76,7 @@ impl<F: Borrow<Forecasts>> Decoder<F> {
         let (spool, places, ends) = (Spool::default(), HashMap::new(), HashMap::new());
         let there = |(key, field): (Key, Tensor)| Ok((key, field.to_device(forecasts.borrow().device())?));
         let statics = statics.into_iter().map(there).collect::<Result<_>>()?;
-        Ok(Self { forecasts, group, statics, interval, made_on, spool, places, ends })
+        Ok(Self { forecasts, group, statics, interval, made_on, spool, places, ends, is_trial: false })
     }
 
     /// What the CPU took over, and why.
@@ -109,21 +111,8 @@ impl<F: Borrow<Forecasts>> Decoder<F> {
     /// `Corrupt` if bytes are damaged; `Disagreement` if a forecast is not the encoder's: the message names time and variable. Neither for members
     /// that have a filler: what they lack is filled. `Device`.
     pub fn decode(&mut self, tile: u64, members: &[CodedMember]) -> Result<()> {
-        let decoded = self.restore(tile, members)?;
-        for (member, (values, whole)) in self.group.members.iter().zip(decoded) {
-            self.places.insert((member.variable, tile), (self.spool.len(), whole));
-            self.spool.push(values.as_bytes())?;
-        }
-        Ok(())
-    }
-
-    /// As [`Decoder::decode`], but gives the values of each member, and how many of its steps are whole, instead of keeping them. What the model saw last
-    /// is kept, for the next tile.
-    pub(super) fn restore(&mut self, tile: u64, members: &[CodedMember]) -> Result<Vec<(Values, usize)>> {
-        let decoded = match self.tile(tile, members, None) {
-            Err(e) if self.forecasts.borrow().machine.takes_over(&e) => self.tile(tile, members, None)?,
-            decoded => decoded?,
-        };
+        let before = self.before(tile, members)?;
+        let decoded = self.restore(tile, members, &before)?;
         let mut ends = vec![];
         for (step, frame) in decoded.end {
             ends.push((step, self.spool.len()));
@@ -132,7 +121,19 @@ impl<F: Borrow<Forecasts>> Decoder<F> {
             }
         }
         self.ends.insert(tile, ends);
-        Ok(decoded.members)
+        for (member, (values, whole)) in self.group.members.iter().zip(decoded.members) {
+            self.places.insert((member.variable, tile), (self.spool.len(), whole));
+            self.spool.push(values.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// As [`Decoder::decode`], but keeps nothing: the model has seen what was `before`.
+    pub(super) fn restore(&mut self, tile: u64, members: &[CodedMember], before: &Seen) -> Result<Decoded> {
+        match self.tile(tile, members, None, before) {
+            Err(e) if self.forecasts.borrow().machine.takes_over(&e) => self.tile(tile, members, None, before),
+            decoded => decoded,
+        }
     }
 
     /// The codes of a member (by its index) in a tile, for whoever studies them; the tile and those before it in its interval were decoded
@@ -144,14 +145,18 @@ impl<F: Borrow<Forecasts>> Decoder<F> {
         let wanted = &members[member];
         match &wanted.coded {
             Some(coded) if !method::needs_model(coded) => tile_codes(coded, wanted.dtype, &wanted.tiling.region(tile)),
-            Some(_) => Ok(self.tile(tile, members, Some(member))?.codes),
+            Some(_) => {
+                let before = self.before(tile, members)?;
+                Ok(self.tile(tile, members, Some(member), &before)?.codes)
+            }
             None => Ok(None),
         }
     }
 
-    /// What the model has seen before `step`, the first of `tile`: as the encoder, it goes on with what codes said, not with what was stored apart.
-    fn before(&mut self, tile: u64, step: usize, members: &[CodedMember]) -> Result<BTreeMap<usize, Vec<Tensor>>> {
+    /// What the model has seen before a tile: as the encoder, it goes on with what codes said, not with what was stored apart.
+    fn before(&mut self, tile: u64, members: &[CodedMember]) -> Result<Seen> {
         let mut seen = BTreeMap::new();
+        let step = first_step(tile, members)?;
         if (step as u64).is_multiple_of(self.interval) || matches!(self.forecasts.borrow().model, Model::FieldCodec(_))
         {
             return Ok(seen);
@@ -165,9 +170,8 @@ impl<F: Borrow<Forecasts>> Decoder<F> {
     }
 
     /// A tile of all members; also the codes of the one that is `studied`.
-    fn tile(&mut self, tile: u64, members: &[CodedMember], studied: Option<usize>) -> Result<Decoded> {
-        let first = members.iter().map(|m| m.tiling.region(tile)).find_map(|r| r.first().map(|r| r.start));
-        let first = first.ok_or_else(|| Error::corrupt("a tile without members"))? as usize;
+    fn tile(&mut self, tile: u64, members: &[CodedMember], studied: Option<usize>, before: &Seen) -> Result<Decoded> {
+        let first = first_step(tile, members)?;
         let sizes = members.iter().map(|m| region_len(&m.tiling.region(tile)));
         check_size(sizes.sum(), members.first().map_or(0, |m| m.tiling.len))?;
         // 1. Whatever has no forecasts is decoded at once.
@@ -195,15 +199,14 @@ impl<F: Borrow<Forecasts>> Decoder<F> {
             return Err(Error::corrupt("more steps than times"));
         }
         // 2. Step by step, each beside its forecast.
-        let before = self.before(tile, first, members)?;
         let start = first - first % self.interval as usize;
         let forecasts: &Forecasts = self.forecasts.borrow();
         let mut past = Past::new(&forecasts.model, &self.group, start, &self.statics);
         past.latents = latents;
         let mut last = BTreeMap::new();
-        for (step, frame) in before {
-            past.see(step, &frame)?;
-            last.insert(step, frame);
+        for (&step, frame) in before {
+            past.see(step, frame)?;
+            last.insert(step, frame.clone());
         }
         let mut runs = vec![];
         for (m, (member, coded)) in opened.iter_mut().zip(members).enumerate() {
@@ -261,27 +264,42 @@ impl<F: Borrow<Forecasts>> Decoder<F> {
 
     /// Forecasts are not the encoder's.
     fn differs(&self) -> Error {
-        let Forecasts { name: model, made_on: here, tolerance, .. } = self.forecasts.borrow();
-        let there = self.made_on.as_deref().unwrap_or("another version");
-        let (exact, allowed) = match tolerance {
+        let Forecasts { name, made_on: here, model, .. } = self.forecasts.borrow();
+        if self.is_trial {
+            return Error::disagreement(format!(
+                "the forecast of {name} is another one when it is made again, by {here}: an archive could not be restored; \
+                 a larger --tolerance may do, or no --forecast"
+            ));
+        }
+        let there = self.made_on.as_deref().unwrap_or("an earlier version");
+        let (exact, allowed) = match model.tolerance() {
             0.0 => (", which has the same bits on every device,", ""),
             _ => ("", " by more than was allowed for"),
         };
         let rest = "what comes before, and what follows the next keyframe, `residuum decompress --recover` restores";
         Error::disagreement(format!(
-            "the forecast of {model}{exact} differs from the one that the archive was made with{allowed}: that was made by {there}; here it is {here}; \
+            "the forecast of {name}{exact} differs from the one that the archive was made with{allowed}: that was made by {there}; here it is {here}; \
              {rest}"
         ))
     }
 }
 
+/// What a model looks back on, by step: the values of each member.
+pub(super) type Seen = BTreeMap<usize, Vec<Tensor>>;
+
+/// The first step of a tile.
+fn first_step(tile: u64, members: &[CodedMember]) -> Result<usize> {
+    let first = members.iter().map(|m| m.tiling.region(tile)).find_map(|r| r.first().map(|r| r.start));
+    first.map(|first| first as usize).ok_or_else(|| Error::corrupt("a tile without members"))
+}
+
 /// A tile of all members.
-struct Decoded {
+pub(super) struct Decoded {
     /// Values of each, and how many of its steps are whole.
-    members: Vec<(Values, usize)>,
+    pub members: Vec<(Values, usize)>,
     codes: Option<TileCodes>,
     /// What the model saw last.
-    end: BTreeMap<usize, Vec<Tensor>>,
+    pub end: Seen,
 }
 
 /// Errors after which the rest of a tile is lost.

@@ -5,7 +5,7 @@ use super::machine::On;
 use super::member::{Asked, Candidate, Ready, Runs};
 use super::tile::shape_of;
 use super::verify::Verifier;
-use super::{Forecasts, MAX_VALUES, Machine, Past, check_size, in_a_row, is_given, of_step, static_field, versions};
+use super::{Forecasts, MAX_VALUES, Machine, Past, check_size, in_a_row, is_given, of_step, static_of, versions};
 use crate::bound::Resolved;
 use crate::compress::{Done, Progress, plan_of, tiling_of};
 use crate::config::{Config, Effort, PredictorChoice};
@@ -64,7 +64,7 @@ pub fn compress(
     let beside = |role: &Role, interval: u64| {
         let levels = role.iter().map(|k| k.as_ref().map(|k| (k.name.clone(), k.level_hpa))).collect();
         let (model, digest) = (forecasts.name.clone(), forecasts.digest.clone());
-        let made_on = if forecasts.tolerance > 0.0 { forecasts.made_on.clone() } else { versions() };
+        let made_on = if forecasts.model.tolerance() > 0.0 { forecasts.made_on.clone() } else { versions() };
         Some(Beside { model, digest, levels, interval, made_on: Some(made_on) })
     };
     // 2. Static fields, whole; the model sees what a decoder will.
@@ -81,8 +81,7 @@ pub fn compress(
         let values = source.read(*variable, &region).context(place)?;
         let coded = machine.compress(&values, &region, &plan.treatment, config).context(place)?;
         let decoded = machine.decompress(&coded, v.dtype, &plan.treatment, &region)?;
-        let decoded = of_step(&decoded, fill_of(&plan.treatment), 0, decoded.len());
-        statics.push((key.clone(), static_field(&group, decoded)?.to_device(forecasts.device())?));
+        statics.push((key.clone(), static_of(&group, &schema, *variable, &decoded)?.to_device(forecasts.device())?));
         progress(Progress { variable: v.name(), bytes: region_len(&region) * v.dtype.size() as u64 });
         let mut tiles = Spool::default();
         tiles.push(&coded)?;

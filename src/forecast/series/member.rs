@@ -274,8 +274,7 @@ impl<T: Rows> Run for Running<'_, T> {
         }
         let near_fill =
             ready.fill.is_some_and(|f| (ready.stats.min - bound..=ready.stats.max + bound).contains(&f.to_f64()));
-        // Where a decoded value might pass for the fill value.
-        if near_fill {
+        if config.verify || near_fill {
             tile.keep_off_fill(&decoded, &mut outliers);
             tile.check(decoded, &outliers, &resolved)?;
         }

@@ -41,7 +41,7 @@ use super::weights::{self, Weights};
 use super::{MODELS, Model, Options};
 use crate::error::{Context, Error, Result};
 use crate::field::Values;
-use crate::io::Source;
+use crate::io::{Schema, Source};
 use crate::stages::{Stage, time};
 use candle_core::{Device, Tensor};
 use latents::Latents;
@@ -270,6 +270,11 @@ pub(crate) fn static_field(group: &Group, values: Vec<f32>) -> Result<Tensor> {
     let (rows, columns) = group.grid.shape();
     let wrong = || Error::input(format!("a field of {n} values that never change, on {}", group.grid));
     if n == rows * columns { Ok(Tensor::from_vec(values, (rows, columns), &Device::Cpu)?) } else { Err(wrong()) }
+}
+
+/// A static field as encoder and decoder give it to the model, from what is decoded of the variable.
+pub(crate) fn static_of(group: &Group, schema: &Schema, variable: usize, decoded: &Values) -> Result<Tensor> {
+    static_field(group, of_step(decoded, schema.fill_bits(variable), 0, decoded.len()))
 }
 
 /// The first frames of a file that a model can make a forecast of, or the one that a codec can code.

@@ -1,7 +1,7 @@
 //! What was coded beside forecasts is restored as whoever has the archive will, by the same [`Decoder`], and compared with what it was made of:
 //! what the encoder believes to have decoded plays no part.
 
-use super::decode::{CodedMember, Decoder};
+use super::decode::{CodedMember, Decoder, Seen};
 use super::{Forecasts, Key};
 use crate::bound::Comparison;
 use crate::error::{Context, Error, Kind, Result};
@@ -14,6 +14,8 @@ use candle_core::Tensor;
 /// Verifies the tiles of an interval, one after the other.
 pub(super) struct Verifier<'a> {
     decoder: Decoder<&'a Forecasts>,
+    /// What the model saw last.
+    seen: Seen,
 }
 
 impl<'a> Verifier<'a> {
@@ -22,14 +24,15 @@ impl<'a> Verifier<'a> {
     /// # Errors
     /// As [`Decoder::new`].
     pub fn new(forecasts: &'a Forecasts, group: &Group, statics: &[(Key, Tensor)], interval: u64) -> Result<Self> {
-        let made_on = Some(forecasts.made_on.clone());
-        Ok(Self { decoder: Decoder::new(forecasts, group.clone(), statics.to_vec(), interval, made_on)? })
+        let mut decoder = Decoder::new(forecasts, group.clone(), statics.to_vec(), interval, None)?;
+        decoder.is_trial = true;
+        Ok(Self { decoder, seen: Seen::new() })
     }
 
     /// Restores a tile from what was `coded` of all members, and compares it with its `values`.
     ///
     /// # Errors
-    /// `BoundViolated` if a value is not within its bound; else as [`Decoder::decode`]: `Disagreement` if the model does not say the same again.
+    /// `BoundViolated` if a value is not within its bound, or can not be restored; `Disagreement` if the model does not say the same again; `Device`.
     pub fn check(&mut self, tile: u64, plans: &[Plan], coded: &[Vec<u8>], values: &[Values]) -> Result<()> {
         let member = |((plan, coded), values): ((&Plan, &Vec<u8>), &Values)| {
             let (treatment, tiling) = (plan.treatment.clone(), plan.tiling.clone());
@@ -37,8 +40,17 @@ impl<'a> Verifier<'a> {
         };
         let _timing = begin(Stage::Check);
         let members: Vec<_> = plans.iter().zip(coded).zip(values).map(member).collect();
-        let restored = self.decoder.restore(tile, &members).context(|| "verification")?;
-        for ((member, values), (restored, _)) in members.iter().zip(values).zip(restored) {
+        let restored = match self.decoder.restore(tile, &members, &self.seen) {
+            Err(e) if e.kind() == Kind::Corrupt => {
+                let message =
+                    format!("what was coded beside forecasts is not restored: {e}; this is a bug, please report it");
+                Err(Error::new(Kind::BoundViolated, message))
+            }
+            restored => restored,
+        };
+        let restored = restored.context(|| "verification")?;
+        self.seen = restored.end;
+        for ((member, values), (restored, _)) in members.iter().zip(values).zip(restored.members) {
             let n = violations(values, &restored, &member.treatment);
             if n > 0 {
                 let message = format!("{n} values left their bound beside forecasts; this is a bug, please report it");

@@ -230,7 +230,7 @@ fn sample_band<T: Rows>(
     let mut x = Buffer::<f32>::new(batches.len().min(GROUP) * n_rows * BATCH);
     for group in batches.chunks(GROUP) {
         // Halves of the rows of a batch are tasks.
-        let n_first = if n_shares > 1 { n_rows / 2 } else { n_rows };
+        let n_first = if n_shares > 1 { n_rows.div_ceil(2) } else { n_rows };
         let mut n_there = [0; GROUP];
         let of_batch = group.iter().zip(x.chunks_exact_mut(n_rows * BATCH)).zip(&mut n_there);
         let halves = of_batch.flat_map(|((batch, x), n_there)| {
