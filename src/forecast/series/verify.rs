@@ -1,5 +1,5 @@
 //! What was coded beside forecasts is restored as whoever has the archive will, by the same [`Decoder`], and compared with what it was made of:
-//! what the encoder believes to have decoded plays no part.
+//! what the encoder believes to have decoded of what changes plays no part. Static fields are the encoder's, which it took from their coded tiles.
 
 use super::decode::{CodedMember, Decoder, Seen};
 use super::{Forecasts, Key};
