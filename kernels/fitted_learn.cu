@@ -277,7 +277,7 @@ extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args
   for (u32 b = 0; b < n_bands; ++b) n = add(n, fitting->n[b]);
   if (threadIdx.x == 0) fitting->share = __ddiv_rn(mul(fitting->count, (double)a.step.rounds), not_below(n, 1.0));
   // Fewer samples than that would choose by chance.
-  if (a.step.most_taps == 0 || n_taps <= a.step.most_taps || n < mul(40.0, (double)n_taps)) return;
+  if (a.step.most_taps == 0 || n_taps <= a.step.most_taps || n < mul(20.0, (double)n_taps)) return;
   System system(fitting, 0, n_bands);
   select_taps(&chosen, system, a.step.most_taps, -1.0, 0.0, 0.0, 1.0);
   if (threadIdx.x != 0) return;
@@ -292,7 +292,8 @@ extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args
 
 #define TAP_PRICE 13.0
 #define NOISE_PRICE 3.0
-#define SAMPLES_PER_BAND 800.0
+#define BANDS_PRICE 0.01
+#define SAMPLES_PER_BAND 1600.0
 
 // Solves the system of a group of bands: group `blockIdx.x` of 1, 2, 4, 8 bands is the x + 1th node of a tree. `blockIdx.y` is the pass.
 extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_systems(const Args a) {
@@ -338,7 +339,7 @@ extern "C" __global__ void __launch_bounds__(32) fitted_settle(const Args a) {
   for (u32 groups = 1; groups <= fitting->n_bands && groups <= a.step.most_bands; groups *= 2) {
     // Few values can not pay for many bands.
     if (groups > 1 && total < mul(SAMPLES_PER_BAND, (double)groups)) break;
-    double bits = 0.0;
+    double bits = mul(mul(mul(BANDS_PRICE, total), fitting->share), (double)(31 - __clz((int)groups)));
     for (u32 g = 0; g < groups; ++g) bits = add(bits, fitting->solutions[groups - 1 + g].bits);
     if (groups == 1 || bits < least) {
       least = bits;
@@ -439,62 +440,35 @@ __device__ void cholesky_solve(double (*m)[MOST_UNKNOWNS], double* b, u32 n) {
   }
 }
 
-// Fits the guess: relative errors count. A block a pass.
+// Fits the guess of sizes to those of the samples. A block a pass.
 extern "C" __global__ void __launch_bounds__(WIDE, 1) fitted_guess(const Args a) {
   if (settled(a)) return;
-  __shared__ float weights[GUESS_SAMPLES];
   __shared__ double g[(MOST_UNKNOWNS + 1) * (MOST_UNKNOWNS + 2) / 2];
   __shared__ double m[MOST_UNKNOWNS][MOST_UNKNOWNS], w[MOST_UNKNOWNS];
   u32 pass = pass_of(a, blockIdx.x);
   const Fitting& fitting = a.fittings[pass];
   const u16* features = a.features + (u64)pass * FEATURE_ROWS * GUESS_SAMPLES;
   u32 n_features = fitting.n_features, n = n_features + 1, n_samples = fitting.n_guess;
-  u32 len = (n_samples + LANES - 1) / LANES * LANES;
-  // Sizes are small integers: their sum in f32 is exact, whatever the order.
-  u32 sum = 0;
-  for (u32 k = threadIdx.x; k < n_samples; k += WIDE) sum += features[n_features * GUESS_SAMPLES + k];
-  sum = block_reduce(sum, 0u, Add());
-  if (threadIdx.x < n) w[threadIdx.x] = 0.0;
-  __syncthreads();  // weights are 0
-  if (threadIdx.x == 0) {
-    float mean = __fdiv_rn((float)sum, (float)(n_samples > 1 ? n_samples : 1));
-    w[n_features] = (double)(mean > 1.0f / 64.0f ? mean : 1.0f / 64.0f);
+  // Sums of products of features, one and size: integers, exact in whatever order. A thread a lane of a pair, whose sum fits 32 bits.
+  static_assert((u64)(GUESS_SAMPLES / LANES) * LARGEST_FEATURE * LARGEST_FEATURE < (u64)1 << 32, "lanes have room");
+  u32 n_lanes = (n + 1) * (n + 2) / 2 * LANES;
+  for (u32 first = 0; first < n_lanes; first += WIDE) {
+    u32 u = first + threadIdx.x, pair = u / LANES, lane = u % LANES, sum = 0;
+    if (u < n_lanes) {
+      u32 i = row_of_pair(pair), j = pair - i * (i + 1) / 2;
+      auto x = [&](u32 row, u32 k) -> u32 { return row == n_features ? 1 : features[(row < n_features ? row : row - 1) * GUESS_SAMPLES + k]; };
+      for (u32 k = lane; k < n_samples; k += LANES) sum += x(i, k) * x(j, k);
+    }
+    double product = (double)sum;
+    product = add(product, __shfl_xor_sync(ALL_LANES, product, 8));
+    product = add(product, __shfl_xor_sync(ALL_LANES, product, 4));
+    product = add(product, __shfl_xor_sync(ALL_LANES, product, 2));
+    product = add(product, __shfl_xor_sync(ALL_LANES, product, 1));
+    if (u < n_lanes && lane == 0) g[pair] = product;
   }
-  __syncthreads();  // the constant is there
-  for (u32 round = 0; n_samples >= 64 && round < 3; ++round) {
-    for (u32 k = threadIdx.x; k < len; k += WIDE) {
-      if (k >= n_samples) {
-        weights[k] = 0.0f;
-        continue;
-      }
-      float guess = __double2float_rn(w[n_features]);
-      for (u32 f = 0; f < n_features; ++f) guess = add(guess, mul(__double2float_rn(w[f]), (float)features[f * GUESS_SAMPLES + k]));
-      guess = guess > 0.1f ? guess : 0.1f;
-      weights[k] = __fdiv_rn(1.0f, __fsqrt_rn(add(mul(guess, guess), 0.2f)));
-    }
-    __syncthreads();  // samples are weighted
-    // Products of features, one and size, each times the root of its weight: a thread a lane of a pair.
-    u32 n_lanes = (n + 1) * (n + 2) / 2 * LANES;
-    for (u32 first = 0; first < n_lanes; first += WIDE) {
-      u32 u = first + threadIdx.x, pair = u / LANES, lane = u % LANES;
-      float product = 0.0f;
-      if (u < n_lanes) {
-        u32 i = row_of_pair(pair), j = pair - i * (i + 1) / 2;
-        auto x = [&](u32 row, u32 k) {
-          float weight = weights[k];
-          u32 of = row < n_features ? row : row - 1;
-          return row == n_features ? weight : k < n_samples ? mul((float)features[of * GUESS_SAMPLES + k], weight) : 0.0f;
-        };
-        for (u32 k = lane; k < len; k += LANES) product = __fmaf_rn(x(i, k), x(j, k), product);
-      }
-      product = add(product, __shfl_xor_sync(ALL_LANES, product, 8));
-      product = add(product, __shfl_xor_sync(ALL_LANES, product, 4));
-      product = add(product, __shfl_xor_sync(ALL_LANES, product, 2));
-      product = add(product, __shfl_xor_sync(ALL_LANES, product, 1));
-      if (u < n_lanes && lane == 0) g[pair] = (double)product;
-    }
-    __syncthreads();  // the equations are there
-    if (threadIdx.x < 32) {
+  __syncthreads();  // the equations are there
+  if (threadIdx.x < 32) {
+    if (n_samples >= 64) {
       double trace = 0.0;
       for (u32 k = 0; k < n; ++k) trace = add(trace, g[k * (k + 1) / 2 + k]);
       double ridge = add(mul(1e-7, trace), 1e-12);
@@ -505,9 +479,13 @@ extern "C" __global__ void __launch_bounds__(WIDE, 1) fitted_guess(const Args a)
       if (threadIdx.x < n) w[threadIdx.x] = g[n * (n + 1) / 2 + threadIdx.x];
       __syncwarp();  // the system is there
       cholesky_solve(m, w, n);
+    } else if (threadIdx.x < n) {
+      // The mean: what size and one have in common.
+      double mean = __ddiv_rn(g[n * (n + 1) / 2 + n_features], not_below((double)n_samples, 1.0));
+      w[threadIdx.x] = threadIdx.x < n_features ? 0.0 : not_below(mean, 1.0 / 64.0);
     }
-    __syncthreads();  // weights are there
   }
+  __syncthreads();  // weights are there
   if (threadIdx.x < n) {
     short guess = to_short(mul(w[threadIdx.x], threadIdx.x < n_features ? 1024.0 : 64.0));
     a.fit_passes[pass].guess[threadIdx.x] = guess;

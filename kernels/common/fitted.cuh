@@ -252,6 +252,8 @@ template <class T> __device__ __forceinline__ void near_values(const Phase& p, c
   for (u32 k = 0; k < 4; ++k) near[k] = values[place_of(p, q, k & (p.n_near - 1))];
 }
 
+#define LARGEST_FEATURE (8 * 255)  // eight sizes
+
 // Features of a point predicted as `x`; gives how many.
 template <class T>
 __device__ __forceinline__ u32 features_of(const Phase& p, const T* values, const u8* sizes, const Point& q, T x, T inverse, u32* features) {

@@ -1,11 +1,10 @@
 //! The fits: taps and weights by least squares, and the guess of code sizes. Class: `EncoderOnly`; results are written to the archive.
 
 use super::rows::{self, Rows};
-use super::sample::{Equations, SAMPLES_PER_BAND, SHARES, Samples, multiply};
+use super::sample::{Equations, SAMPLES_PER_BAND, Samples};
 use super::site::{Taps, Weights};
 use crate::awake;
 use crate::quantize::log::log2;
-use crate::scratch::Buffer;
 use multiversion::multiversion;
 
 /// Bits of a tap's place and of its head, about.
@@ -14,12 +13,15 @@ const TAP_PRICE: f64 = 13.0;
 /// A tap fits the noise of the sample too: what that seems to gain for each value that stands behind one sampled, in bits.
 const NOISE_PRICE: f64 = 3.0;
 
+/// Bands fit it too, each time that their number is doubled: what that seems to gain for each value, in bits.
+const BANDS_PRICE: f64 = 0.01;
+
 impl Samples {
     /// Leaves only the `most` taps that seem to gain the most, so that what follows costs less. To be called after [`Samples::close`].
     pub fn keep_best_taps(&mut self, most: usize) {
         let n_taps = self.candidates.len();
         // Fewer samples than that would choose by chance.
-        let enough = 40.0 * n_taps as f64;
+        let enough = 20.0 * n_taps as f64;
         if n_taps <= most || self.bands.iter().map(|b| b.n).sum::<f64>() < enough {
             return;
         }
@@ -95,7 +97,7 @@ pub fn fit(samples: &Samples, most_bands: usize) -> Fitted {
     })
     .into_iter();
     for n_bands in numbers {
-        let mut cost = 0.0;
+        let mut cost = BANDS_PRICE * total * samples.share * f64::from(n_bands.ilog2());
         let mut bands = Vec::new();
         for (weights, bits) in solved.by_ref().take(groups_of(n_bands).len()) {
             cost += bits;
@@ -252,68 +254,40 @@ struct Selection {
     rss: f64,
 }
 
-/// Fits the guess: relative errors count. Weights in 1/1024, the constant (in 1/64) last.
+/// Fits the guess of sizes to those of the samples. Weights in 1/1024, the constant (in 1/64) last.
 pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
-    let n = n_features + 1;
-    let n_samples = samples.n_guess;
+    /// Samples that are worth a thread.
+    const ENOUGH: usize = 1024;
+    let (n, n_samples) = (n_features + 1, samples.n_guess);
     let to_i16 = |w: f64| w.round_ties_even().clamp(-32_000.0, 32_000.0) as i16;
+    // Features and the size.
     let rows: Vec<&[u16]> = samples.features.chunks_exact(samples.most_guess).map(|row| &row[..n_samples]).collect();
-    let mean = rows
-        .last()
-        .map_or(0.0, |sizes| sizes.iter().map(|&s| u32::from(s)).sum::<u32>() as f32 / n_samples.max(1) as f32);
     let mut w = vec![0.0; n];
-    w[n_features] = f64::from(mean.max(1.0 / 64.0));
     if n_samples >= 64 {
-        let len = n_samples.next_multiple_of(rows::LANES);
-        // Features, one, size: each times the root of its weight.
-        let mut x = Buffer::<f32>::new((n + 1) * len);
-        x.chunks_exact_mut(len).for_each(|row| row[n_samples..].fill(0.0));
-        for _ in 0..3 {
-            let mut blocks: Vec<Vec<&mut [f32]>> = (0..n_samples.div_ceil(GUESS_BLOCK)).map(|_| vec![]).collect();
-            for row in x.chunks_exact_mut(len) {
-                let parts = row[..n_samples].chunks_mut(GUESS_BLOCK);
-                blocks.iter_mut().zip(parts).for_each(|(block, part)| block.push(part));
+        // Sums of products of integers are exact, in whatever order.
+        let mut a = vec![0.0; n * n];
+        let mut b = vec![0.0; n];
+        let sums = a.chunks_exact_mut(n).zip(&mut b).enumerate();
+        awake::for_each(sums, n_samples / ENOUGH, |(i, (a, b))| match rows[..n_features].get(i) {
+            Some(row) => {
+                rows[..=i].iter().zip(a).for_each(|(other, a)| *a = rows::sum_of_products(row, other) as f64);
+                *b = rows::sum_of_products(row, rows[n_features]) as f64;
             }
-            awake::for_each(blocks.into_iter().enumerate(), n_samples / GUESS_BLOCK, |(k, x)| {
-                weigh_features(&rows, k * GUESS_BLOCK, &w, x);
-            });
-            let mut g = vec![0.0; (n + 1) * (n + 2) / 2];
-            multiply(&[(&x, len)], n + 1, len, &mut g, (n_samples / GUESS_BLOCK).min(SHARES));
-            let at = |i: usize, j: usize| g[i * (i + 1) / 2 + j];
-            let trace: f64 = (0..n).map(|k| at(k, k)).sum();
-            let mut a = vec![0.0; n * n];
-            for i in 0..n {
-                (0..=i).for_each(|j| a[i * n + j] = at(i, j) + if i == j { 1e-7 * trace + 1e-12 } else { 0.0 });
+            None => {
+                rows.iter().zip(a.iter_mut()).for_each(|(other, a)| *a = rows::sum_of(other) as f64);
+                a[i] = n_samples as f64;
+                *b = rows::sum_of(rows[n_features]) as f64;
             }
-            w = cholesky_solve(a, (0..n).map(|j| at(n, j)).collect(), n);
-        }
+        });
+        let trace: f64 = (0..n).map(|k| a[k * n + k]).sum();
+        (0..n).for_each(|k| a[k * n + k] += 1e-7 * trace + 1e-12);
+        w = cholesky_solve(a, b, n);
+    } else {
+        let mean = rows.last().map_or(0.0, |sizes| rows::sum_of(sizes) as f64 / n_samples.max(1) as f64);
+        w[n_features] = mean.max(1.0 / 64.0);
     }
     let (constant, of_features) = w.split_last().map_or((0.0, &[][..]), |(c, f)| (*c, f));
     of_features.iter().map(|w| to_i16(w * 1024.0)).chain([to_i16(constant * 64.0)]).collect()
-}
-
-/// Samples of the guess that are a task.
-const GUESS_BLOCK: usize = 1024;
-
-/// Rows of the guess's equations, samples from `from` on: features, one, size, each times the root of its weight by the guess with weights `w`.
-fn weigh_features(rows: &[&[u16]], from: usize, w: &[f64], mut x: Vec<&mut [f32]>) {
-    let n_features = w.len() - 1;
-    let mut guess = [0.0; GUESS_BLOCK];
-    let guess = &mut guess[..x.first().map_or(0, |x| x.len())];
-    let part = |k: usize| &rows[k][from..from + guess.len()];
-    let parts: Vec<&[u16]> = (0..rows.len()).map(part).collect();
-    guess.fill(w[n_features] as f32);
-    for (row, &w) in parts.iter().zip(&w[..n_features]) {
-        rows::add_feature(guess, w as f32, row);
-    }
-    rows::weights_of_guesses(guess);
-    for (k, x) in x.iter_mut().enumerate() {
-        match k.cmp(&n_features) {
-            std::cmp::Ordering::Less => rows::weigh_feature(parts[k], guess, x),
-            std::cmp::Ordering::Equal => x.copy_from_slice(guess),
-            std::cmp::Ordering::Greater => rows::weigh_feature(parts[n_features], guess, x),
-        }
-    }
 }
 
 /// Solves a symmetric positive system given by its lower triangle.

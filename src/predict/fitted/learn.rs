@@ -30,13 +30,13 @@ pub struct Budget {
 
 impl Budget {
     /// One trial over some images, a tenth of the values as samples.
-    pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5, taps: 20 };
+    pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5, taps: 24 };
     /// Trials over all images, a quarter of the values: some three times slower, a few per cent smaller.
     pub const BEST: Self = Self { rounds: 2, all_images: true, share: 0.25, most: 2e6, taps: 32 };
 
     /// Samples of a tile of `n` values; `once` if one run both fits and counts, which leaves time for more.
     fn samples(self, n: f64, once: bool) -> f64 {
-        const LEAST: f64 = 40_000.0;
+        const LEAST: f64 = 30_000.0;
         let more = if once { 2.5 } else { 1.0 };
         (n * self.share * more).clamp(LEAST, self.most * more)
     }

@@ -69,29 +69,25 @@ fn weighed(x: f32, weight: f32) -> f32 {
     if weight > 0.0 && x.abs() <= f32::MAX { x * weight } else { 0.0 }
 }
 
-/// `guess += w · x`
+/// Largest feature: eight sizes.
+const LARGEST_FEATURE: u64 = 8 * 255;
+/// Values whose products are summed in 32 bits.
+const SUMMED: usize = 512;
+const _: () =
+    assert!(LARGEST_FEATURE >= LARGEST_ROOT as u64 && SUMMED as u64 * LARGEST_FEATURE * LARGEST_FEATURE < 1 << 31);
+
+/// `Σ x y` of features.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn add_feature(guess: &mut [f32], w: f32, x: &[u16]) {
-    for (g, &x) in guess.iter_mut().zip(x) {
-        *g += w * f32::from(x);
-    }
+pub fn sum_of_products(x: &[u16], y: &[u16]) -> u64 {
+    let product = |(&x, &y): (&u16, &u16)| i32::from(x as i16) * i32::from(y as i16);
+    let sum = |(x, y): (&[u16], &[u16])| x.iter().zip(y).map(product).sum::<i32>() as u64;
+    x.chunks(SUMMED).zip(y.chunks(SUMMED)).map(sum).sum()
 }
 
-/// Guesses become the roots of their weights in the fit of a guess: relative errors count.
+/// `Σ x` of features.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn weights_of_guesses(guesses: &mut [f32]) {
-    for g in guesses {
-        let at_least = if *g > 0.1 { *g } else { 0.1 };
-        *g = 1.0 / (at_least * at_least + 0.2).sqrt();
-    }
-}
-
-/// `out = weight · x`
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn weigh_feature(x: &[u16], weights: &[f32], out: &mut [f32]) {
-    for ((out, &x), &w) in out.iter_mut().zip(x).zip(weights) {
-        *out = f32::from(x) * w;
-    }
+pub fn sum_of(x: &[u16]) -> u64 {
+    x.chunks(SUMMED).map(|x| u64::from(x.iter().map(|&x| u32::from(x)).sum::<u32>())).sum()
 }
 
 /// Weights of values by the sum of the sizes of the nearest codes: `√(½ / (s² + ¼))`, with `s` a guess of the magnitude.
