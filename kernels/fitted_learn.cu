@@ -194,7 +194,8 @@ struct System {
 
 __device__ __forceinline__ double bits_of_errors(double n, double rss) {
   double sigma = not_below(__dsqrt_rn(__ddiv_rn(rss, not_below(n, 1.0))), 1e-9);
-  return mul(n, log2_of(add(add(1.0, mul(3.0, sigma)), mul(mul(2.0, sigma), sigma))));
+  double squared = mul(sigma, sigma);
+  return mul(n, log2_of(add(add(1.0, __ddiv_rn(mul(3.0, squared), add(sigma, 0.1))), mul(2.0, squared))));
 }
 
 // Forward selection of at most `most` taps; with `price` not below 0 only while the bits saved are worth it. By a block of SELECTORS
@@ -292,7 +293,6 @@ extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args
 
 #define TAP_PRICE 13.0
 #define NOISE_PRICE 3.0
-#define BANDS_PRICE 0.01
 #define SAMPLES_PER_BAND 1600.0
 
 // Solves the system of a group of bands: group `blockIdx.x` of 1, 2, 4, 8 bands is the x + 1th node of a tree. `blockIdx.y` is the pass.
@@ -339,7 +339,7 @@ extern "C" __global__ void __launch_bounds__(32) fitted_settle(const Args a) {
   for (u32 groups = 1; groups <= fitting->n_bands && groups <= a.step.most_bands; groups *= 2) {
     // Few values can not pay for many bands.
     if (groups > 1 && total < mul(SAMPLES_PER_BAND, (double)groups)) break;
-    double bits = mul(mul(mul(BANDS_PRICE, total), fitting->share), (double)(31 - __clz((int)groups)));
+    double bits = 0.0;
     for (u32 g = 0; g < groups; ++g) bits = add(bits, fitting->solutions[groups - 1 + g].bits);
     if (groups == 1 || bits < least) {
       least = bits;

@@ -9,25 +9,45 @@ use super::site::{Planes, Room, Site, Taps, Weights};
 use crate::awake;
 use std::ops::Range;
 
-/// Where the values of a row lie in the tile.
+/// Rows one after the other, of a phase mostly: where their values lie in the tile, and where in a run.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    /// Of the first.
+pub(super) struct Strip {
+    /// Place in the tile of the first value.
     pub start: usize,
-    /// From one to the next.
+    /// From a row to the next there.
+    pub dy: usize,
+    /// From a column to the next there.
+    pub dx: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+    /// From a row to the next in a run.
     pub stride: usize,
 }
 
-/// One end of the codec: what happens to a row once it is predicted.
+impl Strip {
+    /// Length of a run: rows with what lies between them.
+    pub fn len(&self) -> usize {
+        (self.rows - 1) * self.stride + self.columns
+    }
+
+    /// Of each row, the place in the tile and the span of a run.
+    pub fn each(self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        (0..self.rows).map(move |k| (self.start + k * self.dy, k * self.stride..k * self.stride + self.columns))
+    }
+}
+
+/// One end of the codec: what happens to rows once they are predicted.
 pub(super) trait End<T>: Send {
     /// Whether it wants to know how large codes are guessed to be.
     fn needs_buckets(&self) -> bool {
         true
     }
 
-    /// `row` holds predictions and becomes what is decoded; `buckets` say how large codes are guessed to be. Gives the codes: its own, or in the
-    /// `room` for as many.
-    fn row<'r>(&'r mut self, place: Place, row: &mut [T], buckets: &[u8], room: &'r mut [i32]) -> &'r [i32];
+    /// `run` holds predictions and becomes what is decoded; `buckets` say how large codes are guessed to be; `codes` are written. What lies between rows
+    /// may become anything.
+    fn rows(&mut self, strip: Strip, run: &mut [T], buckets: &[u8], codes: &mut [i32]);
 }
 
 /// An end with what its rows need; on lines of memory of its own, as lanes are at work side by side.
@@ -162,7 +182,7 @@ impl<T: Rows> Tile<'_, T> {
                 let no_weights = Weights::default();
 
                 let (start, dy, dx) = lattices.raster(level, phase);
-                let place = |i: usize| Place { start: offset + start + i * dy, stride: dx };
+                let strip = Strip { start: offset + start, dy, dx, rows: size.0, columns: size.1, stride };
                 let site = Site {
                     phase,
                     own: &pyramid[level],
@@ -176,7 +196,7 @@ impl<T: Rows> Tile<'_, T> {
                     inverse: self.inverse(),
                 };
                 let site = Site { weights: teacher.weights(image, pass, &site), ..site };
-                Self::phase(&site, place, wrap, &mut values, &mut sizes, lanes);
+                Self::phase(&site, strip, wrap, &mut values, &mut sizes, lanes);
                 let planes = &mut pyramid[level];
                 planes.values[usize::from(phase)] = values;
                 planes.sizes[usize::from(phase)] = sizes;
@@ -201,23 +221,23 @@ impl<T: Rows> Tile<'_, T> {
         let mut last = self.base;
         for i in 0..rows {
             let start = offset + i * h * lattices.nx;
-            let (row, sizes) = (values.row_mut(i), sizes.row_mut(i));
+            let row = values.row_mut(i);
+            let strip = Strip { start, dy: 0, dx: h, rows: 1, columns, stride: 0 };
             match beside {
                 Some(beside) => {
                     row.copy_from_slice(beside.row(i));
-                    let codes = end.row(Place { start, stride: h }, row, &vec![BASE_BESIDE; columns], &mut codes);
-                    rows::sizes(codes, sizes);
+                    end.rows(strip, row, &vec![BASE_BESIDE; columns], &mut codes);
                 }
                 None => {
                     for j in 0..columns {
                         row[j] = last;
-                        let place = Place { start: start + j * h, stride: h };
-                        let codes = end.row(place, &mut row[j..=j], &[BASE_CHAIN], &mut codes[j..=j]);
-                        rows::sizes(codes, &mut sizes[j..=j]);
+                        let strip = Strip { start: start + j * h, columns: 1, ..strip };
+                        end.rows(strip, &mut row[j..=j], &[BASE_CHAIN], &mut codes[j..=j]);
                         last = row[j];
                     }
                 }
             }
+            rows::sizes(&codes, sizes.row_mut(i));
         }
         (values, sizes)
     }
@@ -225,7 +245,7 @@ impl<T: Rows> Tile<'_, T> {
     /// Predicts, codes and decodes a phase; blocks of rows, one an end, are the tasks.
     fn phase<E: End<T>>(
         site: &Site<'_, T>,
-        place: impl Fn(usize) -> Place + Sync,
+        strip: Strip,
         wrap: bool,
         values: &mut Plane<T>,
         sizes: &mut Plane<u8>,
@@ -242,7 +262,7 @@ impl<T: Rows> Tile<'_, T> {
             rows,
             wrap,
         });
-        awake::for_each(blocks, n_rows * columns / ENOUGH, |block| block.work(site, &place));
+        awake::for_each(blocks, n_rows * columns / ENOUGH, |block| block.work(site, strip));
         values.fill_outer_rows();
         sizes.fill_outer_rows();
     }
@@ -263,34 +283,33 @@ struct Block<'a, T: Rows, E> {
 }
 
 impl<T: Rows, E: End<T>> Block<'_, T, E> {
-    fn work(mut self, site: &Site<'_, T>, place: impl Fn(usize) -> Place) {
-        let (stride, columns) = (site.stride, site.size.1);
-        let rows_a_run = RUN.div_ceil(stride).min(self.rows.len());
+    /// `all` are the rows of the phase.
+    fn work(mut self, site: &Site<'_, T>, all: Strip) {
+        let rows_a_run = RUN.div_ceil(all.stride).min(self.rows.len());
         let Lane { end, room } = self.lane;
-        room.grow(rows_a_run * stride);
-        let mut codes = std::mem::take(&mut room.codes);
+        room.grow(rows_a_run * all.stride);
         let mut first = self.rows.start;
         while first < self.rows.end {
             // Rows with the same weights.
             let band = site.band(first);
             let n = (first..self.rows.end).take(rows_a_run).take_while(|&i| site.band(i) == band).count();
-            let len = (n - 1) * stride + columns;
+            let strip = Strip { start: all.start + first * all.dy, rows: n, ..all };
+            let len = strip.len();
             let site = site.at(first, 0, len);
-            site.predict(band, &mut room.predicted[..len]);
+            let run = self.values.run_mut(first, len);
+            site.predict(band, run);
             if end.needs_buckets() {
-                site.guess(room, len);
+                site.guess(run, room);
             }
-            for (k, i) in (first..first + n).enumerate() {
-                let (row, span) = (self.values.row_mut(i), k * stride..k * stride + columns);
-                row.copy_from_slice(&room.predicted[span.clone()]);
-                let codes = end.row(place(i), row, &room.buckets[span], &mut codes[..columns]);
-                rows::sizes(codes, self.sizes.row_mut(i));
+            let codes = &mut room.codes[..len];
+            end.rows(strip, run, &room.buckets[..len], codes);
+            rows::sizes(codes, self.sizes.run_mut(first, len));
+            for i in first..first + n {
                 self.values.fill_margins(i, self.wrap);
                 self.sizes.fill_margins(i, self.wrap);
             }
             first += n;
         }
-        room.codes = codes;
     }
 }
 

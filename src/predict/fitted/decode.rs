@@ -1,6 +1,6 @@
 //! From codes to values.
 
-use super::cpu::{Course, End, Lane, Place, Tile, whole};
+use super::cpu::{Course, End, Lane, Strip, Tile, whole};
 use super::layout::Layout;
 use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
@@ -161,7 +161,7 @@ fn lanes<'a, T: Rows>(
     for _ in 0..plan.n_streams {
         let decoder = Decoder::new(&mut Reader::new(reader.bytes()?))?;
         let log = keeps_codes.then(Vec::new);
-        lanes.push(Lane::new(Restorer { decoder, marks, coding, step, row: vec![], kept: vec![], log }));
+        lanes.push(Lane::new(Restorer { decoder, marks, coding, step, contexts: vec![], kept: vec![], log }));
     }
     if !reader.is_empty() {
         return Err(Error::corrupt("bytes after the last coded stream"));
@@ -175,7 +175,9 @@ struct Restorer<'a, T> {
     marks: Option<&'a [bool]>,
     coding: &'a Coding,
     step: T,
-    row: Vec<u8>,
+    /// Of the codes of a run,
+    contexts: Vec<u8>,
+    /// and these, without what lies between rows.
     kept: Vec<i32>,
     /// Codes as they come, if somebody wants to see them.
     log: Option<Vec<Logged>>,
@@ -190,31 +192,44 @@ struct Logged {
 }
 
 impl<T: Rows> End<T> for Restorer<'_, T> {
-    fn row<'r>(&'r mut self, place: Place, row: &mut [T], buckets: &[u8], codes: &'r mut [i32]) -> &'r [i32] {
-        self.row.clear();
-        match self.marks {
-            None => {
-                self.row.extend(buckets.iter().map(|&b| self.coding.contexts[usize::from(b)]));
-                self.decoder.read(&self.row, &self.coding.tables, codes);
-            }
-            Some(marks) => {
-                let there = |i: &usize| !marks[place.start + i * place.stride];
-                self.row
-                    .extend((0..buckets.len()).filter(there).map(|i| self.coding.contexts[usize::from(buckets[i])]));
-                self.kept.resize(self.row.len(), 0);
-                self.decoder.read(&self.row, &self.coding.tables, &mut self.kept);
-                codes.fill(0);
-                (0..buckets.len()).filter(there).zip(&self.kept).for_each(|(i, &c)| codes[i] = c);
+    fn rows(&mut self, strip: Strip, run: &mut [T], buckets: &[u8], codes: &mut [i32]) {
+        let Self { decoder, marks, coding, step, contexts, kept, log } = self;
+        let is_there = |start: usize, i: usize| marks.is_none_or(|marks| !marks[start + i * strip.dx]);
+        contexts.clear();
+        for (start, span) in strip.each() {
+            let of_row = buckets[span].iter().map(|&b| coding.contexts[usize::from(b)]);
+            match marks {
+                None => contexts.extend(of_row),
+                Some(_) => contexts.extend(of_row.enumerate().filter(|&(i, _)| is_there(start, i)).map(|(_, c)| c)),
             }
         }
-        if let Some(log) = &mut self.log {
-            let at = |i: usize| place.start + i * place.stride;
-            let there =
-                (0..buckets.len()).map(at).zip(codes.iter()).filter(|(at, _)| self.marks.is_none_or(|m| !m[*at]));
-            let entries = there.zip(&self.row);
-            log.extend(entries.map(|((at, &code), &context)| Logged { at: at as u32, code, context }));
+        kept.resize(contexts.len(), 0);
+        decoder.read(contexts, &coding.tables, kept);
+        let (mut rest, mut of_rest) = (&kept[..], &contexts[..]);
+        for (start, span) in strip.each() {
+            let codes = &mut codes[span];
+            let n_kept = match marks {
+                None => {
+                    codes.copy_from_slice(&rest[..strip.columns]);
+                    strip.columns
+                }
+                Some(_) => {
+                    let mut n = 0;
+                    for (i, code) in codes.iter_mut().enumerate() {
+                        let is_there = is_there(start, i);
+                        *code = if is_there { rest[n] } else { 0 };
+                        n += usize::from(is_there);
+                    }
+                    n
+                }
+            };
+            if let Some(log) = log {
+                let at = (0..strip.columns).filter(|&i| is_there(start, i)).map(|i| (start + i * strip.dx) as u32);
+                let entries = at.zip(&rest[..n_kept]).zip(&of_rest[..n_kept]);
+                log.extend(entries.map(|((at, &code), &context)| Logged { at, code, context }));
+            }
+            (rest, of_rest) = (&rest[n_kept..], &of_rest[n_kept..]);
         }
-        T::reconstruct(row, self.step, codes);
-        codes
+        T::reconstruct(run, *step, codes);
     }
 }

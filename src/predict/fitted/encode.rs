@@ -1,6 +1,6 @@
 //! From values to codes: fits, the run that counts, contexts. Class of all but that run: `EncoderOnly`.
 
-use super::cpu::{End, Lane, Place, Pyramid, Tile, block_limit};
+use super::cpu::{End, Lane, Pyramid, Strip, Tile, block_limit};
 use super::lattice::{A, B2};
 use super::learn::{Budget, Learner};
 use super::plan::{self, Plan};
@@ -260,42 +260,43 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
         !self.codes.is_empty()
     }
 
-    fn row<'r>(&'r mut self, place: Place, row: &mut [T], buckets: &[u8], room: &'r mut [i32]) -> &'r [i32] {
-        let n = row.len();
-        self.truth.resize(self.truth.len().max(n), T::default());
-        let truth = &mut self.truth[..n];
+    fn rows(&mut self, strip: Strip, run: &mut [T], buckets: &[u8], codes: &mut [i32]) {
         let q = &self.quantizer;
-        if place.stride == 1 {
-            truth.copy_from_slice(&self.values[place.start..place.start + n]);
-        } else {
-            T::gather(&self.values[place.start..], place.stride, truth);
+        self.truth.resize(self.truth.len().max(run.len() + strip.stride), T::default());
+        for (start, span) in strip.each() {
+            // NaN between rows, which misses nothing.
+            self.truth[span.end..span.start + strip.stride.max(strip.columns)].fill(T::from_f64(f64::NAN));
+            T::gather(&self.values[start..], strip.dx, &mut self.truth[span]);
+        }
+        let truth = &self.truth[..run.len()];
+        let misses = T::quantize(run, truth, q.step, q.inverse(), q.within(), codes);
+        if self.codes.is_empty() {
+            return;
         }
         let from = self.n_codes;
-        let is_kept = !self.codes.is_empty();
-        // Where all are kept they are made where they stay.
-        let codes = if is_kept && self.marks.is_none() { &mut self.codes[from..from + n] } else { &mut *room };
-        let misses = T::quantize(row, truth, q.step, q.inverse(), q.within(), codes);
-        if !is_kept {
-            return room;
-        }
-        if misses {
-            collect_misses(q, truth, |i| row[i], |i| place.start + i * place.stride, &mut self.misses);
-        }
-        match self.marks {
-            None => {
-                self.buckets[from..from + n].copy_from_slice(buckets);
-                self.n_codes += n;
+        for (start, span) in strip.each() {
+            if misses {
+                let at = |i: usize| start + i * strip.dx;
+                collect_misses(q, &truth[span.clone()], |i| run[span.start + i], at, &mut self.misses);
             }
-            Some(marks) => {
-                for i in (0..n).filter(|&i| !marks[place.start + i * place.stride]) {
-                    self.codes[self.n_codes] = room[i];
-                    self.buckets[self.n_codes] = buckets[i];
-                    self.n_codes += 1;
+            let (codes, buckets) = (&codes[span.clone()], &buckets[span]);
+            match self.marks {
+                None => {
+                    let span = self.n_codes..self.n_codes + codes.len();
+                    self.codes[span.clone()].copy_from_slice(codes);
+                    self.buckets[span.clone()].copy_from_slice(buckets);
+                    self.n_codes = span.end;
+                }
+                Some(marks) => {
+                    for i in (0..codes.len()).filter(|i| !marks[start + i * strip.dx]) {
+                        self.codes[self.n_codes] = codes[i];
+                        self.buckets[self.n_codes] = buckets[i];
+                        self.n_codes += 1;
+                    }
                 }
             }
         }
         token::of_codes(&self.codes[from..self.n_codes], &mut self.tokens[from..self.n_codes]);
-        if self.marks.is_none() { &self.codes[from..self.n_codes] } else { room }
     }
 }
 

@@ -13,9 +13,6 @@ const TAP_PRICE: f64 = 13.0;
 /// A tap fits the noise of the sample too: what that seems to gain for each value that stands behind one sampled, in bits.
 const NOISE_PRICE: f64 = 3.0;
 
-/// Bands fit it too, each time that their number is doubled: what that seems to gain for each value, in bits.
-const BANDS_PRICE: f64 = 0.01;
-
 impl Samples {
     /// Leaves only the `most` taps that seem to gain the most, so that what follows costs less. To be called after [`Samples::close`].
     pub fn keep_best_taps(&mut self, most: usize) {
@@ -97,7 +94,7 @@ pub fn fit(samples: &Samples, most_bands: usize) -> Fitted {
     })
     .into_iter();
     for n_bands in numbers {
-        let mut cost = BANDS_PRICE * total * samples.share * f64::from(n_bands.ilog2());
+        let mut cost = 0.0;
         let mut bands = Vec::new();
         for (weights, bits) in solved.by_ref().take(groups_of(n_bands).len()) {
             cost += bits;
@@ -162,8 +159,10 @@ impl<'a> System<'a> {
     /// Bits for `n` values whose squared errors sum to `rss`, in bins: as for a Laplace distribution, never below 0.
     fn bits(n: f64, rss: f64) -> f64 {
         let sigma = (rss / n.max(1.0)).sqrt().max(1e-9);
-        // log2 of about e σ √2 for large σ; linear towards 0 for small. Not the maths library's, so that a GPU chooses the same taps.
-        n * log2(1.0 + 3.0 * sigma + 2.0 * sigma * sigma)
+        // log2 of about e σ √2 for large σ; linear below, where some values have larger errors than others; towards 0 less than that, as nearly all
+        // codes are 0 then, and what bands and taps gain is noise. Not the maths library's log2, so that a GPU chooses the same taps.
+        let squared = sigma * sigma;
+        n * log2(1.0 + 3.0 * squared / (sigma + 0.1) + 2.0 * squared)
     }
 
     /// Forward selection while a tap pays; `share` values stand behind each of the samples, which `rounds` rounds repeat. Also gives

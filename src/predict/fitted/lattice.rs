@@ -211,6 +211,11 @@ impl<T: Copy> RowBlock<'_, T> {
         &mut self.data[(i - self.first) * self.stride + HALO..][..self.columns]
     }
 
+    /// `n` values from the first of row `i` on: rows with what lies between them.
+    pub fn run_mut(&mut self, i: usize, n: usize) -> &mut [T] {
+        &mut self.data[(i - self.first) * self.stride + HALO..][..n]
+    }
+
     /// Makes up what lies to the left and the right of row `i`: whoever wrote it has it at hand, another thread would have to fetch it.
     pub fn fill_margins(&mut self, i: usize, wrap: bool) {
         fill_margins_of(&mut self.data[(i - self.first) * self.stride..][..self.stride], self.columns, wrap);

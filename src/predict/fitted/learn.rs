@@ -24,7 +24,7 @@ pub struct Budget {
     pub share: f64,
     /// Samples at most.
     pub most: f64,
-    /// Taps that are looked at beyond the first image of a kind.
+    /// Taps that are looked at, at most, once there are samples enough to say which.
     pub taps: usize,
 }
 

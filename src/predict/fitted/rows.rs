@@ -158,6 +158,39 @@ pub fn products(x: &[f32], n: usize, stride: usize, len: usize, mut g: &mut [f64
     }
 }
 
+/// Columns of the rows of a short batch, each a row.
+pub type Columns = [[f32; MOST_ROWS]; LANES];
+
+/// Before there are any.
+pub const NO_COLUMNS: Columns = [[0.0; MOST_ROWS]; LANES];
+
+/// As [`products`], to the last bit, of [`LANES`] columns, which are all that many a batch of a small image has: a vector of rows at a time instead of lanes of one,
+/// whose last sums would take most of the time. What is in `columns` does not matter.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn products_of_few(x: &[f32], n: usize, stride: usize, g: &mut [f64], columns: &mut Columns) {
+    let row = |i: usize| x[i * stride..].first_chunk::<LANES>().unwrap_or(&[0.0; LANES]);
+    for i in 0..n {
+        row(i).iter().zip(columns.iter_mut()).for_each(|(&x, column)| column[i] = x);
+    }
+    let mut rest = g;
+    for a in 0..n {
+        let Some(g) = rest.split_off_mut(..=a) else { return };
+        let u = row(a);
+        let mut sums = [0f32; MOST_ROWS];
+        for (block, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate().take(a / LANES + 1) {
+            let of_block: [&[f32; LANES]; LANES] = std::array::from_fn(|l| &columns[l].as_chunks().0[block]);
+            for (b, sum) in sums.iter_mut().enumerate() {
+                let four = |l: usize| {
+                    let product = |l: usize| u[l] * of_block[l][b];
+                    (product(l) + product(l + LANES / 2)) + (product(l + LANES / 4) + product(l + LANES * 3 / 4))
+                };
+                *sum = (four(0) + four(2)) + (four(1) + four(3));
+            }
+        }
+        g.iter_mut().zip(&sums).for_each(|(g, &sum)| *g += f64::from(sum));
+    }
+}
+
 /// Number of products of rows `a` and `a + 1`, as far as there are such.
 pub fn pair_len(n: usize, a: usize) -> usize {
     a + 1 + if a + 1 < n { a + 2 } else { 0 }
@@ -454,3 +487,33 @@ macro_rules! rows {
 
 rows!(f32, 12_582_912.0);
 rows!(f64, 6_755_399_441_055_744.0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of both signs, none alike.
+    fn numbers(n: usize) -> Vec<f32> {
+        (0..n).map(|k| ((k * 7919 % 1009) as f32 - 500.0) / 37.0).collect()
+    }
+
+    #[test]
+    fn products_of_few_columns_are_the_same() {
+        for n in [1, 2, 3, 16, 17, 57, MOST_ROWS] {
+            let (x, n_pairs) = (numbers(n * 24), n * (n + 1) / 2);
+            let (mut g, mut same) = (vec![0.5; n_pairs], vec![0.5; n_pairs]);
+            products(&x, n, 24, LANES, &mut g, &mut NO_QUARTERS.clone());
+            products_of_few(&x, n, 24, &mut same, &mut [[f32::NAN; MOST_ROWS]; LANES]);
+            assert_eq!(g, same, "{n} rows");
+        }
+    }
+
+    #[test]
+    fn sums_of_features_are_exact() {
+        for n in [0, 1, 511, 512, 513, 8192] {
+            let largest = vec![LARGEST_FEATURE as u16; n];
+            assert_eq!(sum_of_products(&largest, &largest), n as u64 * LARGEST_FEATURE * LARGEST_FEATURE);
+            assert_eq!(sum_of(&largest), n as u64 * LARGEST_FEATURE);
+        }
+    }
+}

@@ -39,11 +39,17 @@ pub(super) const SHARES: usize = 2;
 pub(super) fn multiply(batches: &[(&[f32], usize)], n_rows: usize, stride: usize, mut g: &mut [f64], n_shares: usize) {
     thread_local! {
         /// Zeros once: making them anew would take as long as the products of a short batch.
-        static QUARTERS: RefCell<rows::Quarters> = const { RefCell::new(rows::NO_QUARTERS) };
+        static ROOM: RefCell<(rows::Quarters, rows::Columns)> =
+            const { RefCell::new((rows::NO_QUARTERS, rows::NO_COLUMNS)) };
     }
     if n_shares < 2 {
-        return QUARTERS.with_borrow_mut(|quarters| {
-            batches.iter().for_each(|&(x, len)| rows::products(x, n_rows, stride, len, g, quarters));
+        return ROOM.with_borrow_mut(|(quarters, columns)| {
+            for &(x, len) in batches {
+                match len {
+                    rows::LANES => rows::products_of_few(x, n_rows, stride, g, columns),
+                    _ => rows::products(x, n_rows, stride, len, g, quarters),
+                }
+            }
         });
     }
     // Row `a` has `a` products, so that the first pair goes with the last.
@@ -342,12 +348,15 @@ pub fn sample_sizes<T: Rows>(
         for (i, span) in pieces {
             let len = span.len();
             let site = site.at(*i, span.start, len);
-            site.predict(site.band(*i), &mut room.predicted[..len]);
-            site.features(room, len);
+            let mut predicted = std::mem::take(&mut room.predicted);
+            let row = &mut predicted[..len];
+            site.predict(site.band(*i), row);
+            site.features(row, room);
             let (values, sizes) = (&mut room.truth[..len], &mut room.sizes[..len]);
             truth(*i, span.start, values);
-            let (row, codes) = (&mut room.predicted[..len], &mut room.codes[..len]);
+            let codes = &mut room.codes[..len];
             T::quantize(row, values, q.step, q.inverse(), q.within(), codes);
+            room.predicted = predicted;
             rows::sizes(codes, sizes);
             let mut out = out.iter_mut().filter_map(|row| row.split_off_mut(..len));
             for (features, out) in room.features.chunks_exact(len).zip(out.by_ref().take(n)) {

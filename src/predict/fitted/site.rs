@@ -97,8 +97,6 @@ pub struct Weights<T> {
 /// Room for what the rows of a run need.
 #[derive(Default)]
 pub struct Room<T> {
-    /// Predictions.
-    pub predicted: Vec<T>,
     /// Features, one run after the other.
     pub features: Vec<u16>,
     guesses: Vec<i32>,
@@ -106,7 +104,9 @@ pub struct Room<T> {
     pub buckets: Vec<u8>,
     /// Codes.
     pub codes: Vec<i32>,
-    /// Values, where they are sampled,
+    /// Where they are sampled: predictions,
+    pub predicted: Vec<T>,
+    /// values,
     pub truth: Vec<T>,
     /// and sizes of codes.
     pub sizes: Vec<u8>,
@@ -186,9 +186,9 @@ impl<T: Rows> Site<'_, T> {
         rest.iter().for_each(|t| T::add_scaled(row, t.1, value(t)));
     }
 
-    /// Features of the run, whose first `n` predictions are in `room`.
-    pub fn features(&self, room: &mut Room<T>, n: usize) {
-        let row = &room.predicted[..n];
+    /// Features of the run, which is predicted as `row`.
+    pub fn features(&self, row: &[T], room: &mut Room<T>) {
+        let n = row.len();
         let (taps, n_near, n_own) = (&self.taps.all, self.taps.n_near, self.taps.n_own);
         let zeros = &room.zeros[..n];
         let mut features = room.features.chunks_exact_mut(n);
@@ -208,9 +208,10 @@ impl<T: Rows> Site<'_, T> {
         }
     }
 
-    /// Buckets of the guessed sizes of the run, whose first `n` predictions are in `room`.
-    pub fn guess(&self, room: &mut Room<T>, n: usize) {
-        self.features(room, n);
+    /// Buckets of the guessed sizes of the run, which is predicted as `row`.
+    pub fn guess(&self, row: &[T], room: &mut Room<T>) {
+        let n = row.len();
+        self.features(row, room);
         let buckets = &mut room.buckets[..n];
         let Some((&constant, of_features)) = self.weights.guess.split_last() else { return buckets.fill(0) };
         let guesses = &mut room.guesses[..n];
