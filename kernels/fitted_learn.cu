@@ -4,7 +4,6 @@
 // A pass has: `fitted_products` (a block for 256 samples, whose rows are in shared memory, a thread a few pairs of taps), `fitted_gather` (sums of
 // blocks in order, a thread a pair), and where weights follow, `fitted_reduce`, `fitted_systems` (a block for each group of bands) and
 // `fitted_settle`; then samples of the guess and its fit. All are small: what bounds them is latency, not memory.
-#include "common/block.cuh"
 #include "common/fit.cuh"
 #include "common/fitted.cuh"
 
@@ -195,7 +194,7 @@ struct System {
 __device__ __forceinline__ double bits_of_errors(double n, double rss) {
   double sigma = not_below(__dsqrt_rn(__ddiv_rn(rss, not_below(n, 1.0))), 1e-9);
   double squared = mul(sigma, sigma);
-  return mul(n, log2_of(add(add(1.0, __ddiv_rn(mul(3.0, squared), add(sigma, 0.1))), mul(2.0, squared))));
+  return mul(n, log2_of(add(add(1.0, __ddiv_rn(mul(3.0, squared), add(sigma, 0.1))), mul(0.5, squared))));
 }
 
 // Forward selection of at most `most` taps; with `price` not below 0 only while the bits saved are worth it. By a block of SELECTORS
@@ -278,7 +277,7 @@ extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args
   for (u32 b = 0; b < n_bands; ++b) n = add(n, fitting->n[b]);
   if (threadIdx.x == 0) fitting->share = __ddiv_rn(mul(fitting->count, (double)a.step.rounds), not_below(n, 1.0));
   // Fewer samples than that would choose by chance.
-  if (a.step.most_taps == 0 || n_taps <= a.step.most_taps || n < mul(20.0, (double)n_taps)) return;
+  if (a.step.most_taps == 0 || n_taps <= a.step.most_taps || n < mul(15.0, (double)n_taps)) return;
   System system(fitting, 0, n_bands);
   select_taps(&chosen, system, a.step.most_taps, -1.0, 0.0, 0.0, 1.0);
   if (threadIdx.x != 0) return;

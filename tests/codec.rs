@@ -5,7 +5,7 @@
 mod registry;
 
 use registry::{BOUNDS, CONTENTS, ENTRIES, FILL, Random, SHAPES, content};
-use residuum::{Bound, Config, Error, Field, Kind, bound::Mode, compress, decompress};
+use residuum::{Bound, Config, Error, Field, Kind, PredictorChoice, bound::Mode, compress, decompress};
 
 /// A float type under test.
 trait TestFloat: residuum::predict::fitted::Rows {
@@ -128,6 +128,21 @@ fn ten_thousand_generated_fields_keep_their_bounds() {
             round_trip::<f32>(&values, &shape, &config, true, &what);
         } else {
             round_trip::<f64>(&values, &shape, &config, true, &what);
+        }
+    }
+}
+
+/// Tiles of several streams, each of more rows than are done at once, with values that are stored apart.
+#[test]
+fn bounds_hold_for_several_streams_with_marked_values() {
+    let mut random = Random(11);
+    let config = Config::new(Bound::rel(1e-3)).with_predictor(PredictorChoice::Fitted).with_verify(true);
+    for shape in [&[70, 64, 64][..], &[4, 300, 256], &[3, 9000, 11]] {
+        for kind in ["nan patch", "fill", "infinities", "spikes", "smooth"] {
+            let values = content(kind, shape, &mut random);
+            let (what, with_fill) = (format!("{kind} {shape:?}"), kind.contains("fill"));
+            round_trip::<f32>(&values, shape, &config, with_fill, &what);
+            round_trip::<f64>(&values, shape, &config, with_fill, &what);
         }
     }
 }

@@ -70,6 +70,9 @@ pub const SHAPES: &[&[usize]] = &[
     &[3, 17, 41],
     &[3, 3, 19, 31],
     &[2, 2, 2, 24, 25],
+    // Narrow ones: several hundred rows, more margin than columns.
+    &[300, 2],
+    &[2, 3, 260, 3],
 ];
 
 /// Kinds of content, in f64; `fill` stands for missing values in some.

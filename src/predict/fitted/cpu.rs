@@ -1,5 +1,5 @@
 //! What both directions have in common, on the CPU: images one after the other, lattice by lattice, phase by phase; blocks of rows
-//! are the tasks. What happens to a row once it is predicted is up to an [`End`]: [`super::encode`] or [`super::decode`].
+//! are the tasks. What happens to rows once they are predicted is up to an [`End`]: [`super::encode`] or [`super::decode`].
 
 use super::lattice::{A, B1, B2, K, Plane, RowBlock};
 use super::plan::{BASE_BESIDE, BASE_CHAIN};
@@ -52,12 +52,12 @@ pub(super) trait End<T>: Send {
 
 /// An end with what its rows need; on lines of memory of its own, as lanes are at work side by side.
 #[repr(align(128))]
-pub(super) struct Lane<T: Rows, E> {
+pub(super) struct Lane<E> {
     pub end: E,
-    room: Room<T>,
+    room: Room,
 }
 
-impl<T: Rows, E> Lane<T, E> {
+impl<E> Lane<E> {
     pub fn new(end: E) -> Self {
         Self { end, room: Room::default() }
     }
@@ -111,7 +111,7 @@ impl<T: Rows> Course<T> {
         &mut self,
         tile: &Tile<'_, T>,
         teacher: &mut dyn Teacher<T>,
-        lanes: &mut [Lane<T, E>],
+        lanes: &mut [Lane<E>],
     ) -> &Pyramid<T> {
         let image = self.next;
         let sides: Vec<&Pyramid<T>> = tile.schedule.images[image].0.iter().map(|&s| &self.pyramids[s]).collect();
@@ -140,7 +140,7 @@ impl<T: Rows> Tile<'_, T> {
     pub fn run<E: End<T>>(
         &self,
         teacher: &mut dyn Teacher<T>,
-        lanes: &mut [Lane<T, E>],
+        lanes: &mut [Lane<E>],
         mut finished: impl FnMut(usize, &Pyramid<T>),
     ) {
         let mut course = Course::new(self.schedule);
@@ -155,7 +155,7 @@ impl<T: Rows> Tile<'_, T> {
         image: usize,
         sides: &[&Pyramid<T>],
         teacher: &mut dyn Teacher<T>,
-        lanes: &mut [Lane<T, E>],
+        lanes: &mut [Lane<E>],
     ) -> Pyramid<T> {
         let lattices = self.schedule.lattices;
         let kind = self.schedule.images[image].1;
@@ -249,7 +249,7 @@ impl<T: Rows> Tile<'_, T> {
         wrap: bool,
         values: &mut Plane<T>,
         sizes: &mut Plane<u8>,
-        lanes: &mut [Lane<T, E>],
+        lanes: &mut [Lane<E>],
     ) {
         let (n_rows, columns) = site.size;
         let n_blocks = lanes.len();
@@ -277,7 +277,7 @@ pub(super) fn block_limit(n_rows: usize, b: usize, n: usize) -> usize {
 struct Block<'a, T: Rows, E> {
     values: RowBlock<'a, T>,
     sizes: RowBlock<'a, u8>,
-    lane: &'a mut Lane<T, E>,
+    lane: &'a mut Lane<E>,
     rows: Range<usize>,
     wrap: bool,
 }

@@ -62,7 +62,7 @@ pub fn codes<T: Rows>(
 }
 
 /// What the lanes logged, in raster order, with the bits of each code: by its probability, and scaled so that the sum is that of the streams.
-fn logged<T: Rows>(plan: &Plan, lanes: &[Lane<T, Restorer<'_, T>>], n_bytes: usize, n: usize) -> (Vec<i32>, Vec<f32>) {
+fn logged<T: Rows>(plan: &Plan, lanes: &[Lane<Restorer<'_, T>>], n_bytes: usize, n: usize) -> (Vec<i32>, Vec<f32>) {
     let costs = rans::family::costs();
     let costs: Vec<_> = plan.distributions.iter().map(|&d| &costs[usize::from(d)]).collect();
     let (mut codes, mut bits) = (vec![0; n], vec![0.0f32; n]);
@@ -84,7 +84,7 @@ pub struct Decoding<'a, T: Rows> {
     layout: &'a Layout,
     tile: Tile<'a, T>,
     weights: Vec<Weights<T>>,
-    lanes: Vec<Lane<T, Restorer<'a, T>>>,
+    lanes: Vec<Lane<Restorer<'a, T>>>,
     course: Course<T>,
 }
 
@@ -155,7 +155,7 @@ fn lanes<'a, T: Rows>(
     coding: &'a Coding,
     step: T,
     keeps_codes: bool,
-) -> Result<Vec<Lane<T, Restorer<'a, T>>>> {
+) -> Result<Vec<Lane<Restorer<'a, T>>>> {
     let mut reader = Reader::new(data);
     let mut lanes = Vec::with_capacity(plan.n_streams);
     for _ in 0..plan.n_streams {

@@ -96,11 +96,11 @@ struct Cheapest<'a, T: Rows> {
     cost: u64,
     /// The plan that it followed, and its codes.
     plan: Plan,
-    lanes: Vec<Lane<T, Encoder<'a, T>>>,
+    lanes: Vec<Lane<Encoder<'a, T>>>,
 }
 
 impl<'a, T: Rows> Cheapest<'a, T> {
-    fn offer(&mut self, plan: &Plan, lanes: Vec<Lane<T, Encoder<'a, T>>>) {
+    fn offer(&mut self, plan: &Plan, lanes: Vec<Lane<Encoder<'a, T>>>) {
         let cost = if self.is_only { 0 } else { cost_of(&lanes) };
         if cost <= self.cost {
             (self.cost, self.plan, self.lanes) = (cost, plan.clone(), lanes);
@@ -129,7 +129,7 @@ fn trial<T: Rows>(
     images: &[usize],
     stand_in: &dyn Fn(usize) -> Pyramid<T>,
     learner: &mut Learner<'_, T>,
-    lanes: &mut [Lane<T, Encoder<'_, T>>],
+    lanes: &mut [Lane<Encoder<'_, T>>],
 ) {
     let schedule = tile.schedule;
     let mut pyramids = HashMap::new();
@@ -160,13 +160,13 @@ fn encoders<'a, T: Rows>(
     marks: Option<&'a [bool]>,
     quantizer: Quantizer<T>,
     keep: bool,
-) -> Vec<Lane<T, Encoder<'a, T>>> {
+) -> Vec<Lane<Encoder<'a, T>>> {
     let n_codes = stream_lens(schedule, n_streams);
     n_codes.iter().map(|&n| Lane::new(Encoder::new(values, marks, quantizer, if keep { n } else { 0 }))).collect()
 }
 
 /// Contexts and their distributions, then bytes.
-fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<T, Encoder<'_, T>>>) -> Encoded {
+fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<Encoder<'_, T>>>) -> Encoded {
     let mut ends: Vec<Encoder<'_, T>> = lanes.into_iter().map(|lane| lane.end).collect();
     choose_contexts(&mut plan, &ends);
     let contexts = plan.contexts();
@@ -211,8 +211,8 @@ fn stream_lens(schedule: &Schedule, n_streams: usize) -> Vec<usize> {
 }
 
 /// Estimated size of the codes, in 1/1024 bits.
-fn cost_of<T: Rows>(lanes: &[Lane<T, Encoder<'_, T>>]) -> u64 {
-    let cost = |lane: &Lane<T, Encoder<'_, T>>| {
+fn cost_of<T: Rows>(lanes: &[Lane<Encoder<'_, T>>]) -> u64 {
+    let cost = |lane: &Lane<Encoder<'_, T>>| {
         let mut cost = CodeCost::default();
         cost.add::<T>(lane.end.codes(), 0);
         cost

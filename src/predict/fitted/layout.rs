@@ -50,7 +50,7 @@ impl Layout {
         course: &mut Course<T>,
         tile: &Tile<'_, T>,
         teacher: &mut dyn Teacher<T>,
-        lanes: &mut [Lane<T, E>],
+        lanes: &mut [Lane<E>],
         forecasts: &[Option<Vec<T>>],
     ) -> Vec<T> {
         let [_, levels, ny, nx] = self.shape;

@@ -7,9 +7,9 @@ use super::fit::{self, Fitted};
 use super::lattice::{A, B2};
 use super::plan::{Plan, n_features};
 use super::rows::Rows;
-use super::sample::{self, MAX_BANDS, Samples};
+use super::sample::{self, MAX_BANDS, SampleRoom, Samples};
 use super::schedule::Schedule;
-use super::site::{Room, Site, Taps, Weights};
+use super::site::{Site, Taps, Weights};
 use crate::awake;
 use crate::quantize::Quantizer;
 
@@ -95,7 +95,7 @@ pub(super) struct Learner<'a, T: Rows> {
     /// Whether the codes count, so that guesses are wanted at once.
     is_final: bool,
     n_best_taps: usize,
-    rooms: [Room<T>; sample::GUESS_TASKS],
+    rooms: [SampleRoom<T>; sample::GUESS_TASKS],
     /// Whether codes of the side images of the image at work are known.
     pub knows_sizes: bool,
 }

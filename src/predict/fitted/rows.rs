@@ -164,9 +164,9 @@ pub type Columns = [[f32; MOST_ROWS]; LANES];
 /// Before there are any.
 pub const NO_COLUMNS: Columns = [[0.0; MOST_ROWS]; LANES];
 
-/// As [`products`], to the last bit, of [`LANES`] columns, which are all that many a batch of a small image has: a vector of rows at a time instead of lanes of one,
-/// whose last sums would take most of the time. What is in `columns` does not matter.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma", "aarch64+neon"))]
+/// As [`products`], to the last bit, of [`LANES`] columns; batches of small images often have no more. A vector holds rows instead of columns, so
+/// that none of its lanes are summed. What is in `columns` does not matter.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
 pub fn products_of_few(x: &[f32], n: usize, stride: usize, g: &mut [f64], columns: &mut Columns) {
     let row = |i: usize| x[i * stride..].first_chunk::<LANES>().unwrap_or(&[0.0; LANES]);
     for i in 0..n {
@@ -198,6 +198,8 @@ pub fn pair_len(n: usize, a: usize) -> usize {
 
 /// Rows at most: as many as there are taps, and the value.
 const MOST_ROWS: usize = 80;
+
+const _: () = assert!(MOST_ROWS.is_multiple_of(LANES));
 
 /// Quarters of the lanes of sums of two rows: their last sums, of one row after the other, would take most of the time of a short batch.
 pub type Quarters = [[[f32; LANES / 4]; MOST_ROWS]; 2];
@@ -492,7 +494,7 @@ rows!(f64, 6_755_399_441_055_744.0);
 mod tests {
     use super::*;
 
-    /// Numbers of both signs, none alike.
+    /// Numbers of both signs.
     fn numbers(n: usize) -> Vec<f32> {
         (0..n).map(|k| ((k * 7919 % 1009) as f32 - 500.0) / 37.0).collect()
     }

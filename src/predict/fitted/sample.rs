@@ -307,13 +307,34 @@ fn deviations<T: Rows>(
     n_there
 }
 
+/// Room for the samples of a task.
+#[derive(Default)]
+pub struct SampleRoom<T> {
+    run: Room,
+    predicted: Vec<T>,
+    truth: Vec<T>,
+    sizes: Vec<u8>,
+}
+
+impl<T: Rows> SampleRoom<T> {
+    /// Makes room for pieces of up to `len` values.
+    fn grow(&mut self, len: usize) {
+        self.run.grow(len);
+        if self.sizes.len() < len {
+            self.predicted.resize(len, T::default());
+            self.truth.resize(len, T::default());
+            self.sizes.resize(len, 0);
+        }
+    }
+}
+
 /// Takes pieces into the samples of the guess: features, and sizes of the codes that the weights of `site` will give.
 pub fn sample_sizes<T: Rows>(
     site: &Site<'_, T>,
     truth: &(dyn Fn(usize, usize, &mut [T]) + Sync),
     q: &Quantizer<T>,
     pieces: &[(usize, Range<usize>)],
-    rooms: &mut [Room<T>; GUESS_TASKS],
+    rooms: &mut [SampleRoom<T>; GUESS_TASKS],
     samples: &mut Samples,
 ) {
     /// Samples that are worth a thread.
@@ -348,18 +369,15 @@ pub fn sample_sizes<T: Rows>(
         for (i, span) in pieces {
             let len = span.len();
             let site = site.at(*i, span.start, len);
-            let mut predicted = std::mem::take(&mut room.predicted);
-            let row = &mut predicted[..len];
+            let (row, values, sizes) = (&mut room.predicted[..len], &mut room.truth[..len], &mut room.sizes[..len]);
             site.predict(site.band(*i), row);
-            site.features(row, room);
-            let (values, sizes) = (&mut room.truth[..len], &mut room.sizes[..len]);
+            site.features(row, &mut room.run);
             truth(*i, span.start, values);
-            let codes = &mut room.codes[..len];
+            let codes = &mut room.run.codes[..len];
             T::quantize(row, values, q.step, q.inverse(), q.within(), codes);
-            room.predicted = predicted;
             rows::sizes(codes, sizes);
             let mut out = out.iter_mut().filter_map(|row| row.split_off_mut(..len));
-            for (features, out) in room.features.chunks_exact(len).zip(out.by_ref().take(n)) {
+            for (features, out) in room.run.features.chunks_exact(len).zip(out.by_ref().take(n)) {
                 out.copy_from_slice(features);
             }
             out.for_each(|out| out.iter_mut().zip(&*sizes).for_each(|(o, &s)| *o = u16::from(s)));

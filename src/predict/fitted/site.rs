@@ -94,9 +94,9 @@ pub struct Weights<T> {
     pub guess: Vec<i16>,
 }
 
-/// Room for what the rows of a run need.
+/// Room for what a run needs.
 #[derive(Default)]
-pub struct Room<T> {
+pub struct Room {
     /// Features, one run after the other.
     pub features: Vec<u16>,
     guesses: Vec<i32>,
@@ -104,26 +104,17 @@ pub struct Room<T> {
     pub buckets: Vec<u8>,
     /// Codes.
     pub codes: Vec<i32>,
-    /// Where they are sampled: predictions,
-    pub predicted: Vec<T>,
-    /// values,
-    pub truth: Vec<T>,
-    /// and sizes of codes.
-    pub sizes: Vec<u8>,
     zeros: Vec<u8>,
 }
 
-impl<T: Rows> Room<T> {
+impl Room {
     /// Makes room for runs of up to `len` values.
     pub fn grow(&mut self, len: usize) {
         if self.zeros.len() < len {
-            self.predicted.resize(len, T::default());
             self.features.resize(len * (OWN_FEATURES + FEATURE_SIDES * SIDE_FEATURES), 0);
             self.guesses.resize(len, 0);
             self.buckets.resize(len, 0);
             self.codes.resize(len, 0);
-            self.truth.resize(len, T::default());
-            self.sizes.resize(len, 0);
             self.zeros.resize(len, 0);
         }
     }
@@ -187,7 +178,7 @@ impl<T: Rows> Site<'_, T> {
     }
 
     /// Features of the run, which is predicted as `row`.
-    pub fn features(&self, row: &[T], room: &mut Room<T>) {
+    pub fn features(&self, row: &[T], room: &mut Room) {
         let n = row.len();
         let (taps, n_near, n_own) = (&self.taps.all, self.taps.n_near, self.taps.n_own);
         let zeros = &room.zeros[..n];
@@ -209,7 +200,7 @@ impl<T: Rows> Site<'_, T> {
     }
 
     /// Buckets of the guessed sizes of the run, which is predicted as `row`.
-    pub fn guess(&self, row: &[T], room: &mut Room<T>) {
+    pub fn guess(&self, row: &[T], room: &mut Room) {
         let n = row.len();
         self.features(row, room);
         let buckets = &mut room.buckets[..n];

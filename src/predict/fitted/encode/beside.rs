@@ -31,7 +31,7 @@ pub struct Encoding<'a, T: Rows> {
     learner: Learner<'a, T>,
     /// Those of the plan; none while samples are taken.
     weights: Option<Vec<Weights<T>>>,
-    lanes: Vec<Lane<T, Encoder<'a, T>>>,
+    lanes: Vec<Lane<Encoder<'a, T>>>,
     course: Course<T>,
     /// Steps to go until fits count as early; `None` if they are those of the whole run.
     until_early: Option<usize>,
