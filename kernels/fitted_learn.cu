@@ -292,7 +292,7 @@ extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args
 
 #define TAP_PRICE 13.0
 #define NOISE_PRICE 3.0
-#define SAMPLES_PER_BAND 1600.0
+#define SAMPLES_PER_BAND 1200.0
 
 // Solves the system of a group of bands: group `blockIdx.x` of 1, 2, 4, 8 bands is the x + 1th node of a tree. `blockIdx.y` is the pass.
 extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_systems(const Args a) {

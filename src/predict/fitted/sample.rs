@@ -148,7 +148,7 @@ impl Samples {
 const GUESS_SAMPLES: usize = 8192;
 
 /// A band of rows is worth as many samples.
-pub(super) const SAMPLES_PER_BAND: f64 = 1600.0;
+pub(super) const SAMPLES_PER_BAND: f64 = 1200.0;
 
 /// A turn's share of `n`, rounded down.
 fn part_of(turn: u32, n: usize) -> usize {
