@@ -194,7 +194,7 @@ struct System {
 __device__ __forceinline__ double bits_of_errors(double n, double rss) {
   double sigma = not_below(__dsqrt_rn(__ddiv_rn(rss, not_below(n, 1.0))), 1e-9);
   double squared = mul(sigma, sigma);
-  return mul(n, log2_of(add(add(1.0, __ddiv_rn(mul(3.0, squared), add(sigma, 0.1))), mul(0.5, squared))));
+  return mul(n, log2_of(add(add(1.0, __ddiv_rn(mul(3.0, squared), add(sigma, 0.05))), mul(2.0, squared))));
 }
 
 // Forward selection of at most `most` taps; with `price` not below 0 only while the bits saved are worth it. By a block of SELECTORS

@@ -159,11 +159,11 @@ impl<'a> System<'a> {
     /// Bits for `n` values whose squared errors sum to `rss`, in bins: as for a Laplace distribution, never below 0.
     fn bits(n: f64, rss: f64) -> f64 {
         let sigma = (rss / n.max(1.0)).sqrt().max(1e-9);
-        // log2 of about e σ √2 around σ = 1, where most is to be gained. Below, where some values have larger errors than others, linear in σ; towards 0
-        // less than that, as nearly all codes are 0 then, and what bands and taps seem to gain is noise. For large σ more than a Laplace
-        // distribution says: what makes errors smaller here makes them more alike, too. Not the maths library's log2, so that a GPU chooses the same taps.
+        // Linear for small σ, where some values have larger errors than others; towards 0 less than that, as nearly all codes are 0 then, and what bands
+        // and taps seem to gain is noise. For large σ twice what a Laplace distribution says: all that is made smaller here pays again where later
+        // images are predicted from this one. Not the maths library's log2, so that a GPU chooses the same taps.
         let squared = sigma * sigma;
-        n * log2(1.0 + 3.0 * squared / (sigma + 0.1) + 0.5 * squared)
+        n * log2(1.0 + 3.0 * squared / (sigma + 0.05) + 2.0 * squared)
     }
 
     /// Forward selection while a tap pays; `share` values stand behind each of the samples, which `rounds` rounds repeat. Also gives

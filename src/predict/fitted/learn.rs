@@ -13,6 +13,9 @@ use super::site::{Site, Taps, Weights};
 use crate::awake;
 use crate::quantize::Quantizer;
 
+/// Taps that are looked at, at most, once there are samples enough to say which: products take time with the square of their number.
+pub(super) const MOST_TAPS: usize = 32;
+
 /// How much work the fits may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
@@ -24,15 +27,13 @@ pub struct Budget {
     pub share: f64,
     /// Samples at most.
     pub most: f64,
-    /// Taps that are looked at, at most, once there are samples enough to say which.
-    pub taps: usize,
 }
 
 impl Budget {
     /// One trial over some images, a tenth of the values as samples.
-    pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5, taps: 24 };
+    pub const BALANCED: Self = Self { rounds: 1, all_images: false, share: 0.1, most: 2e5 };
     /// Trials over all images, a quarter of the values: some three times slower, a few per cent smaller.
-    pub const BEST: Self = Self { rounds: 2, all_images: true, share: 0.25, most: 2e6, taps: 32 };
+    pub const BEST: Self = Self { rounds: 2, all_images: true, share: 0.25, most: 2e6 };
 
     /// Samples of a tile of `n` values; `once` if one run both fits and counts, which leaves time for more.
     fn samples(self, n: f64, once: bool) -> f64 {
@@ -94,7 +95,6 @@ pub(super) struct Learner<'a, T: Rows> {
     follows: bool,
     /// Whether the codes count, so that guesses are wanted at once.
     is_final: bool,
-    n_best_taps: usize,
     rooms: [SampleRoom<T>; sample::GUESS_TASKS],
     /// Whether codes of the side images of the image at work are known.
     pub knows_sizes: bool,
@@ -143,7 +143,6 @@ impl<'a, T: Rows> Learner<'a, T> {
             passes,
             follows: true,
             is_final,
-            n_best_taps: budget.taps,
             rooms: Default::default(),
             knows_sizes: true,
         }
@@ -187,7 +186,7 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
         if refit {
             p.samples.close(p.count);
             if !self.is_final {
-                p.samples.keep_best_taps(self.n_best_taps);
+                p.samples.keep_best_taps(MOST_TAPS);
             }
             // The fit of all samples may have more bands.
             p.fitted = fit::fit(&p.samples, if self.is_final { MAX_BANDS } else { 1 });

@@ -4,7 +4,7 @@ use super::Encoder;
 use crate::device::Run;
 use crate::device::layout::{BATCH, BLOCK, SELECTORS, Step, WIDE};
 use crate::error::Result;
-use crate::predict::fitted::learn::{Budget, Sampling};
+use crate::predict::fitted::learn::{Budget, MOST_TAPS, Sampling};
 use crate::predict::fitted::sample::{Extent, MAX_BANDS, pieces};
 use crate::predict::fitted::schedule::Schedule;
 use crate::predict::fitted::site::FEATURE_SIDES;
@@ -173,7 +173,7 @@ impl Encoder {
             turn: self.schedule.turn(image),
             n_bands: n_bands as u32,
             most_bands: if self.is_final { MAX_BANDS as u32 } else { 1 },
-            most_taps: if self.is_final { 0 } else { round.trial.budget.taps as u32 },
+            most_taps: if self.is_final { 0 } else { MOST_TAPS as u32 },
             guess_every: guess_every as u32,
             keep: u32::from(self.is_final || !follows),
             rounds: round.number,
