@@ -42,6 +42,6 @@ extern "C" __global__ void __launch_bounds__(BLOCK) fitted_offer(const Args a) {
 // The cheapest plan counts. A block a pass.
 extern "C" __global__ void __launch_bounds__(BLOCK) fitted_take(const Args a) {
   if (settled(a)) return;
-  const u32* from = (const u32*)&a.cheapest->passes[blockIdx.x];
+  const u32* from = (const u32*)(a.cheapest->passes + blockIdx.x);
   for (u32 k = threadIdx.x; k < sizeof(FitPass) / 4; k += BLOCK) ((u32*)&a.fit_passes[blockIdx.x])[k] = from[k];
 }
