@@ -156,12 +156,12 @@ impl<'a> System<'a> {
         column
     }
 
-    /// Bits for `n` values whose squared errors sum to `rss`, in bins: as for a Laplace distribution, never below 0.
+    /// Bits for `n` values whose squared errors sum to `rss`, in bins, as choices between taps and bands need them; never below 0.
     fn bits(n: f64, rss: f64) -> f64 {
         let sigma = (rss / n.max(1.0)).sqrt().max(1e-9);
         // Linear for small σ, where some values have larger errors than others; towards 0 less than that, as nearly all codes are 0 then, and what bands
-        // and taps seem to gain is noise. For large σ twice what a Laplace distribution says: all that is made smaller here pays again where later
-        // images are predicted from this one. Not the maths library's log2, so that a GPU chooses the same taps.
+        // and taps seem to gain is noise. For large σ more than a Laplace distribution's log2(e σ √2), which was smaller on single fields but larger on
+        // long series (BENCHMARKS.md). Not the maths library's log2, so that a GPU chooses the same taps.
         let squared = sigma * sigma;
         n * log2(1.0 + 3.0 * squared / (sigma + 0.05) + 2.0 * squared)
     }
@@ -274,7 +274,7 @@ pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
                 *b = rows::sum_of_products(row, rows[n_features]) as f64;
             }
             None => {
-                rows.iter().zip(a.iter_mut()).for_each(|(other, a)| *a = rows::sum_of(other) as f64);
+                rows[..i].iter().zip(a.iter_mut()).for_each(|(other, a)| *a = rows::sum_of(other) as f64);
                 a[i] = n_samples as f64;
                 *b = rows::sum_of(rows[n_features]) as f64;
             }

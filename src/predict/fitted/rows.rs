@@ -87,7 +87,7 @@ pub fn sum_of_products(x: &[u16], y: &[u16]) -> u64 {
 /// `Σ x` of features.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
 pub fn sum_of(x: &[u16]) -> u64 {
-    x.chunks(SUMMED).map(|x| u64::from(x.iter().map(|&x| u32::from(x)).sum::<u32>())).sum()
+    x.iter().map(|&x| u64::from(x)).sum()
 }
 
 /// Weights of values by the sum of the sizes of the nearest codes: `√(½ / (s² + ¼))`, with `s` a guess of the magnitude.

@@ -33,10 +33,10 @@ impl Equations {
 /// Values whose products are taken at once; the sums of a batch are in single precision.
 const BATCH: usize = 256;
 /// Threads that a batch is worth, where there is one at a time.
-pub(super) const SHARES: usize = 2;
+const SHARES: usize = 2;
 
 /// Adds [`rows::products`] of batches of so many columns each, one after the other, in so many shares of about equal work.
-pub(super) fn multiply(batches: &[(&[f32], usize)], n_rows: usize, stride: usize, mut g: &mut [f64], n_shares: usize) {
+fn multiply(batches: &[(&[f32], usize)], n_rows: usize, stride: usize, mut g: &mut [f64], n_shares: usize) {
     thread_local! {
         /// Zeros once: making them anew would take as long as the products of a short batch.
         static ROOM: RefCell<(rows::Quarters, rows::Columns)> =
