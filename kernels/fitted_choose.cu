@@ -5,7 +5,7 @@
 #include "common/cost.cuh"
 #include "common/fitted.cuh"
 
-// A further round of samples: equations are added to those there are, guesses are made anew. A thread a pass.
+// A further round of samples: equations are added to those there are, guesses are made anew. A thread a pass of a chain.
 extern "C" __global__ void __launch_bounds__(BLOCK) fitted_again(const Args a) {
   if (settled(a)) return;
   u32 pass = blockIdx.x * BLOCK + threadIdx.x;

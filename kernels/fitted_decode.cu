@@ -140,7 +140,7 @@ template <class T> __device__ void restore_rows(const Args& a, const Grid& g, u3
 // Whether a lattice is one of those that one block does, with those coarser than it.
 __device__ __forceinline__ bool is_coarse(const Site& s, u32 level) { return on_lattice(s.ny, level) * on_lattice(s.nx, level) <= COARSE; }
 
-// The coarse lattices of `n_here` images, one after the other. One block.
+// The coarse lattices of `n_here` images, one after the other. A block; one each for images of both chains.
 template <class T> __device__ void fitted_coarse(const Args& a) {
   __shared__ Phase p;
   __shared__ Weights<T> w;
@@ -149,7 +149,10 @@ template <class T> __device__ void fitted_coarse(const Args& a) {
   u32 warp = threadIdx.x >> 5;
   T* values = (T*)a.decoded;
   T inverse = Number<T>::from_f64(__ddiv_rn(1.0, a.state->step));
-  for (u32 image = s.image; image < s.image + s.n_here; ++image) {
+  for (Images images(s, blockIdx.x); images.is_there(); images.next()) {
+    u32 image = images.image;
+    Streams streams = streams_of(s, image);
+    u32 n_streams = streams.to - streams.from;
     Grid base = base_grid(s, image);
     Sides sides = sides_of(s, image);
     for (u32 v = threadIdx.x; v < base.rows * base.columns; v += blockDim.x) {
@@ -158,7 +161,7 @@ template <class T> __device__ void fitted_coarse(const Args& a) {
       a.sizes[at] = sides.n != 0 ? BASE_BESIDE : BASE_CHAIN;
     }
     __syncthreads();  // the base lattice is predicted
-    if (warp == 0) restore_rows<T>(a, base, 0, 0, base.rows, sides.n == 0, states[0]);
+    if (warp == 0) restore_rows<T>(a, base, streams.from, 0, base.rows, sides.n == 0, states[0]);
     __syncthreads();  // and decoded
     for (u32 level = s.levels; level-- > 0 && is_coarse(s, level);) {
       for (u32 phase = A; phase <= B2; ++phase) {
@@ -166,8 +169,8 @@ template <class T> __device__ void fitted_coarse(const Args& a) {
         load_weights(&w, &a.fit_weights[p.pass]);
         predict_points<T>(a, p, w, inverse, threadIdx.x, blockDim.x);
         __syncthreads();  // the phase is predicted
-        for (u32 k = warp; k < s.n_streams; k += WIDE / 32)
-          restore_rows<T>(a, p.grid, k, block_limit(p.grid.rows, k, s.n_streams), block_limit(p.grid.rows, k + 1, s.n_streams), false, states[warp]);
+        for (u32 k = warp; k < n_streams; k += WIDE / 32)
+          restore_rows<T>(a, p.grid, streams.from + k, block_limit(p.grid.rows, k, n_streams), block_limit(p.grid.rows, k + 1, n_streams), false, states[warp]);
         __syncthreads();  // and decoded
       }
     }
@@ -179,7 +182,7 @@ extern "C" __global__ void __launch_bounds__(WIDE, 1) fitted_decode_coarse_f64(c
 template <class T> __device__ void fitted_predict(const Args& a) {
   __shared__ Phase p;
   __shared__ Weights<T> w;
-  set_phase(&p, a.site, a.site.image, a.site.level, a.site.phase, a.fit->wrap);
+  set_phase(&p, a.site, blockIdx.y == 0 ? a.site.image : a.site.other, a.site.level, a.site.phase, a.fit->wrap);
   load_weights(&w, &a.fit_weights[p.pass]);
   predict_points<T>(a, p, w, Number<T>::from_f64(__ddiv_rn(1.0, a.state->step)), blockIdx.x * BLOCK + threadIdx.x, gridDim.x * BLOCK);
 }
@@ -189,9 +192,15 @@ extern "C" __global__ void __launch_bounds__(BLOCK) fitted_decode_predict_f64(co
 // A warp, and block, a stream.
 template <class T> __device__ void fitted_restore(const Args& a) {
   __shared__ u32 states[32];
-  Grid g = phase_grid(a.site, a.site.image, a.site.level, a.site.phase);
-  u32 k = blockIdx.x;
-  restore_rows<T>(a, g, k, block_limit(g.rows, k, a.site.n_streams), block_limit(g.rows, k + 1, a.site.n_streams), false, states);
+  const Site& s = a.site;
+  u32 k = blockIdx.x, image = s.image;
+  Streams streams = streams_of(s, image);
+  if (s.other != NO_IMAGE && (k < streams.from || k >= streams.to)) streams = streams_of(s, image = s.other);
+  if (k < streams.from || k >= streams.to) return;
+  u32 n_streams = streams.to - streams.from;
+  Grid g = phase_grid(s, image, s.level, s.phase);
+  k -= streams.from;
+  restore_rows<T>(a, g, streams.from + k, block_limit(g.rows, k, n_streams), block_limit(g.rows, k + 1, n_streams), false, states);
 }
 extern "C" __global__ void __launch_bounds__(32) fitted_decode_restore_f32(const Args a) { fitted_restore<float>(a); }
 extern "C" __global__ void __launch_bounds__(32) fitted_decode_restore_f64(const Args a) { fitted_restore<double>(a); }

@@ -7,8 +7,24 @@
 #include "common/fit.cuh"
 #include "common/fitted.cuh"
 
-__device__ __forceinline__ u32 codes_in_rows(const Grid& g, u32 k, u32 n_streams) {
-  return (block_limit(g.rows, k + 1, n_streams) - block_limit(g.rows, k, n_streams)) * g.columns;
+// Of a stream that is the `k`th of `n`: where phases of an image begin there, and the codes of an image, from row `first` of `places` on.
+__device__ __noinline__ void put_places(const Args& a, u32 first, u32 stream, u32 k, u32 n) {
+  const Site& s = a.site;
+  Grid base = base_grid(s, 0);
+  u32 n_codes = k == 0 ? base.rows * base.columns : 0;
+  for (u32 level = s.levels; level-- > 0;)
+    for (u32 phase = A; phase <= B2; ++phase) {
+      Grid g = phase_grid(s, 0, level, phase);
+      a.places[(first + level * 3 + phase - 1) * MOST_STREAMS + stream] = n_codes;
+      n_codes += (block_limit(g.rows, k + 1, n) - block_limit(g.rows, k, n)) * g.columns;
+    }
+  a.places[(first + CODES_OF_IMAGE) * MOST_STREAMS + stream] = n_codes;
+}
+
+// Where in stream `k` an image begins.
+__device__ __forceinline__ u32 start_in_stream(const Args& a, const Streams& streams, u32 k) {
+  return a.places[PLACE_OF_STREAM * MOST_STREAMS + k] + streams.n_shared * a.places[CODES_OF_IMAGE * MOST_STREAMS + k] +
+         (streams.n_own != 0 ? streams.n_own * a.places[(PLACES_IN_CHAIN + CODES_OF_IMAGE) * MOST_STREAMS + k] : 0);
 }
 
 // The first kernel of an attempt: block 0 sees whether columns are a circle, and where phases are in streams; the others clear a pass each.
@@ -24,15 +40,17 @@ template <class T> __device__ void start(const Args& a) {
       a.state->predictor = FITTED;
     }
     if (k < s.n_streams) {
-      Grid base = base_grid(s, 0);
-      u32 n = k == 0 ? base.rows * base.columns : 0;
-      for (u32 level = s.levels; level-- > 0;)
-        for (u32 phase = A; phase <= B2; ++phase) {
-          a.places[(level * 3 + phase - 1) * MOST_STREAMS + k] = n;
-          n += codes_in_rows(phase_grid(s, 0, level, phase), k, s.n_streams);
-        }
-      a.places[CODES_OF_IMAGE * MOST_STREAMS + k] = n;
-      len[k] = n * s.n_images;
+      // The last image of the stream, and what is before it.
+      u32 of_chain = k >= s.n_streams / 2, n_slow = s.n_images / s.n_fast;
+      u32 slow = n_slow - 1 - (n_slow > 1 && (n_slow - 1) % 2 != of_chain), last = s.n_before == 0 || s.n_streams == 1 ? s.n_images - 1 : (slow + 1) * s.n_fast - 1;
+      Streams streams = streams_of(s, last);
+      put_places(a, 0, k, k, s.n_streams);
+      u32 n = a.places[CODES_OF_IMAGE * MOST_STREAMS + k] * (streams.n_shared + is_shared(streams, s));
+      if (!is_shared(streams, s)) {
+        put_places(a, PLACES_IN_CHAIN, k, k - streams.from, streams.to - streams.from);
+        n += a.places[(PLACES_IN_CHAIN + CODES_OF_IMAGE) * MOST_STREAMS + k] * (streams.n_own + 1);
+      }
+      len[k] = a.places[LEN_OF_STREAM * MOST_STREAMS + k] = n;
       a.fit_streams[k].n_codes = 0;
       a.fit_streams[k].bit = 0;
     }
@@ -44,8 +62,8 @@ template <class T> __device__ void start(const Args& a) {
     }
     return;
   }
-  u32 pass = blockIdx.x - 1, kind = pass / (3 * s.levels), level = pass / 3 % s.levels, phase = pass % 3 + 1;
-  Fitting* fitting = &a.fittings[pass];
+  u32 slot = blockIdx.x - 1, pass = slot % a.step.n_passes, kind = pass / (3 * s.levels), level = pass / 3 % s.levels, phase = pass % 3 + 1;
+  Fitting* fitting = &a.fittings[slot];
   double* g = &fitting->g[0][0];
   for (u32 k = threadIdx.x; k < FIT_BANDS * MAX_PAIRS; k += blockDim.x) g[k] = 0.0;
   if (threadIdx.x < FIT_BANDS) fitting->n[threadIdx.x] = 0.0;
@@ -66,6 +84,7 @@ template <class T> __device__ void start(const Args& a) {
   fitting->n_features = 4 + 4 * (n_sides < 2 ? n_sides : 2);
   fitting->n_bands = 1;
   fitting->n_guess = 0;
+  fitting->cut_after = 0;
   fitting->count = 0.0;
   fitting->share = 1.0;
   a.fit_passes[pass].shift = 0;
@@ -93,8 +112,9 @@ __device__ __forceinline__ T encode_point(const Args& a, const Quantizer<T>& q, 
 
 template <class T>
 __device__ void encode_points(const Args& a, const Phase& p, const Weights<T>& w, const Quantizer<T>& q, const Work<T>& work, u32 image, u32 phase, u32 first, u32 step) {
-  const u32* of_phase = a.places + (p.level * 3 + phase - 1) * MOST_STREAMS;
-  u32 n_streams = a.site.n_streams;
+  Streams streams = streams_of(a.site, image);
+  const u32* of_phase = a.places + ((is_shared(streams, a.site) ? 0 : PLACES_IN_CHAIN) + p.level * 3 + phase - 1) * MOST_STREAMS + streams.from;
+  u32 n_streams = streams.to - streams.from;
   for (u32 v = first; v < p.grid.rows * p.grid.columns; v += step) {
     Point point = point_of(p, v);
     T x = predict(p, w, (const T*)a.decoded, point);
@@ -102,7 +122,7 @@ __device__ void encode_points(const Args& a, const Phase& p, const Weights<T>& w
     if (a.step.keep) {
       bucket = bucket_of(p, w, (const T*)a.decoded, a.sizes, point, x, q.inverse);
       u32 k = ((point.i + 1) * n_streams - 1) / p.grid.rows;
-      place = a.places[PLACE_OF_STREAM * MOST_STREAMS + k] + image * a.places[CODES_OF_IMAGE * MOST_STREAMS + k] + of_phase[k] +
+      place = start_in_stream(a, streams, streams.from + k) + of_phase[k] +
               (point.i - block_limit(p.grid.rows, k, n_streams)) * p.grid.columns + point.j;
     }
     encode_point<T>(a, q, work(point.at), x, point.at, bucket, place);
@@ -113,7 +133,8 @@ __device__ void encode_points(const Args& a, const Phase& p, const Weights<T>& w
 template <class T> __device__ void encode_base(const Args& a, u32 image, const Quantizer<T>& q, const Work<T>& work) {
   Grid g = base_grid(a.site, image);
   Sides sides = sides_of(a.site, image);
-  u32 n = g.rows * g.columns, lane = threadIdx.x & 31, first = a.places[PLACE_OF_STREAM * MOST_STREAMS] + image * a.places[CODES_OF_IMAGE * MOST_STREAMS];
+  u32 n = g.rows * g.columns, lane = threadIdx.x & 31, k = streams_of(a.site, image).from;
+  u32 first = start_in_stream(a, streams_of(a.site, image), k);
   T* values = (T*)a.decoded;
   if (sides.n != 0) {
     for (u32 v = threadIdx.x; v < n; v += blockDim.x) {
@@ -138,7 +159,7 @@ template <class T> __device__ void encode_base(const Args& a, u32 image, const Q
   }
 }
 
-// The base lattice, and the coarse ones if not `base_only`, of `n_here` images. One block.
+// The base lattice, and the coarse ones if not `base_only`, of `n_here` images. A block; one each for images of both chains.
 template <class T> __device__ void encode_coarse(const Args& a) {
   if (settled(a)) return;
   __shared__ Phase p;
@@ -146,7 +167,8 @@ template <class T> __device__ void encode_coarse(const Args& a) {
   const Site& s = a.site;
   Quantizer<T> q = quantizer_of<T>(a.state);
   Work<T> work = work_of<T>(a);
-  for (u32 image = s.image; image < s.image + s.n_here; ++image) {
+  for (Images images(s, blockIdx.x); images.is_there(); images.next()) {
+    u32 image = images.image;
     encode_base<T>(a, image, q, work);
     __syncthreads();  // the base lattice is known
     if (a.step.base_only) continue;
@@ -167,9 +189,10 @@ template <class T> __device__ void encode_fine(const Args& a) {
   if (settled(a)) return;
   __shared__ Phase p;
   __shared__ Weights<T> w;
-  set_phase(&p, a.site, a.site.image, a.site.level, a.site.phase, a.fit->wrap);
+  u32 image = blockIdx.y == 0 ? a.site.image : a.site.other;
+  set_phase(&p, a.site, image, a.site.level, a.site.phase, a.fit->wrap);
   load_weights(&w, &a.fit_weights[p.pass]);
-  encode_points<T>(a, p, w, quantizer_of<T>(a.state), work_of<T>(a), a.site.image, a.site.phase, blockIdx.x * BLOCK + threadIdx.x, gridDim.x * BLOCK);
+  encode_points<T>(a, p, w, quantizer_of<T>(a.state), work_of<T>(a), image, a.site.phase, blockIdx.x * BLOCK + threadIdx.x, gridDim.x * BLOCK);
 }
 extern "C" __global__ void __launch_bounds__(BLOCK, 3) fitted_encode_f32(const Args a) { encode_fine<float>(a); }
 extern "C" __global__ void __launch_bounds__(BLOCK, 3) fitted_encode_f64(const Args a) { encode_fine<double>(a); }
@@ -192,6 +215,7 @@ template <class T> __device__ void stand_in(const Args& a) {
   const Site& s = a.site;
   Work<T> work = work_of<T>(a);
   double step = a.state->step;
+  u32 start = place_of_image(s, s.image) * s.ny * s.nx;
   for (u32 row = blockIdx.x; row < s.ny; row += gridDim.x) {
     if (threadIdx.x == 0) {
       first = s.nx;
@@ -199,7 +223,7 @@ template <class T> __device__ void stand_in(const Args& a) {
     }
     __syncthreads();  // nothing is found
     for (u32 j = threadIdx.x; j < s.nx; j += BLOCK) {
-      u32 i = row * s.nx + j, at = s.image * s.ny * s.nx + i, turn = (i % 1024 + i / 1024 * 37) % 1024;
+      u32 i = row * s.nx + j, at = start + i, turn = (i % 1024 + i / 1024 * 37) % 1024;
       u32 random = after_steps(s.image ^ 0x9e3779b9u, turn + 1);
       double noise = mul(mul(sub(__ddiv_rn((double)(random >> 8), 8388608.0), 1.0), 0.5), step);
       T v = work(at);
@@ -226,7 +250,7 @@ template <class T> __device__ void stand_in_missing(const Args& a) {
   if (settled(a)) return;
   const Site& s = a.site;
   Work<T> work = work_of<T>(a);
-  u32 lane = threadIdx.x & 31, image = s.image * s.ny * s.nx;
+  u32 lane = threadIdx.x & 31, image = place_of_image(s, s.image) * s.ny * s.nx;
   T* values = (T*)a.decoded;
   for (u32 row = (blockIdx.x * BLOCK + threadIdx.x) >> 5; row < s.ny; row += gridDim.x * (BLOCK / 32)) {
     // Whole rows have nothing to do; others look for what comes before.

@@ -41,7 +41,7 @@ template <class T> __device__ void products(const Args& a) {
   __shared__ float x[MAX_ROWS * (HALF + 1)];
   __shared__ u32 n_there;
   const Site& s = a.site;
-  const Fitting& fitting = a.fittings[a.step.pass];
+  const Fitting& fitting = a.fittings[a.step.slot];
   set_phase(&p, s, s.image, s.level, s.phase, a.fit->wrap);
   // Which batch of which band.
   u32 batch = blockIdx.x, band = 0;
@@ -81,7 +81,7 @@ template <class T> __device__ void products(const Args& a) {
         float value = (float)mul(sub(work(q.at), mean), inverse);
         bool is_there = magnitude(value) < 1e9f;
         for (u32 t = threadIdx.x / HALF; t < n_rows; t += WIDE / HALF) {
-          float v = t == n_taps ? value : (float)mul(sub(decoded[place_of(p, q, fitting.candidates[t])], mean), inverse);
+          float v = t == n_taps ? value : (float)mul(sub(decoded[place_of(p, q, fitting.candidates[t], p.turned)], mean), inverse);
           x[t * (HALF + 1) + k] = is_there && is_finite(v) ? mul(v, weight) : 0.0f;
         }
         if (threadIdx.x < HALF && is_there && first == 0) atomicAdd(&n_there, 1u);
@@ -119,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(WIDE, 1) fitted_products_f64(const 
 // Adds the products of the batches, in order, to the equations of their band: `blockIdx.y`. A thread a pair.
 extern "C" __global__ void __launch_bounds__(BLOCK) fitted_gather(const Args a) {
   if (settled(a)) return;
-  Fitting* fitting = &a.fittings[a.step.pass];
+  Fitting* fitting = &a.fittings[a.step.slot];
   u32 pair = blockIdx.x * BLOCK + threadIdx.x, band = blockIdx.y, n_taps = fitting->n_candidates, n_rows = n_taps + 1;
   Grid g = phase_grid(a.site, a.site.image, a.site.level, a.site.phase);
   u32 first = 0, n = 0;
@@ -264,18 +264,56 @@ __device__ void select_taps(Selection* chosen, const System& system, u32 most, d
   __syncthreads();  // all have left the loop
 }
 
-// The pass of a launch over passes, or of one.
+// The pass of a launch over passes, or of one; its place in `fittings`.
 __device__ __forceinline__ u32 pass_of(const Args& a, u32 block) { return a.step.all_passes ? block : a.step.pass; }
+__device__ __forceinline__ u32 slot_of(const Args& a, u32 block) { return a.step.all_passes ? a.step.slot + block : a.step.slot; }
 
-// Closes the equations; leaves only the `most_taps` candidates that seem to gain the most (0: all). A block a pass.
+// What both chains know of a pass, behind that of the second: `step.slot` is the place of the first pass there. A block a pass.
+extern "C" __global__ void __launch_bounds__(BLOCK) fitted_merge(const Args a) {
+  if (settled(a)) return;
+  __shared__ bool is_kept[FIT_TAPS];
+  u32 n_passes = a.step.n_passes;
+  const Fitting &first = a.fittings[blockIdx.x], &second = a.fittings[n_passes + blockIdx.x];
+  Fitting* both = &a.fittings[2 * n_passes + blockIdx.x];
+  u32 n_pairs = (first.n_taps + 1) * (first.n_taps + 2) / 2, n_bands = first.n_bands > second.n_bands ? first.n_bands : second.n_bands;
+  for (u32 band = 0; band < n_bands; ++band)
+    for (u32 k = threadIdx.x; k < n_pairs; k += BLOCK) both->g[band][k] = add(first.g[band][k], second.g[band][k]);
+  if (threadIdx.x < n_bands) both->n[threadIdx.x] = add(first.n[threadIdx.x], second.n[threadIdx.x]);
+  if (threadIdx.x < FIT_TAPS) is_kept[threadIdx.x] = false;
+  __syncthreads();  // no tap is kept
+  if (threadIdx.x < first.n_candidates)
+    for (u32 k = 0; k < second.n_candidates; ++k)
+      if (second.candidates[k] == first.candidates[threadIdx.x]) is_kept[first.candidates[threadIdx.x]] = true;
+  __syncthreads();  // all that both have are
+  if (threadIdx.x != 0) return;
+  u32 n = 0;
+  for (u32 tap = 0; tap < first.n_taps; ++tap)
+    if (is_kept[tap]) both->candidates[n++] = (u8)tap;
+  both->n_candidates = n;
+  both->n_taps = first.n_taps;
+  both->n_features = first.n_features;
+  both->n_bands = n_bands;
+  both->n_guess = first.n_guess > second.n_guess ? first.n_guess : second.n_guess;
+  both->count = first.count > second.count ? first.count : second.count;
+}
+
+// Closes the equations; leaves only the `most_taps` candidates that seem to gain the most (0: all), or those that the other chain left after as many
+// images. A block a pass.
 extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args a) {
   if (settled(a)) return;
   __shared__ Selection chosen;
-  Fitting* fitting = &a.fittings[pass_of(a, blockIdx.x)];
+  Fitting* fitting = &a.fittings[slot_of(a, blockIdx.x)];
   u32 n_taps = fitting->n_candidates, n_bands = fitting->n_bands;
   double n = 0.0;
   for (u32 b = 0; b < n_bands; ++b) n = add(n, fitting->n[b]);
   if (threadIdx.x == 0) fitting->share = __ddiv_rn(mul(fitting->count, (double)a.step.rounds), not_below(n, 1.0));
+  if (a.step.most_taps != 0 && a.step.first_slot != NO_SLOT) {
+    const Fitting& first = a.fittings[a.step.first_slot];
+    if (first.cut_after == 0 || first.cut_after > a.step.n_had) return;
+    if (threadIdx.x < first.n_candidates) fitting->candidates[threadIdx.x] = first.candidates[threadIdx.x];
+    if (threadIdx.x == 0) fitting->n_candidates = first.n_candidates;
+    return;
+  }
   // Fewer samples than that would choose by chance.
   if (a.step.most_taps == 0 || n_taps <= a.step.most_taps || n < mul(15.0, (double)n_taps)) return;
   System system(fitting, 0, n_bands);
@@ -288,6 +326,7 @@ extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args
     if (is_kept) fitting->candidates[left++] = fitting->candidates[k];
   }
   fitting->n_candidates = left;
+  fitting->cut_after = a.step.n_had;
 }
 
 #define TAP_PRICE 13.0
@@ -299,7 +338,7 @@ extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_systems(const Arg
   if (settled(a)) return;
   __shared__ Selection chosen;
   __shared__ double w[FIT_TAPS];
-  Fitting* fitting = &a.fittings[pass_of(a, blockIdx.y)];
+  Fitting* fitting = &a.fittings[slot_of(a, blockIdx.y)];
   u32 depth = 31 - (u32)__clz((int)(blockIdx.x + 1)), groups = 1u << depth, group = blockIdx.x + 1 - groups;
   if (groups > fitting->n_bands) return;
   u32 bands = fitting->n_bands / groups;
@@ -330,7 +369,7 @@ __device__ __forceinline__ short to_short(double v) {
 extern "C" __global__ void __launch_bounds__(32) fitted_settle(const Args a) {
   if (settled(a) || threadIdx.x != 0) return;
   u32 pass = pass_of(a, blockIdx.x);
-  Fitting* fitting = &a.fittings[pass];
+  Fitting* fitting = &a.fittings[slot_of(a, blockIdx.x)];
   double total = 0.0, least = 0.0;
   for (u32 b = 0; b < fitting->n_bands; ++b) total = add(total, fitting->n[b]);
   total = __ddiv_rn(total, (double)a.step.rounds);
@@ -406,7 +445,7 @@ template <class T> __device__ void guess_samples(const Args& a) {
     i32 code = quantizer.encode(work(q.at), is_finite(x) ? x : (T)0, &r, &missed);
     out[n * GUESS_SAMPLES + at] = (u16)size_of_code(code);
   }
-  if (k == 0) a.fittings[a.step.pass].n_guess = a.step.guess_from + a.step.guess_new;
+  if (k == 0) a.fittings[a.step.slot].n_guess = a.step.guess_from + a.step.guess_new;
 }
 extern "C" __global__ void __launch_bounds__(BLOCK, 2) fitted_guess_samples_f32(const Args a) { guess_samples<float>(a); }
 extern "C" __global__ void __launch_bounds__(BLOCK, 2) fitted_guess_samples_f64(const Args a) { guess_samples<double>(a); }
@@ -445,7 +484,7 @@ extern "C" __global__ void __launch_bounds__(WIDE, 1) fitted_guess(const Args a)
   __shared__ double g[(MOST_UNKNOWNS + 1) * (MOST_UNKNOWNS + 2) / 2];
   __shared__ double m[MOST_UNKNOWNS][MOST_UNKNOWNS], w[MOST_UNKNOWNS];
   u32 pass = pass_of(a, blockIdx.x);
-  const Fitting& fitting = a.fittings[pass];
+  const Fitting& fitting = a.fittings[slot_of(a, blockIdx.x)];
   const u16* features = a.features + (u64)pass * FEATURE_ROWS * GUESS_SAMPLES;
   u32 n_features = fitting.n_features, n = n_features + 1, n_samples = fitting.n_guess;
   // Sums of products of features, one and size: integers, exact in whatever order. A thread a lane of a pair, whose sum fits 32 bits.

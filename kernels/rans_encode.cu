@@ -128,7 +128,7 @@ __device__ __forceinline__ u32 token_of(const RansTable& table, i32 code, u32* p
 // Codes and plain bits of each stream: `blockIdx.y`.
 extern "C" __global__ void __launch_bounds__(BLOCK) rans_sizes(const Args a) {
   if (idle(a)) return;
-  u32 k = blockIdx.y, first = a.places[PLACE_OF_STREAM * MOST_STREAMS + k], len = a.places[CODES_OF_IMAGE * MOST_STREAMS + k] * a.site.n_images;
+  u32 k = blockIdx.y, first = a.places[PLACE_OF_STREAM * MOST_STREAMS + k], len = a.places[LEN_OF_STREAM * MOST_STREAMS + k];
   u32 n_codes = 0, n_bits = 0;
   for (u32 i = blockIdx.x * BLOCK + threadIdx.x; i < len; i += gridDim.x * BLOCK) {
     u32 bucket = a.buckets[first + i], plain;
@@ -148,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(32) rans_encode(const Args a) {
   if (idle(a)) return;
   __shared__ u32 states[32];
   u32 k = blockIdx.x, lane = threadIdx.x, first = a.places[PLACE_OF_STREAM * MOST_STREAMS + k];
-  u32 len = a.places[CODES_OF_IMAGE * MOST_STREAMS + k] * a.site.n_images;
+  u32 len = a.places[LEN_OF_STREAM * MOST_STREAMS + k];
   FitStream* s = &a.fit_streams[k];
   u32 n_codes = s->n_codes, bit = s->bit, n_words = 0;
   u32* plain_bits = a.plain + first + k;  // a word of slack each
@@ -227,7 +227,7 @@ extern "C" __global__ void __launch_bounds__(32) rans_plan(const Args a) {
   w.out = a.plan;
   w.n_bytes = w.n_pending = 0;
   w.pending = 0;
-  w.put(1, 4);  // revision
+  w.put(a.site.n_before == 0 ? 1 : 2, 4);  // revision: forwards, or from the middle outwards
   w.put(a.fit->wrap, 1);
   w.put(a.site.n_streams - 1, 6);
   for (u32 p = 0; p < a.count; ++p) {
@@ -319,7 +319,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) rans_copy(const Args a) {
   if (idle(a) || a.state->as_it_is) return;
   u32 k = blockIdx.y, from = blockIdx.x * BLOCK + threadIdx.x, step = gridDim.x * BLOCK;
   const FitStream& s = a.fit_streams[k];
-  u32 first = a.places[PLACE_OF_STREAM * MOST_STREAMS + k], len = a.places[CODES_OF_IMAGE * MOST_STREAMS + k] * a.site.n_images;
+  u32 first = a.places[PLACE_OF_STREAM * MOST_STREAMS + k], len = a.places[LEN_OF_STREAM * MOST_STREAMS + k];
   const u8 *words = (const u8*)(a.words + first + len - s.n_words), *plain = (const u8*)(a.plain + first + k);
   u8* out = a.out + a.state->offset + a.state->huffman_at;
   for (u32 i = from; i < 2 * s.n_words; i += step) out[s.words_at + i] = words[i];

@@ -13,6 +13,7 @@
 //! threads take a tile's watches before its parts, as those are newer and taken last: whatever the tile waits for was taken up after the watch.
 //! And nothing is put on the board before all its watches have begun, so that who takes part in that finds none to take up while it waits.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -130,13 +131,18 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_s
     });
 }
 
+thread_local! {
+    /// Threads that the steps of what is at work here are for: half of them in each of two [`halves`].
+    static SHARE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
 /// So many threads, or those there are. Whoever wants one need not ask.
 fn at_most(n_threads: usize) -> usize {
-    if n_threads < 2 { n_threads } else { n_threads.min(rayon::current_num_threads()) }
+    if n_threads < 2 { n_threads } else { n_threads.min(rayon::current_num_threads()).min(SHARE.get()) }
 }
 
 /// Between two looks at what other threads do. Who looks in vain again and again leaves the processor to other programs that want it.
-fn pause(n_looks: &mut usize) {
+pub fn pause(n_looks: &mut usize) {
     *n_looks += 1;
     if *n_looks < AT_ONCE {
         std::hint::spin_loop();
@@ -155,7 +161,7 @@ pub fn map<I: Send, R: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) -
     results.into_iter().flatten().collect()
 }
 
-/// Does two things at once, long ones with short steps of their own, to which the board is left.
+/// Does two things at once, long ones with short steps of their own, to which the board is left. The first is begun here and now.
 pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     let (mut done_a, mut done_b) = (None, None);
     let a: Box<dyn FnOnce() + Send> = Box::new(|| done_a = Some(a()));
@@ -165,6 +171,24 @@ pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> 
         (Some(a), Some(b)) => (a, b),
         _ => unreachable!("for_each does all work"),
     }
+}
+
+/// The same for two halves of a work, whose steps share half of the threads each.
+pub fn halves(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
+    /// Undoes it on the way out.
+    struct Share(usize);
+    impl Drop for Share {
+        fn drop(&mut self) {
+            SHARE.set(self.0);
+        }
+    }
+    let half = (at_most(usize::MAX) / 2).max(1);
+    let share = || Share(SHARE.replace(half));
+    let work = |half: Box<dyn FnOnce() + Send>| {
+        let _share = share();
+        half();
+    };
+    join(|| work(Box::new(a)), || work(Box::new(b)));
 }
 
 #[cfg(test)]

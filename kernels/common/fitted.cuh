@@ -17,9 +17,12 @@ enum Plane { K = 0, A = 1, B1 = 2, B2 = 3 };
 #define NO_BUCKET 255
 #define MOST_FEATURES 12
 #define MOST_STREAMS 64
-// Rows of `places`, a stream a column: phases of six levels, then where streams begin, and the codes of an image.
-#define PLACE_OF_STREAM 18
-#define CODES_OF_IMAGE 19
+// Rows of `places`, a stream a column: phases of six levels, and the codes of an image, where it belongs to all streams, and where to those of its
+// chain; then where streams begin, and how long they are.
+#define CODES_OF_IMAGE 18
+#define PLACES_IN_CHAIN 19
+#define PLACE_OF_STREAM 38
+#define LEN_OF_STREAM 39
 
 // Taps of an image itself, near ones first, as (plane, rows, columns): 16, 16, 20 of them.
 struct OwnTap {
@@ -34,6 +37,46 @@ __constant__ OwnTap OWN_TAPS[3][20] = {
      {A, 0, -1}, {A, 0, 1}, {K, -1, 0}, {K, -1, 1}, {K, 1, 0}, {K, 1, 1}, {A, -2, 0}, {A, 1, 0}, {K, 0, -1}, {K, 0, 2}},
 };
 
+// Whether the side images of an image follow it in the tile: images are coded from two steps in the middle outwards, forwards and backwards in turn.
+__device__ __forceinline__ bool is_backwards(const Site& s, u32 image) {
+  u32 slow = image / s.n_fast;
+  return s.n_before != 0 && slow > 2 && slow % 2 != 0;
+}
+// Where in the tile the image is that is so-and-so-manieth in coding order.
+__device__ __forceinline__ u32 place_of_image(const Site& s, u32 image) {
+  u32 slow = image / s.n_fast;
+  u32 step = slow < 2 || s.n_before == 0 ? s.n_before + slow : slow % 2 == 0 ? s.n_before + 1 + slow / 2 : s.n_before - (slow - 1) / 2;
+  return step * s.n_fast + image % s.n_fast;
+}
+
+// Streams that the codes of an image go to: from, to; and what is before it there: images that belong to all streams, then images of the chain.
+struct Streams {
+  u32 from, to, n_shared, n_own;
+};
+__device__ __forceinline__ Streams streams_of(const Site& s, u32 image) {
+  u32 slow = image / s.n_fast;
+  Streams streams = {0, s.n_streams, image, 0};
+  if (s.n_before == 0 || s.n_streams == 1 || (s.n_fast == 1 && slow < 2)) return streams;
+  (slow % 2 == 0 ? streams.to : streams.from) = s.n_streams / 2;
+  streams.n_shared = s.n_fast == 1 ? 2 : 0;
+  streams.n_own = s.n_fast == 1 ? slow / 2 - 1 : slow / 2 * s.n_fast + image % s.n_fast;
+  return streams;
+}
+__device__ __forceinline__ bool is_shared(const Streams& streams, const Site& s) { return streams.to - streams.from == s.n_streams; }
+
+// The images of a launch that are a block's: `n_here` from the first on, in coding order, or where both chains are at work of one of them.
+struct Images {
+  const Site& s;
+  u32 image, left;
+  __device__ Images(const Site& s, u32 chain) : s(s), image(chain == 0 ? s.image : s.other), left(s.n_here) {}
+  __device__ bool is_there() const { return left != 0 && image < s.n_images; }
+  __device__ void next() {
+    --left;
+    ++image;
+    if (s.other != NO_IMAGE && image % s.n_fast == 0) image += s.n_fast;
+  }
+};
+
 // The side images of an image, as distances in images; their kind. Forecasts lie behind all images, one after the other; that of the image comes
 // first, that of the one below last.
 struct Sides {
@@ -46,10 +89,11 @@ __device__ __forceinline__ Sides sides_of(const Site& s, u32 image) {
   Sides sides;
   sides.n = 0;
   if (own >= 0) sides.back[sides.n++] = to_forecasts - own;
-  if (slow >= 1) sides.back[sides.n++] = s.n_fast;
+  i32 step = is_backwards(s, image) ? -(i32)s.n_fast : (i32)s.n_fast;
+  if (slow >= 1) sides.back[sides.n++] = step;
   if (fast >= 1) sides.back[sides.n++] = 1;
-  if (slow >= 2) sides.back[sides.n++] = 2 * s.n_fast;
-  if (slow >= 1 && fast >= 1) sides.back[sides.n++] = s.n_fast + 1;
+  if (slow >= 2) sides.back[sides.n++] = 2 * step;
+  if (slow >= 1 && fast >= 1) sides.back[sides.n++] = step + 1;
   if (own >= 0 && fast >= 1 && s.beside[image - 1].slot >= 0) sides.back[sides.n++] = to_forecasts - s.beside[image - 1].slot;
   slow = slow < 2 ? slow : 2;
   sides.kind = s.beside != nullptr ? s.beside[image].kind : s.n_fast > 1 ? 2 * slow + (fast != 0) : slow;
@@ -76,7 +120,7 @@ __device__ __forceinline__ Grid base_grid(const Site& s, u32 image) {
   Grid g;
   g.rows = on_lattice(s.ny, s.levels);
   g.columns = on_lattice(s.nx, s.levels);
-  g.start = image * s.ny * s.nx;
+  g.start = place_of_image(s, image) * s.ny * s.nx;
   g.dy = s.nx << s.levels;
   g.dx = 1u << s.levels;
   return g;
@@ -87,7 +131,7 @@ __device__ __forceinline__ Grid phase_grid(const Site& s, u32 image, u32 level, 
   Grid g;
   g.rows = odd_row ? on_lattice(s.ny, level) - ky : ky;
   g.columns = odd_column ? on_lattice(s.nx, level) - kx : kx;
-  g.start = image * s.ny * s.nx + ((odd_row * s.nx + odd_column) << level);
+  g.start = place_of_image(s, image) * s.ny * s.nx + ((odd_row * s.nx + odd_column) << level);
   g.dy = (2 * s.nx) << level;
   g.dx = 2u << level;
   return g;
@@ -101,6 +145,7 @@ struct Phase {
   u32 even_rows, odd_rows, even_columns, odd_columns;  // of the planes
   u32 inner_rows, inner_columns;                        // up to here, and from 2 on, no tap is beyond an edge
   u32 wrap, level, nx, image;                           // image: where it starts
+  u32 odd_row, odd_column, turned;                      // of the phase; whether weights are of taps on the opposite sides
   i32 at[FIT_TAPS];                                     // raster distance of a tap
   i32 side[FIT_TAPS];                                   // raster distance of its image
   u32 tap[FIT_TAPS];                                    // plane | (di + 4) << 8 | (dj + 4) << 16
@@ -134,7 +179,10 @@ __device__ void set_phase(Phase* p, const Site& s, u32 image, u32 level, u32 pha
     p->wrap = wrap != 0 && s.nx % (2u << level) == 0;
     p->level = level;
     p->nx = s.nx;
-    p->image = image * s.ny * s.nx;
+    p->image = place_of_image(s, image) * s.ny * s.nx;
+    p->odd_row = phase != B2;
+    p->odd_column = phase != B1;
+    p->turned = is_backwards(s, image);
     p->n_sides = sides.n;
   }
   __syncthreads();  // sizes of planes are known
@@ -183,12 +231,17 @@ __device__ __forceinline__ Point point_of(const Phase& p, u32 v) {
   return q;
 }
 
-// Raster position of a tap of a point.
-__device__ __forceinline__ u32 place_of(const Phase& p, const Point& q, u32 t) {
-  if (q.inner) return q.at + (u32)p.at[t];
+// Raster position of a tap of a point, or of that on the opposite side.
+__device__ __forceinline__ u32 place_of(const Phase& p, const Point& q, u32 t, bool turned = false) {
+  if (q.inner) return q.at + (u32)(turned ? 2 * p.side[t] - p.at[t] : p.at[t]);
   u32 tap = p.tap[t], plane = tap & 255, odd_row = plane == A || plane == B1, odd_column = plane == A || plane == B2;
   i32 rows = (i32)(odd_row ? p.odd_rows : p.even_rows), columns = (i32)(odd_column ? p.odd_columns : p.even_columns);
-  i32 y = (i32)q.i + (i32)(tap >> 8 & 255) - 4, x = (i32)q.j + (i32)(tap >> 16) - 4;
+  i32 di = (i32)(tap >> 8 & 255) - 4, dj = (i32)(tap >> 16) - 4;
+  if (turned) {
+    di = (i32)p.odd_row - (i32)odd_row - di;
+    dj = (i32)p.odd_column - (i32)odd_column - dj;
+  }
+  i32 y = (i32)q.i + di, x = (i32)q.j + dj;
   y = y < 0 ? 0 : y >= rows ? rows - 1 : y;
   if (p.wrap) x = (x + 4 * columns) % columns;
   else x = x < 0 ? 0 : x >= columns ? columns - 1 : x;
@@ -222,7 +275,7 @@ template <class T> __device__ __forceinline__ T predict(const Phase& p, const We
   u32 band = q.i * w.n_bands / p.grid.rows;
   T sum = (T)0;
   for (u32 k = 0; k < w.n[band]; ++k) {
-    T term = mul(w.weight[band][k], values[place_of(p, q, w.tap[band][k])]);
+    T term = mul(w.weight[band][k], values[place_of(p, q, w.tap[band][k], p.turned)]);
     sum = k == 0 ? term : add(sum, term);
   }
   return sum;

@@ -153,7 +153,8 @@ struct Fitting {
   double share;                    // how many values there are for each one sampled
   double count;                    // values of the pass in the tile
   Solution solutions[15];          // of one, two, four, eight groups of bands
-  u32 n_bands, n_taps, n_candidates, n_features, n_guess, padding;
+  u32 n_bands, n_taps, n_candidates, n_features, n_guess;
+  u32 cut_after;                   // images of its chain after which candidates were left out; 0: none were
   u8 candidates[FIT_TAPS];
 };
 
@@ -192,20 +193,27 @@ struct ImageBeside {
   u32 kind;
 };
 
+#define NO_IMAGE 0xffffffffu
+#define NO_SLOT 0xffffffffu
+
 // Which phase of which image a launch is about, and what images there are.
 struct Site {
   const ImageBeside* beside;  // of the images, where some have forecasts; else null
   const u32* kind_sides;      // number of side images of each kind, then
   u32 ny, nx, levels;
   u32 n_images, n_fast;    // images; of those that follow each other on the fastest leading axis
+  u32 n_before;            // steps before the one that is coded first
   u32 n_streams;
-  u32 image, n_here;       // the first of the launch, and how many
+  u32 image, other;        // of the launch, in coding order: the first, and that of the other chain or NO_IMAGE
+  u32 n_here;              // how many, one after the other, of each
   u32 level, phase;
 };
 
 // What a launch of the fits is to do.
 struct Step {
   u32 pass, all_passes;
+  u32 slot;                                             // of the pass in `fittings`; where those of all passes begin
+  u32 first_slot, n_had;                                // of the other chain's pass, if that is ahead, else NO_SLOT; images of the chain so far
   u32 every, n_bands, most_bands, most_taps;
   u32 guess_every, guess_first, guess_from, guess_new;  // samples of the guess: of pieces from `first` on every so many
   u32 keep;                                             // codes count
@@ -214,6 +222,7 @@ struct Step {
   u32 is_first;                                         // of several runs
   u32 n_passes;
   u32 turn;                                             // where samples of the image come from
+  u32 padding;
   double count;
 };
 
@@ -317,9 +326,9 @@ struct Args {
 };
 
 // The host has the same numbers: src/device/layout.rs.
-static_assert(sizeof(Args) == 736 && sizeof(State) == 456 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
+static_assert(sizeof(Args) == 760 && sizeof(State) == 456 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
 
-static_assert(sizeof(FitPass) == 1872 && sizeof(FitWeights) == 5576 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 56 && sizeof(Step) == 72 && sizeof(Forecast) == 96, "as there");
+static_assert(sizeof(FitPass) == 1872 && sizeof(FitWeights) == 5576 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 64 && sizeof(Step) == 88 && sizeof(Forecast) == 96, "as there");
 static_assert(sizeof(Fitting) == 193144, "as there");
 
 // Nothing more is done for this tile.

@@ -148,7 +148,7 @@ pub const GUESS_SAMPLES: usize = 8192;
 /// Samples whose products are taken at once.
 pub const BATCH: usize = 256;
 /// Bytes of the table of the places of phases in streams, and of counts of tokens in buckets and contexts.
-pub const PLACES_BYTES: usize = 20 * 64 * 4;
+pub const PLACES_BYTES: usize = 40 * 64 * 4;
 pub const COUNTS_BYTES: usize = (162 + 36) * 64 * 4;
 /// Bytes that a pass takes in the plan at most.
 pub const PLAN_BYTES_A_PASS: usize = 2048;
@@ -195,6 +195,10 @@ pub struct FitStream {
     pub padding: u32,
 }
 
+/// Of a site: no image of the other chain; of a step: no pass of the other chain that is ahead.
+pub const NO_IMAGE: u32 = u32::MAX;
+pub const NO_SLOT: u32 = u32::MAX;
+
 /// Which phase of which image a launch is about, and what images there are.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
@@ -206,8 +210,10 @@ pub struct Site {
     pub levels: u32,
     pub n_images: u32,
     pub n_fast: u32,
+    pub n_before: u32,
     pub n_streams: u32,
     pub image: u32,
+    pub other: u32,
     pub n_here: u32,
     pub level: u32,
     pub phase: u32,
@@ -219,6 +225,9 @@ pub struct Site {
 pub struct Step {
     pub pass: u32,
     pub all_passes: u32,
+    pub slot: u32,
+    pub first_slot: u32,
+    pub n_had: u32,
     pub every: u32,
     pub n_bands: u32,
     pub most_bands: u32,
@@ -233,6 +242,7 @@ pub struct Step {
     pub is_first: u32,
     pub n_passes: u32,
     pub turn: u32,
+    pub padding: u32,
     pub count: f64,
 }
 
@@ -358,7 +368,7 @@ unsafe impl cudarc::driver::DeviceRepr for Args {}
 
 // The kernels have the same numbers.
 const _: () = assert!(size_of::<FitPass>() == 1872 && size_of::<Fit>() == 292 && size_of::<FitStream>() == 160);
-const _: () = assert!(size_of::<Step>() == 72 && size_of::<Site>() == 56 && size_of::<Forecast>() == 96);
-const _: () = assert!(size_of::<Args>() == 736 && size_of::<State>() == 456);
+const _: () = assert!(size_of::<Step>() == 88 && size_of::<Site>() == 64 && size_of::<Forecast>() == 96);
+const _: () = assert!(size_of::<Args>() == 760 && size_of::<State>() == 456);
 const _: () =
     assert!(PASS_BYTES == 80 && size_of::<Chunk>() == 48 && size_of::<Range>() == 24 && size_of::<Outcome>() == 48);

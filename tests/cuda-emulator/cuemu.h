@@ -90,6 +90,7 @@ template <class T, class Op> T reduce(unsigned m, T v, Op op, const char* name, 
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 #define __restrict__ __restrict

@@ -1,13 +1,14 @@
 //! What both directions have in common, on the CPU: images one after the other, lattice by lattice, phase by phase; blocks of rows
 //! are the tasks. What happens to rows once they are predicted is up to an [`End`]: [`super::encode`] or [`super::decode`].
 
-use super::lattice::{A, B1, B2, K, Plane, RowBlock};
+use super::lattice::{A, B1, B2, K, Plane, RowBlock, block_limit};
 use super::plan::{BASE_BESIDE, BASE_CHAIN};
 use super::rows::{self, Rows};
-use super::schedule::Schedule;
+use super::schedule::{Image, Schedule};
 use super::site::{Planes, Room, Site, Taps, Weights};
 use crate::awake;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Rows one after the other, of a phase mostly: where their values lie in the tile, and where in a run.
 #[derive(Clone, Copy)]
@@ -64,12 +65,12 @@ impl<E> Lane<E> {
 }
 
 /// Who knows the weights of a phase before it is predicted: those of the plan, or a fit to what was decoded so far.
-pub(super) trait Teacher<T: Rows> {
+pub(super) trait Teacher<T: Rows>: Send {
     /// Weights of `pass` in `image`; `site` has none yet.
     fn weights(&mut self, image: usize, pass: usize, site: &Site<'_, T>) -> &Weights<T>;
 }
 
-impl<T: Rows> Teacher<T> for Vec<Weights<T>> {
+impl<T: Rows> Teacher<T> for &[Weights<T>] {
     fn weights(&mut self, _: usize, pass: usize, _: &Site<'_, T>) -> &Weights<T> {
         &self[pass]
     }
@@ -87,79 +88,22 @@ pub(super) struct Tile<'a, T: Rows> {
 /// The lattices of an image, finest first.
 pub(super) type Pyramid<T> = Vec<Planes<T>>;
 
-/// A run through the images of a tile, one after the other, with those that later ones have beside them.
-pub(super) struct Course<T: Rows> {
-    /// Decoded ones, then given ones; empty before and after they are needed.
-    pyramids: Vec<Pyramid<T>>,
-    last_use: Vec<usize>,
-    next: usize,
-}
-
-impl<T: Rows> Course<T> {
-    pub fn new(schedule: &Schedule) -> Self {
-        Self { pyramids: vec![vec![]; 2 * schedule.images.len()], last_use: schedule.last_use(), next: 0 }
-    }
-
-    /// Takes in the forecast of the next image.
-    pub fn give(&mut self, forecast: Pyramid<T>) {
-        let given = self.pyramids.len() / 2;
-        self.pyramids[given + self.next] = forecast;
-    }
-
-    /// Codes and decodes the next image.
-    pub fn next<E: End<T>>(
-        &mut self,
-        tile: &Tile<'_, T>,
-        teacher: &mut dyn Teacher<T>,
-        lanes: &mut [Lane<E>],
-    ) -> &Pyramid<T> {
-        let image = self.next;
-        let sides: Vec<&Pyramid<T>> = tile.schedule.images[image].0.iter().map(|&s| &self.pyramids[s]).collect();
-        let pyramid = tile.image(image, &sides, teacher, lanes);
-        // Those whose last use was the image before: it, or it had them beside it.
-        if let Some(before) = image.checked_sub(1) {
-            let given = self.pyramids.len() / 2;
-            for &s in tile.schedule.images[before].0.iter().chain(&[before, given + before]) {
-                if self.last_use[s] == before {
-                    self.pyramids[s] = vec![];
-                }
-            }
-        }
-        self.next += 1;
-        self.pyramids[image] = pyramid;
-        &self.pyramids[image]
-    }
-}
-
 impl<T: Rows> Tile<'_, T> {
     fn inverse(&self) -> T {
         T::from_f64(1.0 / self.step.to_f64())
-    }
-
-    /// Runs through the images. `finished` is given each.
-    pub fn run<E: End<T>>(
-        &self,
-        teacher: &mut dyn Teacher<T>,
-        lanes: &mut [Lane<E>],
-        mut finished: impl FnMut(usize, &Pyramid<T>),
-    ) {
-        let mut course = Course::new(self.schedule);
-        for image in 0..self.schedule.images.len() {
-            finished(image, course.next(self, teacher, lanes));
-        }
     }
 
     /// Predicts, codes and decodes an image beside the lattices of its side images.
     pub fn image<E: End<T>>(
         &self,
         image: usize,
-        sides: &[&Pyramid<T>],
+        sides: &[Arc<Pyramid<T>>],
         teacher: &mut dyn Teacher<T>,
         lanes: &mut [Lane<E>],
     ) -> Pyramid<T> {
         let lattices = self.schedule.lattices;
-        let kind = self.schedule.images[image].1;
-        let offset = image * lattices.ny * lattices.nx;
+        let Image { place, kind, is_backwards, .. } = self.schedule.images[image];
+        let offset = place * lattices.ny * lattices.nx;
         let mut pyramid: Pyramid<T> = (0..lattices.levels).map(|_| Planes::default()).collect();
         let wraps = |level: usize| lattices.wraps(level, self.wrap);
         let (mut known, mut known_sizes) = self.base_lattice(offset, sides, &mut lanes[0].end);
@@ -188,6 +132,7 @@ impl<T: Rows> Tile<'_, T> {
                     own: &pyramid[level],
                     sides: &side_planes,
                     taps: &self.taps[pass],
+                    is_backwards,
                     weights: &no_weights,
                     size,
                     stride,
@@ -211,7 +156,7 @@ impl<T: Rows> Tile<'_, T> {
     }
 
     /// The base lattice: from the first side image where there is one, else each value from the one before.
-    fn base_lattice<E: End<T>>(&self, offset: usize, sides: &[&Pyramid<T>], end: &mut E) -> (Plane<T>, Plane<u8>) {
+    fn base_lattice<E: End<T>>(&self, offset: usize, sides: &[Arc<Pyramid<T>>], end: &mut E) -> (Plane<T>, Plane<u8>) {
         let lattices = self.schedule.lattices;
         let (rows, columns) = lattices.size(lattices.levels);
         let (h, stride) = (1 << lattices.levels, lattices.stride(lattices.levels - 1));
@@ -266,11 +211,6 @@ impl<T: Rows> Tile<'_, T> {
         values.fill_outer_rows();
         sizes.fill_outer_rows();
     }
-}
-
-/// Where block `b` of `n` begins.
-pub(super) fn block_limit(n_rows: usize, b: usize, n: usize) -> usize {
-    n_rows * b / n
 }
 
 /// Rows of a phase that one end codes.

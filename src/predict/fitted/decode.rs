@@ -1,6 +1,7 @@
 //! From codes to values.
 
-use super::cpu::{Course, End, Lane, Strip, Tile, whole};
+use super::course::Course;
+use super::cpu::{End, Lane, Strip, Tile, whole};
 use super::layout::Layout;
 use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
@@ -25,15 +26,20 @@ pub fn decode<T: Rows>(
     base: T,
     q: &Quantizer<T>,
 ) -> Result<Vec<T>> {
-    let schedule = Schedule::new(shape);
+    let schedule = Schedule::new(shape, plan.is_outwards);
     let taps = plan::taps(&schedule);
     let coding = plan.coding();
     let mut lanes = lanes(plan, data, marks, &coding, q.step, false)?;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap: plan.wrap, base, step: q.step };
     let pixels = schedule.lattices.ny * schedule.lattices.nx;
     let mut values = vec![T::default(); pixels * schedule.images.len()];
-    tile.run(&mut plan.weights(&taps), &mut lanes, |image, pyramid| {
-        whole(pyramid, schedule.lattices.nx, &mut values[image * pixels..][..pixels]);
+    let weights = plan.weights(&taps);
+    let mut images: Vec<Option<&mut [T]>> = values.chunks_exact_mut(pixels.max(1)).map(Some).collect();
+    let in_coding_order = schedule.images.iter().map(|image| images[image.place].take()).collect();
+    tile.run([&mut &weights[..], &mut &weights[..]], &mut lanes, in_coding_order, |image, pyramid| {
+        if let Some(image) = image {
+            whole(pyramid, schedule.lattices.nx, image);
+        }
     });
     lanes.iter().try_for_each(|lane| lane.end.decoder.finish())?;
     Ok(values)
@@ -51,12 +57,13 @@ pub fn codes<T: Rows>(
     base: T,
     q: &Quantizer<T>,
 ) -> Result<(Vec<i32>, Vec<f32>)> {
-    let schedule = Schedule::new(shape);
+    let schedule = Schedule::new(shape, plan.is_outwards);
     let taps = plan::taps(&schedule);
     let coding = plan.coding();
     let mut lanes = lanes(plan, data, marks, &coding, q.step, true)?;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap: plan.wrap, base, step: q.step };
-    tile.run(&mut plan.weights(&taps), &mut lanes, |_, _| {});
+    let weights = plan.weights(&taps);
+    tile.run([&mut &weights[..], &mut &weights[..]], &mut lanes, vec![(); schedule.images.len()], |(), _| {});
     lanes.iter().try_for_each(|lane| lane.end.decoder.finish())?;
     Ok(logged(plan, &lanes, data.len(), shape.iter().product()))
 }
@@ -113,7 +120,7 @@ impl<'a, T: Rows> Decoding<'a, T> {
     /// Decodes the next step beside the forecasts of its levels, but for values stored apart.
     pub fn step(&mut self, forecasts: &[Option<Vec<T>>]) -> Vec<T> {
         let Self { layout, tile, weights, lanes, course } = self;
-        layout.step(course, tile, weights, lanes, forecasts)
+        layout.step(course, tile, &mut &weights[..], lanes, forecasts)
     }
 
     /// The codes so far in raster order, if they were kept, and the bits that each took.

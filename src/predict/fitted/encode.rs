@@ -1,7 +1,8 @@
 //! From values to codes: fits, the run that counts, contexts. Class of all but that run: `EncoderOnly`.
 
-use super::cpu::{End, Lane, Pyramid, Strip, Tile, block_limit};
-use super::lattice::{A, B2};
+use super::course::Shelf;
+use super::cpu::{End, Lane, Pyramid, Strip, Tile};
+use super::lattice::{A, B2, block_limit};
 use super::learn::{Budget, Learner};
 use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
@@ -18,7 +19,8 @@ use crate::quantize::Quantizer;
 use crate::quantize::outlier::Outliers;
 use crate::scratch::Buffer;
 use crate::stages::{self, Stage};
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use beside::{Encoding, Known, Turn};
 
@@ -49,13 +51,14 @@ pub fn encode<T: Rows>(
     budget: Budget,
 ) -> Encoded {
     let predicting = stages::begin(Stage::Predict);
-    let schedule = Schedule::new(shape);
+    let schedule = Schedule::new(shape, true);
     let taps = plan::taps(&schedule);
     let (lattices, n_streams) = (schedule.lattices, n_streams(&schedule));
     let pixels = lattices.ny * lattices.nx;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap, base, step: q.step };
-    let mut plan = Plan { wrap, n_streams, ..Plan::default() };
-    let beside = |s: usize| stand_in(&values[s * pixels..][..pixels], s, lattices, wrap, q.step.to_f64());
+    let is_outwards = schedule.n_before > 0;
+    let mut plan = Plan { is_outwards, wrap, n_streams, ..Plan::default() };
+    let beside = |s: usize| stand_in(&values[schedule.images[s].place * pixels..][..pixels], s, lattices, wrap, q.step.to_f64());
     let encoders = |keep: bool| encoders(&schedule, n_streams, values, marks, *q, keep);
     let is_final = is_final(&schedule);
     let budgets = budgets(&schedule, budget);
@@ -64,25 +67,26 @@ pub fn encode<T: Rows>(
     for budget in budgets {
         // 1. A trial, which fits as it goes. Where each image is the only one of its kind, it is the run that counts.
         let images = budget.images(&schedule);
-        let mut learner = Learner::new(&schedule, &taps, values, *q, &images, budget, is_final);
+        let mut learners = Learner::of_chains(&schedule, &taps, values, *q, &images, budget, is_final);
         let mut lanes = encoders(is_final);
-        trial(&tile, &images, &beside, &mut learner, &mut lanes);
-        learner.finish(&mut plan);
+        trial(&tile, &images, &beside, &mut learners, &mut lanes);
+        Learner::finish(&mut learners, &mut plan);
         if is_final {
             cheapest.offer(&plan, lanes);
             continue;
         }
         // 2. More trials, through all images, with the fit of the one before: their codes might do.
         for _ in 1..budget.rounds {
-            learner.again(&plan);
+            learners.iter_mut().for_each(|learner| learner.again(&plan));
             let mut lanes = encoders(true);
-            tile.run(&mut learner, &mut lanes, |_, _| {});
+            tile.run(learners.each_mut(), &mut lanes, vec![(); schedule.images.len()], |(), _| {});
             cheapest.offer(&plan, lanes);
-            learner.finish(&mut plan);
+            Learner::finish(&mut learners, &mut plan);
         }
         // 3. A run with the last fit.
         let mut lanes = encoders(true);
-        tile.run(&mut plan.weights(&taps), &mut lanes, |_, _| {});
+        let weights = plan.weights(&taps);
+        tile.run([&mut &weights[..], &mut &weights[..]], &mut lanes, vec![(); schedule.images.len()], |(), _| {});
         cheapest.offer(&plan, lanes);
     }
     drop(predicting);
@@ -127,29 +131,23 @@ pub(super) fn budgets(schedule: &Schedule, budget: Budget) -> Vec<Budget> {
 fn trial<T: Rows>(
     tile: &Tile<'_, T>,
     images: &[usize],
-    stand_in: &dyn Fn(usize) -> Pyramid<T>,
-    learner: &mut Learner<'_, T>,
+    stand_in: &(dyn Fn(usize) -> Pyramid<T> + Sync),
+    learners: &mut [Learner<'_, T>; 2],
     lanes: &mut [Lane<Encoder<'_, T>>],
 ) {
     let schedule = tile.schedule;
-    let mut pyramids = HashMap::new();
-    let sides_of = |image: usize| &schedule.images[image].0;
-    let uses = images.iter().enumerate().flat_map(|(k, &image)| sides_of(image).iter().map(move |&s| (s, k)));
-    let last_use: HashMap<usize, usize> = uses.collect();
-    let mut coded = HashSet::new();
-    for (k, &image) in images.iter().enumerate() {
-        let sides = sides_of(image);
-        let has_sizes = |s: &usize| *s >= schedule.given() || coded.contains(s);
+    let shelf = Shelf::new(schedule, images.iter().copied());
+    let is_coded = |image: usize| images.binary_search(&image).is_ok();
+    shelf.walk(schedule, images, lanes, learners.each_mut(), |learner, image, lanes| {
+        let sides = &schedule.images[image].sides;
+        let has_sizes = |&s: &usize| s >= schedule.given() || is_coded(s);
         learner.knows_sizes = sides.iter().take(FEATURE_SIDES).all(has_sizes);
-        for &s in sides {
-            pyramids.entry(s).or_insert_with(|| stand_in(s));
-        }
-        let beside: Vec<&Pyramid<T>> = sides.iter().map(|s| &pyramids[s]).collect();
-        let pyramid = tile.image(image, &beside, learner, lanes);
-        pyramids.insert(image, pyramid);
-        pyramids.retain(|p, _| last_use.get(p).is_some_and(|&last| last > k));
-        coded.insert(image);
-    }
+        let side = |&s: &usize| if is_coded(s) { shelf.get(s) } else { shelf.get_or_make(s, || stand_in(s)) };
+        let beside: Vec<_> = sides.iter().map(side).collect();
+        let _leaving = learner.leaving();
+        shelf.put(image, Arc::new(tile.image(image, &beside, learner, lanes)));
+        shelf.leave(schedule, image);
+    });
 }
 
 /// Encoders of the streams; those of a trial do not `keep` codes.
@@ -187,11 +185,11 @@ fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<Encoder<'_, T>>>) -> Encode
 /// Streams are tasks of the decoder, and each costs some 100 bytes: two where phases are long enough to be shared, more in large tiles.
 pub(super) fn n_streams(schedule: &Schedule) -> usize {
     const VALUES: usize = 1 << 18;
-    /// Pixels of images whose finest phases two threads can share.
+    /// Pixels of images whose finest phases two threads can share, where there are no two chains.
     const SHARED: usize = 1 << 12;
     let pixels = schedule.lattices.ny * schedule.lattices.nx;
     let n_values = pixels * schedule.images.len();
-    let least = if pixels >= SHARED && n_values >= VALUES { 2 } else { 1 };
+    let least = if (pixels >= SHARED || schedule.n_before > 0) && n_values >= VALUES { 2 } else { 1 };
     (n_values / VALUES).clamp(least, plan::MAX_STREAMS).next_power_of_two()
 }
 
@@ -199,15 +197,24 @@ pub(super) fn n_streams(schedule: &Schedule) -> usize {
 fn stream_lens(schedule: &Schedule, n_streams: usize) -> Vec<usize> {
     let lattices = schedule.lattices;
     let (rows, columns) = lattices.size(lattices.levels);
+    // Images that go to the same streams have as many codes there.
+    let mut n_images: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    for image in 0..schedule.images.len() {
+        let streams = schedule.streams(image, n_streams);
+        *n_images.entry((streams.start, streams.end)).or_default() += 1;
+    }
     let mut lens = vec![0; n_streams];
-    lens[0] = rows * columns;
-    for (level, phase) in (0..lattices.levels).flat_map(|level| (A..=B2).map(move |phase| (level, phase))) {
-        let (rows, columns) = lattices.plane_size(level, phase);
-        for (b, len) in lens.iter_mut().enumerate() {
-            *len += (block_limit(rows, b + 1, n_streams) - block_limit(rows, b, n_streams)) * columns;
+    for ((start, end), n_images) in n_images {
+        let lens = &mut lens[start..end];
+        lens[0] += n_images * rows * columns;
+        for (level, phase) in (0..lattices.levels).flat_map(|level| (A..=B2).map(move |phase| (level, phase))) {
+            let (rows, columns) = lattices.plane_size(level, phase);
+            for (b, len) in lens.iter_mut().enumerate() {
+                *len += n_images * (block_limit(rows, b + 1, end - start) - block_limit(rows, b, end - start)) * columns;
+            }
         }
     }
-    lens.iter().map(|len| len * schedule.images.len()).collect()
+    lens
 }
 
 /// Estimated size of the codes, in 1/1024 bits.

@@ -14,24 +14,26 @@ const TAP_PRICE: f64 = 13.0;
 const NOISE_PRICE: f64 = 3.0;
 
 impl Samples {
-    /// Leaves only the `most` taps that seem to gain the most, so that what follows costs less. To be called after [`Samples::close`].
-    pub fn keep_best_taps(&mut self, most: usize) {
+    /// Leaves only the `most` taps that seem to gain the most, so that what follows costs less, and says whether there are fewer now. To be called
+    /// after [`Samples::close`].
+    pub fn keep_best_taps(&mut self, most: usize) -> bool {
         let n_taps = self.candidates.len();
         // Fewer samples than that would choose by chance.
         let enough = 15.0 * n_taps as f64;
         if n_taps <= most || self.bands.iter().map(|b| b.n).sum::<f64>() < enough {
-            return;
+            return false;
         }
         let sum = self.sum();
         let mut kept = System::new(&sum, n_taps).select(most, |_, _| true).order;
         kept.sort_unstable();
-        for band in &mut self.bands {
-            // The value comes last.
-            let rows = kept.iter().copied().chain([n_taps]).enumerate();
-            let g = rows.flat_map(|(k, i)| kept[..k.min(kept.len())].iter().copied().chain([i]).map(move |j| (i, j)));
-            band.g = g.map(|(i, j)| band.g[i * (i + 1) / 2 + j]).collect();
-        }
-        self.candidates = kept.iter().map(|&k| self.candidates[k]).collect();
+        let kept: Vec<u8> = kept.iter().map(|&k| self.candidates[k]).collect();
+        self.keep(&kept);
+        true
+    }
+
+    /// Samples of each feature, and of the size; nothing if there are none.
+    fn feature_rows(&self) -> Vec<&[u16]> {
+        self.features.chunks_exact(self.most_guess).map(|row| &row[..self.n_guess]).collect()
     }
 
     fn sum(&self) -> Equations {
@@ -254,37 +256,38 @@ struct Selection {
     rss: f64,
 }
 
-/// Fits the guess of sizes to those of the samples. Weights in 1/1024, the constant (in 1/64) last.
-pub fn fit_guess(samples: &Samples, n_features: usize) -> Vec<i16> {
+/// Fits the guess of sizes to those of all `samples`. Weights in 1/1024, the constant (in 1/64) last.
+pub fn fit_guess(samples: &[&Samples], n_features: usize) -> Vec<i16> {
     /// Samples that are worth a thread.
     const ENOUGH: usize = 1024;
-    let (n, n_samples) = (n_features + 1, samples.n_guess);
+    let (n, n_samples) = (n_features + 1, samples.iter().map(|s| s.n_guess).sum::<usize>());
     let to_i16 = |w: f64| w.round_ties_even().clamp(-32_000.0, 32_000.0) as i16;
     // Features and the size.
-    let rows: Vec<&[u16]> = samples.features.chunks_exact(samples.most_guess).map(|row| &row[..n_samples]).collect();
+    let tables: Vec<Vec<&[u16]>> = samples.iter().map(|s| s.feature_rows()).filter(|rows| !rows.is_empty()).collect();
+    // Sums of integers are exact, in whatever order.
+    let sum = |row: usize| tables.iter().map(|rows| rows::sum_of(rows[row])).sum::<u64>() as f64;
+    let product =
+        |i: usize, j: usize| tables.iter().map(|rows| rows::sum_of_products(rows[i], rows[j])).sum::<u64>() as f64;
     let mut w = vec![0.0; n];
     if n_samples >= 64 {
-        // Sums of products of integers are exact, in whatever order.
         let mut a = vec![0.0; n * n];
         let mut b = vec![0.0; n];
         let sums = a.chunks_exact_mut(n).zip(&mut b).enumerate();
-        awake::for_each(sums, n_samples / ENOUGH, |(i, (a, b))| match rows[..n_features].get(i) {
-            Some(row) => {
-                rows[..=i].iter().zip(a).for_each(|(other, a)| *a = rows::sum_of_products(row, other) as f64);
-                *b = rows::sum_of_products(row, rows[n_features]) as f64;
-            }
-            None => {
-                rows[..i].iter().zip(a.iter_mut()).for_each(|(other, a)| *a = rows::sum_of(other) as f64);
+        awake::for_each(sums, n_samples / ENOUGH, |(i, (a, b))| {
+            if i < n_features {
+                a[..=i].iter_mut().enumerate().for_each(|(j, a)| *a = product(i, j));
+                *b = product(i, n_features);
+            } else {
+                a[..i].iter_mut().enumerate().for_each(|(j, a)| *a = sum(j));
                 a[i] = n_samples as f64;
-                *b = rows::sum_of(rows[n_features]) as f64;
+                *b = sum(n_features);
             }
         });
         let trace: f64 = (0..n).map(|k| a[k * n + k]).sum();
         (0..n).for_each(|k| a[k * n + k] += 1e-7 * trace + 1e-12);
         w = cholesky_solve(a, b, n);
     } else {
-        let mean = rows.last().map_or(0.0, |sizes| rows::sum_of(sizes) as f64 / n_samples.max(1) as f64);
-        w[n_features] = mean.max(1.0 / 64.0);
+        w[n_features] = (sum(n_features) / n_samples.max(1) as f64).max(1.0 / 64.0);
     }
     let (constant, of_features) = w.split_last().map_or((0.0, &[][..]), |(c, f)| (*c, f));
     of_features.iter().map(|w| to_i16(w * 1024.0)).chain([to_i16(constant * 64.0)]).collect()

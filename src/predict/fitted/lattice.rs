@@ -196,6 +196,11 @@ fn fill_margins_of<T: Copy>(row: &mut [T], columns: usize, wrap: bool) {
     row[HALO + columns + HALO..].fill(last);
 }
 
+/// Where block `b` of `n` blocks of rows begins.
+pub fn block_limit(n_rows: usize, b: usize, n: usize) -> usize {
+    n_rows * b / n
+}
+
 /// Consecutive rows of a plane.
 pub struct RowBlock<'a, T> {
     data: &'a mut [T],
@@ -233,6 +238,15 @@ pub struct Tap {
     pub di: i8,
     /// Columns away.
     pub dj: i8,
+}
+
+impl Tap {
+    /// The neighbour of a point of `phase` on the opposite side.
+    pub fn turned(self, phase: u8) -> Self {
+        let is_odd = |plane: u8| (i8::from(plane == A || plane == B1), i8::from(plane == A || plane == B2));
+        let ((ty, tx), (py, px)) = (is_odd(self.plane), is_odd(phase));
+        Self { di: py - ty - self.di, dj: px - tx - self.dj, ..self }
+    }
 }
 
 const fn tap(plane: u8, di: i8, dj: i8) -> Tap {

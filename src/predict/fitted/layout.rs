@@ -1,6 +1,7 @@
 //! Tiles of steps and levels, some of whose images have forecasts: what both directions share.
 
-use super::cpu::{Course, End, Lane, Teacher, Tile, whole};
+use super::course::Course;
+use super::cpu::{End, Lane, Teacher, Tile, whole};
 use super::learn::Budget;
 use super::plan::{self, Plan};
 use super::rows::Rows;
@@ -57,9 +58,9 @@ impl Layout {
         let mut out = vec![T::default(); levels * ny * nx];
         for (level, image) in out.chunks_exact_mut(ny * nx).enumerate() {
             if let Some(Some(forecast)) = forecasts.get(level) {
-                course.give(pyramid(forecast, self.schedule.lattices, tile.wrap));
+                course.give(&self.schedule, pyramid(forecast, self.schedule.lattices, tile.wrap));
             }
-            whole(course.next(tile, teacher, lanes), nx, image);
+            whole(&course.next(tile, teacher, lanes), nx, image);
         }
         out
     }

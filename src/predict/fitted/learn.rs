@@ -7,11 +7,13 @@ use super::fit::{self, Fitted};
 use super::lattice::{A, B2};
 use super::plan::{Plan, n_features};
 use super::rows::Rows;
-use super::sample::{self, MAX_BANDS, SampleRoom, Samples};
+use super::sample::{self, Extent, MAX_BANDS, SampleRoom, Samples};
 use super::schedule::Schedule;
 use super::site::{Site, Taps, Weights};
 use crate::awake;
 use crate::quantize::Quantizer;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Taps that are looked at, at most, once there are samples enough to say which: products take time with the square of their number.
 pub(super) const MOST_TAPS: usize = 32;
@@ -76,7 +78,7 @@ impl Budget {
         const ROOM: f64 = 3.0;
         let (images, pixels) = (&schedule.images, (schedule.lattices.ny * schedule.lattices.nx) as f64);
         (0..schedule.sides_of_kind.len()).map(move |kind| {
-            let all: Vec<usize> = (0..images.len()).filter(|&i| images[i].1 == kind).collect();
+            let all: Vec<usize> = (0..images.len()).filter(|&i| images[i].kind == kind).collect();
             let share = all.len() as f64 / images.len() as f64;
             let enough = self.samples(pixels * images.len() as f64, false) * share * ROOM / pixels;
             (all, enough)
@@ -84,13 +86,16 @@ impl Budget {
     }
 }
 
-/// Takes samples of each phase of a trial before it is predicted, and gives it weights.
+/// Takes samples of each phase of a trial's images of one chain before it is predicted, and gives it weights.
 pub(super) struct Learner<'a, T: Rows> {
     schedule: &'a Schedule,
     taps: &'a [Taps],
     values: &'a [T],
     quantizer: Quantizer<T>,
-    passes: Vec<Pass<T>>,
+    /// None of kinds that the chain does not have.
+    passes: Vec<Option<Pass<T>>>,
+    chain: usize,
+    cuts: Arc<Cuts>,
     /// Whether weights follow the samples, or stay as they are.
     follows: bool,
     /// Whether the codes count, so that guesses are wanted at once.
@@ -98,6 +103,59 @@ pub(super) struct Learner<'a, T: Rows> {
     rooms: [SampleRoom<T>; sample::GUESS_TASKS],
     /// Whether codes of the side images of the image at work are known.
     pub knows_sizes: bool,
+}
+
+/// The cut to [`MOST_TAPS`] of a pass that both chains have: chain 0 makes it, and chain 1 makes the same after as many images, so that their
+/// samples are of the same taps.
+#[derive(Default)]
+struct Cut {
+    /// Images of the pass in chain 0,
+    n_images: usize,
+    /// and those that it has had.
+    n_had: AtomicUsize,
+    /// After how many images there was one, and the taps left.
+    kept: OnceLock<(usize, Vec<u8>)>,
+}
+
+/// The cuts of all passes, as both chains know them.
+struct Cuts {
+    of_passes: Vec<Cut>,
+    /// Whether chain 0 has ended by a panic.
+    is_left: AtomicBool,
+}
+
+impl Cuts {
+    /// Chain 0 has had `n_images` of a pass; these taps are left, if there was a cut now.
+    fn had(&self, pass: usize, n_images: usize, kept: Option<&[u8]>) {
+        let cut = &self.of_passes[pass];
+        if let Some(kept) = kept {
+            // There is one at most.
+            let _ = cut.kept.set((n_images, kept.to_vec()));
+        }
+        cut.n_had.store(n_images, Ordering::Release);
+    }
+
+    /// What is left after `n_images`, as chain 0 has it or is about to.
+    fn after(&self, pass: usize, n_images: usize) -> Option<&[u8]> {
+        let cut = &self.of_passes[pass];
+        let mut n_looks = 0;
+        while cut.n_had.load(Ordering::Acquire) < n_images.min(cut.n_images) {
+            assert!(!self.is_left.load(Ordering::Relaxed), "the other chain has ended early");
+            awake::pause(&mut n_looks);
+        }
+        cut.kept.get().filter(|kept| kept.0 <= n_images).map(|kept| &kept.1[..])
+    }
+}
+
+/// Says so if chain 0 ends by a panic.
+pub(super) struct Leaving(Option<Arc<Cuts>>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some(cuts) = self.0.as_ref().filter(|_| std::thread::panicking()) {
+            cuts.is_left.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What is known of a pass.
@@ -108,14 +166,16 @@ struct Pass<T> {
     /// Number of values in the tile.
     count: f64,
     n_images: usize,
+    /// Whether the other chain has no such images.
+    is_alone: bool,
     fitted: Fitted,
     guess: Vec<i16>,
     weights: Weights<T>,
 }
 
 impl<'a, T: Rows> Learner<'a, T> {
-    /// For a trial over `images`.
-    pub fn new(
+    /// One for the images of each chain in a trial over `images`.
+    pub fn of_chains(
         schedule: &'a Schedule,
         taps: &'a [Taps],
         values: &'a [T],
@@ -123,52 +183,79 @@ impl<'a, T: Rows> Learner<'a, T> {
         images: &[usize],
         budget: Budget,
         is_final: bool,
-    ) -> Self {
-        let of_pass = |(pass, (taps, sampling)): (usize, (&Taps, Sampling))| Pass {
-            samples: Samples::new(sampling.n, taps.all.len()),
-            every: sampling.every,
-            count: sampling.count,
-            n_images: 0,
-            fitted: Fitted { shift: 0, bands: vec![vec![]] },
-            guess: vec![0; n_features(schedule.sides_of_pass(pass)) + 1],
-            weights: Weights::default(),
-        };
+    ) -> [Self; 2] {
         let samplings = Sampling::of_passes(schedule, images, budget, is_final);
-        let passes = taps.iter().zip(samplings).enumerate().map(of_pass).collect();
-        Self {
-            schedule,
-            taps,
-            values,
-            quantizer,
-            passes,
-            follows: true,
-            is_final,
-            rooms: Default::default(),
-            knows_sizes: true,
-        }
+        let mut n_first = vec![0; schedule.sides_of_kind.len()];
+        let of_first = images.iter().map(|&image| &schedule.images[image]).filter(|image| image.chain == 0);
+        of_first.for_each(|image| n_first[image.kind] += 1);
+        let cut = |pass| Cut { n_images: n_first[schedule.kind_of_pass(pass)], ..Cut::default() };
+        let of_passes = (0..taps.len()).map(cut).collect();
+        let cuts = Arc::new(Cuts { of_passes, is_left: AtomicBool::new(false) });
+        [0, 1].map(|chain| {
+            let of_pass = |(pass, (taps, sampling)): (usize, (&Taps, &Sampling))| Pass {
+                samples: Samples::new(sampling.n, sampling.most_guess(), taps.all.len()),
+                every: sampling.every,
+                count: sampling.count,
+                n_images: 0,
+                is_alone: schedule.chains_of_kind(schedule.kind_of_pass(pass)) == 1,
+                fitted: Fitted { shift: 0, bands: vec![vec![]] },
+                guess: vec![0; n_features(schedule.sides_of_pass(pass)) + 1],
+                weights: Weights::default(),
+            };
+            let is_there = |pass: usize| schedule.is_in_chain(schedule.kind_of_pass(pass), chain);
+            let passes = taps.iter().zip(&samplings).enumerate().map(|p| is_there(p.0).then(|| of_pass(p)));
+            Self {
+                schedule,
+                taps,
+                values,
+                quantizer,
+                passes: passes.collect(),
+                chain,
+                cuts: cuts.clone(),
+                follows: true,
+                is_final,
+                rooms: Default::default(),
+                knows_sizes: true,
+            }
+        })
     }
 
     /// For one more trial, with the weights of `plan`; its samples are added to those of the one before.
     pub fn again(&mut self, plan: &Plan) {
         self.follows = false;
         for (pass, weights) in self.passes.iter_mut().zip(plan.weights(self.taps)) {
+            let Some(pass) = pass else { continue };
             pass.weights = weights;
             pass.samples.next_round();
             pass.n_images = 0;
         }
     }
 
-    /// Puts the fits to all samples into `plan`.
-    pub fn finish(&mut self, plan: &mut Plan) {
-        if !self.is_final {
-            awake::for_each(&mut self.passes, usize::MAX, |p| {
+    /// To be held while an image is learned from.
+    pub fn leaving(&self) -> Leaving {
+        Leaving((self.chain == 0).then(|| self.cuts.clone()))
+    }
+
+    /// Puts the fits to all samples of a trial into `plan`.
+    pub fn finish(chains: &mut [Self; 2], plan: &mut Plan) {
+        let [first, second] = chains;
+        let is_final = first.is_final;
+        let of_passes: Vec<_> = first.passes.iter_mut().zip(&mut second.passes).collect();
+        let fits = awake::map(of_passes, usize::MAX, |of_chains| match of_chains {
+            (Some(p), None) | (None, Some(p)) if is_final => (p.fitted.clone(), p.guess.clone()),
+            (Some(p), None) | (None, Some(p)) => {
                 p.samples.close(p.count);
-                p.fitted = fit::fit(&p.samples, MAX_BANDS);
-                p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);
-            });
-        }
-        plan.taps = self.passes.iter().map(|p| p.fitted.clone()).collect();
-        plan.guesses = self.passes.iter().map(|p| p.guess.clone()).collect();
+                (fit::fit(&p.samples, MAX_BANDS), fit::fit_guess(&[&p.samples], p.guess.len() - 1))
+            }
+            (Some(p), Some(other)) => {
+                let mut all = Samples::of_both(&p.samples, &other.samples);
+                all.close(p.count);
+                let guess = fit::fit_guess(&[&p.samples, &other.samples], p.guess.len() - 1);
+                (fit::fit(&all, MAX_BANDS), guess)
+            }
+            (None, None) => unreachable!("a kind is that of an image"),
+        });
+        (plan.taps, plan.guesses) = fits.into_iter().unzip();
     }
 }
 
@@ -176,28 +263,35 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
     fn weights(&mut self, image: usize, pass: usize, site: &Site<'_, T>) -> &Weights<T> {
         let (level, phase) = (pass / 3 % self.schedule.lattices.levels, site.phase);
         let (start, dy, dx) = self.schedule.lattices.raster(level, phase);
-        let start = start + image * self.schedule.lattices.ny * self.schedule.lattices.nx;
+        let start = start + self.schedule.images[image].place * self.schedule.lattices.ny * self.schedule.lattices.nx;
         let truth = |i: usize, j: usize, out: &mut [T]| T::gather(&self.values[start + i * dy + j * dx..], dx, out);
-        let p = &mut self.passes[pass];
+        let Some(p) = &mut self.passes[pass] else { unreachable!("the image is of this chain") };
         let pieces = sample::pieces(site.size.0, site.size.1, p.every, self.schedule.turn(image));
         sample::sample_equations(site, &truth, &pieces, &mut p.samples);
         p.n_images += 1;
-        let refit = self.follows && p.n_images.is_power_of_two();
-        if refit {
+        let mut is_cut = false;
+        if self.follows && p.n_images.is_power_of_two() {
             p.samples.close(p.count);
             if !self.is_final {
-                p.samples.keep_best_taps(MOST_TAPS);
+                if self.chain == 0 || p.is_alone {
+                    is_cut = p.samples.keep_best_taps(MOST_TAPS);
+                } else if let Some(kept) = self.cuts.after(pass, p.n_images) {
+                    p.samples.keep(kept);
+                }
             }
             // The fit of all samples may have more bands.
             p.fitted = fit::fit(&p.samples, if self.is_final { MAX_BANDS } else { 1 });
             p.weights = p.fitted.weights(&p.guess, site.taps);
+        }
+        if self.chain == 0 {
+            self.cuts.had(pass, p.n_images, is_cut.then_some(&p.samples.candidates[..]));
         }
         if self.knows_sizes {
             let site = Site { weights: &p.weights, ..site.clone() };
             sample::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut self.rooms, &mut p.samples);
         }
         if self.is_final {
-            p.guess = fit::fit_guess(&p.samples, p.guess.len() - 1);
+            p.guess = fit::fit_guess(&[&p.samples], p.guess.len() - 1);
             p.weights.guess.clone_from(&p.guess);
         }
         &p.weights
@@ -212,9 +306,16 @@ pub(super) struct Sampling {
     pub n: f64,
     /// Number of values in the tile.
     pub count: f64,
+    /// Chains that have images of the kind.
+    n_chains: usize,
 }
 
 impl Sampling {
+    /// Samples of the guess that a chain takes, at most.
+    pub fn most_guess(&self) -> usize {
+        Extent::of(self.n).most_guess.div_ceil(self.n_chains)
+    }
+
     /// Of all passes, for a trial over `images`.
     pub fn of_passes(schedule: &Schedule, images: &[usize], budget: Budget, is_final: bool) -> Vec<Self> {
         let counts = pass_counts(schedule, 0..schedule.images.len());
@@ -223,12 +324,13 @@ impl Sampling {
         // root of their number.
         let samples = budget.samples(counts.iter().sum(), is_final);
         let roots: f64 = counts.iter().map(|n| n.sqrt()).sum();
-        let of_pass = |(&count, &there): (&f64, &f64)| {
+        let of_pass = |(pass, (&count, &there)): (usize, (&f64, &f64))| {
             let n_samples = samples * count.sqrt() / roots;
             let every = (there / n_samples.max(1.0)).max(1.0) as usize;
-            Self { every, n: there / every as f64, count }
+            let n_chains = schedule.chains_of_kind(schedule.kind_of_pass(pass));
+            Self { every, n: there / every as f64, count, n_chains }
         };
-        counts.iter().zip(&there).map(of_pass).collect()
+        counts.iter().zip(&there).enumerate().map(of_pass).collect()
     }
 }
 
@@ -239,7 +341,7 @@ fn pass_counts(schedule: &Schedule, images: impl Iterator<Item = usize>) -> Vec<
         for level in 0..schedule.lattices.levels {
             for phase in A..=B2 {
                 let (rows, columns) = schedule.lattices.plane_size(level, phase);
-                counts[schedule.pass(schedule.images[image].1, level, phase)] += (rows * columns) as f64;
+                counts[schedule.pass(schedule.images[image].kind, level, phase)] += (rows * columns) as f64;
             }
         }
     }

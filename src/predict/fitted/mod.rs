@@ -1,7 +1,7 @@
 //! The fitted predictor: least-squares stencils on a hierarchy of lattices, with the decoded values of other images (earlier
 //! steps, neighbouring levels) as side information, and codes in contexts.
 //!
-//! The last two axes are an image, the others number the images; they are coded in C order. An image is refined lattice by lattice
+//! The last two axes are an image, the others number the images; they are coded from the middle of the tile outwards (`schedule.rs`). An image is refined lattice by lattice
 //! and phase by phase (`lattice.rs`). A phase is predicted from taps, neighbours in the image and in its side images, whose weights
 //! were fitted to the tile and are in the archive: `p = Σ v_t · tap_t`, in the order of the taps. Images with the same kinds of side
 //! images (`kind`) share their weights. The magnitude of each code is guessed from what is known before the phase (sizes of codes
@@ -9,6 +9,7 @@
 //!
 //! Class: `BitExact`; the fits are `EncoderOnly`. Byte layout in `container/format.md`.
 
+mod course;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;

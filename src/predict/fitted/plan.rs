@@ -11,8 +11,10 @@ use crate::encode::bytes::{self, Reader};
 use crate::encode::rans::family::N_DISTRIBUTIONS;
 use crate::error::{Error, Result};
 
-/// Revision of everything that a fitted tile says and means.
-const REVISION: u64 = 1;
+/// Revision of everything that a fitted tile says and means, where images are coded forwards,
+const FORWARDS: u32 = 1;
+/// and where they are coded from the middle outwards.
+const OUTWARDS: u32 = 2;
 
 /// Most streams of a tile.
 pub const MAX_STREAMS: usize = 64;
@@ -26,6 +28,8 @@ pub const BASE_CHAIN: u8 = BASE_BESIDE + 1;
 /// All decisions of a tile.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
+    /// Images are coded from the middle outwards, not forwards.
+    pub is_outwards: bool,
     /// Columns are a circle.
     pub wrap: bool,
     /// Each phase's rows are cut into as many blocks, coded as streams of their own.
@@ -94,7 +98,7 @@ impl Plan {
     /// Appends the plan, as [`Plan::read`] expects it.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut bits = BitWriter::default();
-        bits.put(REVISION, 4);
+        bits.put(u64::from(if self.is_outwards { OUTWARDS } else { FORWARDS }), 4);
         bits.put(u64::from(self.wrap), 1);
         bits.put(self.n_streams as u64 - 1, 6);
         for Fitted { shift, bands } in &self.taps {
@@ -137,20 +141,36 @@ impl Plan {
         if !super::is_worthwhile(shape) {
             return Err(bad());
         }
-        let schedule = Schedule::new(shape);
-        Self::read_for(reader, &schedule, &taps(&schedule))
+        let data = reader.bytes()?;
+        let mut bits = BitReader::new(data, 0, data.len());
+        let is_outwards = match bits.take(4) {
+            FORWARDS => false,
+            OUTWARDS => true,
+            _ => return Err(other_revision()),
+        };
+        let schedule = Schedule::new(shape, is_outwards);
+        // One way to say one thing.
+        if is_outwards && schedule.n_before == 0 {
+            return Err(bad());
+        }
+        Self::read_rest(bits, &schedule, &taps(&schedule))
     }
 
-    /// As [`Plan::read`], for images in this schedule.
+    /// As [`Plan::read`], for images in this schedule, which are coded forwards.
     pub(super) fn read_for(reader: &mut Reader<'_>, schedule: &Schedule, taps: &[Taps]) -> Result<Self> {
         let data = reader.bytes()?;
         let mut bits = BitReader::new(data, 0, data.len());
-        if u64::from(bits.take(4)) != REVISION {
-            return Err(Error::unsupported(
-                "fitted predictor of another revision; the residuum that wrote it reads it",
-            ));
+        if bits.take(4) != FORWARDS {
+            return Err(other_revision());
         }
-        let mut plan = Self { wrap: bits.take(1) == 1, n_streams: bits.take(6) as usize + 1, ..Self::default() };
+        Self::read_rest(bits, schedule, taps)
+    }
+
+    /// What follows the revision.
+    fn read_rest(mut bits: BitReader<'_>, schedule: &Schedule, taps: &[Taps]) -> Result<Self> {
+        let is_outwards = schedule.n_before > 0;
+        let mut plan =
+            Self { is_outwards, wrap: bits.take(1) == 1, n_streams: bits.take(6) as usize + 1, ..Self::default() };
         for taps in taps {
             let n_bands = 1usize << bits.take(2);
             let shift = bits.take(4) as u8;
@@ -197,6 +217,10 @@ impl Plan {
         }
         if bits.is_within() { Ok(plan) } else { Err(bad()) }
     }
+}
+
+fn other_revision() -> Error {
+    Error::unsupported("fitted predictor of another revision; the residuum that wrote it reads it")
 }
 
 fn bad() -> Error {

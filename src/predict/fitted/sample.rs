@@ -113,9 +113,9 @@ impl Extent {
 }
 
 impl Samples {
-    /// For about `n` samples of a phase with `n_taps` taps.
-    pub fn new(n: f64, n_taps: usize) -> Self {
-        let Extent { n_bands, most_guess, guess_every } = Extent::of(n);
+    /// For about `n` samples of a phase with `n_taps` taps, at most `most_guess` of them for the guess.
+    pub fn new(n: f64, most_guess: usize, n_taps: usize) -> Self {
+        let Extent { n_bands, guess_every, .. } = Extent::of(n);
         let n_rows = n_taps + 1;
         let equations = Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 };
         Self {
@@ -129,6 +129,34 @@ impl Samples {
             n_rounds: 1,
             candidates: (0..n_taps as u8).collect(),
         }
+    }
+
+    /// Equations of both chains, of the taps that both still look at.
+    pub fn of_both(first: &Self, second: &Self) -> Self {
+        let is_kept = |tap: &&u8| second.candidates.contains(tap);
+        let kept: Vec<u8> = first.candidates.iter().filter(is_kept).copied().collect();
+        let mut both = first.clone();
+        both.keep(&kept);
+        let mut others = second.clone();
+        others.keep(&kept);
+        both.bands.iter_mut().zip(&others.bands).for_each(|(band, other)| band.add(other));
+        both
+    }
+
+    /// Leaves only these taps to choose from, ascending.
+    pub(super) fn keep(&mut self, kept: &[u8]) {
+        if self.candidates == kept {
+            return;
+        }
+        let n_taps = self.candidates.len();
+        let place = |tap: &u8| self.candidates.iter().position(|t| t == tap).unwrap_or(n_taps);
+        // The value comes last.
+        let places: Vec<usize> = kept.iter().map(place).chain([n_taps]).collect();
+        for band in &mut self.bands {
+            let pairs = places.iter().enumerate().flat_map(|(k, &i)| places[..=k].iter().map(move |&j| (i, j)));
+            band.g = pairs.map(|(i, j)| band.g[i * (i + 1) / 2 + j]).collect();
+        }
+        self.candidates = kept.to_vec();
     }
 
     /// What follows repeats what was sampled before: equations count alike, the guess is made anew.
@@ -294,7 +322,7 @@ fn deviations<T: Rows>(
             let x = &mut x[part.places.clone()];
             match candidates.get(k) {
                 Some(&tap) => {
-                    let tap = site.values(site.taps.all[usize::from(tap)]);
+                    let tap = site.tap(tap);
                     T::weighed_deviation(tap, mean, site.inverse, weights, x);
                 }
                 None => {

@@ -29,6 +29,8 @@ pub const FEATURE_SIDES: usize = 2;
 pub struct Taps {
     /// Taps of image 0, then those of side images.
     pub all: Vec<Tap>,
+    /// The same, each at the opposite place.
+    pub turned: Vec<Tap>,
     /// How many are near: 2 or 4.
     pub n_near: usize,
     /// How many belong to image 0.
@@ -56,7 +58,8 @@ impl Taps {
                 around.push((taps[0], std::array::from_fn(axis)));
             }
         }
-        Self { all, n_near, n_own, around }
+        let turned = all.iter().map(|tap| tap.turned(phase)).collect();
+        Self { all, turned, n_near, n_own, around }
     }
 }
 
@@ -71,6 +74,8 @@ pub struct Site<'a, T: Rows> {
     pub sides: &'a [&'a Planes<T>],
     /// Candidate taps.
     pub taps: &'a Taps,
+    /// See [`Image::is_backwards`](super::schedule::Image::is_backwards).
+    pub is_backwards: bool,
     /// What the fit made of the phase.
     pub weights: &'a Weights<T>,
     /// Rows and columns of the phase.
@@ -140,6 +145,12 @@ impl<T: Rows> Site<'_, T> {
         self.planes(tap.image).values[usize::from(tap.plane)].run(self.start, tap.di, tap.dj, self.len)
     }
 
+    /// Values of a tap by its index.
+    pub fn tap(&self, tap: u8) -> &[T] {
+        let taps = if self.is_backwards { &self.taps.turned } else { &self.taps.all };
+        self.values(taps[usize::from(tap)])
+    }
+
     fn sizes(&self, tap: Tap) -> &[u8] {
         self.planes(tap.image).sizes[usize::from(tap.plane)].run(self.start, tap.di, tap.dj, self.len)
     }
@@ -167,7 +178,7 @@ impl<T: Rows> Site<'_, T> {
 
     /// Predictions of the run, with the weights of `band`: `Σ weight · tap`, one after the other.
     pub fn predict(&self, band: usize, row: &mut [T]) {
-        let value = |&(tap, _): &(u8, T)| self.values(self.taps.all[usize::from(tap)]);
+        let value = |&(tap, _): &(u8, T)| self.tap(tap);
         let Some((first, rest)) = self.weights.bands[band].split_first() else { return row.fill(T::default()) };
         T::scaled(row, first.1, value(first));
         let (eights, rest) = rest.as_chunks::<8>();

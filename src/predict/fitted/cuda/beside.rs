@@ -3,7 +3,8 @@
 //! Forecasts lie behind the decoded images, in their order and without gaps, so that kernels find them at a distance as they find other side
 //! images; a table says which image has what beside it.
 
-use super::{Plan, Schedule, decode_images, start_decoding};
+use super::{Images, Plan, Schedule, decode_images, start_decoding};
+use crate::predict::fitted::schedule::Image;
 use crate::device::Run;
 use crate::device::layout::ImageBeside;
 use crate::error::Result;
@@ -28,10 +29,10 @@ pub(super) fn give_rooms(run: &mut Run<'_>, schedule: &Schedule, has_forecast: &
     // Forecasts have no codes.
     run.gpu.zero(run.args.sizes + n as u64, all - n)?;
     let mut next = 0;
-    let of_image = |(&(_, kind), &has): (&(Vec<usize>, usize), &bool)| {
+    let of_image = |(image, &has): (&Image, &bool)| {
         let slot = if has { next } else { -1 };
         next += i32::from(has);
-        ImageBeside { slot, kind: kind as u32 }
+        ImageBeside { slot, kind: image.kind as u32 }
     };
     let beside: Vec<ImageBeside> = schedule.images.iter().zip(has_forecast).map(of_image).collect();
     let kind_sides: Vec<u32> = schedule.sides_of_kind.iter().map(|&n| n as u32).collect();
@@ -53,7 +54,7 @@ impl Decoding {
     /// As there.
     pub fn start(run: &mut Run<'_>, layout: &Layout, has_forecast: &[bool], plan: &Plan, data: &[u8]) -> Result<Self> {
         let schedule = Schedule::with_forecasts(layout.shape, has_forecast);
-        start_decoding(run, plan, &schedule, &layout.shape, data)?;
+        start_decoding(run, plan, &schedule, data)?;
         give_rooms(run, &schedule, has_forecast)?;
         Ok(Self { schedule, levels: layout.shape[1] })
     }
@@ -64,7 +65,7 @@ impl Decoding {
     /// `Device`.
     pub fn step(&self, run: &mut Run<'_>, step: usize) -> Result<()> {
         (step * self.levels..(step + 1) * self.levels)
-            .try_for_each(|image| decode_images(run, &self.schedule, image, 1))
+            .try_for_each(|image| decode_images(run, &self.schedule, Images::one(image)))
     }
 
     /// After the last step: whether each stream ended where its codes did is in the state.

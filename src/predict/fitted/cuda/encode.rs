@@ -7,7 +7,7 @@ use super::super::lattice::{A, B2};
 use super::super::learn::Budget;
 use super::super::plan;
 use super::super::schedule::Schedule;
-use super::fine_levels;
+use super::{Images, fine_levels};
 use crate::device::Run;
 use crate::device::layout::{
     BLOCK, COUNTS_BYTES, FEATURE_ROWS, FIT_WEIGHTS_BYTES, FITTING_BYTES, Fit, FitPass, FitStream, GUESS_SAMPLES,
@@ -45,17 +45,17 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// For tiles of `shape`.
     pub fn new(shape: &[usize], budget: Budget) -> Self {
-        let schedule = Schedule::new(shape);
+        let schedule = Schedule::new(shape, true);
         let is_final = super::super::encode::is_final(&schedule);
         let budgets = super::super::encode::budgets(&schedule, budget);
         let trials = budgets.into_iter().map(|b| Trial::new(&schedule, b.images(&schedule), b, is_final)).collect();
-        Self::of(schedule, shape, trials, is_final)
+        Self::of(schedule, trials, is_final)
     }
 
-    fn of(schedule: Schedule, shape: &[usize], trials: Vec<Trial>, is_final: bool) -> Self {
+    fn of(schedule: Schedule, trials: Vec<Trial>, is_final: bool) -> Self {
         let n_streams = super::super::encode::n_streams(&schedule);
         let mut encoder = Self {
-            site: super::site(&schedule, shape, n_streams),
+            site: super::site(&schedule, n_streams),
             trials,
             is_final,
             n_taps: plan::taps(&schedule).iter().map(|t| t.all.len()).collect(),
@@ -65,6 +65,11 @@ impl Encoder {
         };
         encoder.n_batches = encoder.trials.iter().map(|t| encoder.most_batches(t)).max().unwrap_or(0);
         encoder
+    }
+
+    /// Chains whose samples are taken apart.
+    fn n_chains(&self) -> usize {
+        if self.schedule.n_before == 0 { 1 } else { 2 }
     }
 
     /// Number of runs of which the cheapest counts.
@@ -88,7 +93,9 @@ impl Encoder {
         args.tables = gpu.room("tables of contexts", MAX_DISTRIBUTIONS * RANS_TABLE_BYTES)?;
         args.sizes = gpu.room("sizes of codes", n)?;
         args.buckets = gpu.room("buckets of codes", n)?;
-        args.fittings = gpu.room("fits", n_passes * FITTING_BYTES)?;
+        // Of both chains, then of both together.
+        let n_slots = if self.n_chains() == 1 { n_passes } else { 3 * n_passes };
+        args.fittings = gpu.room("fits", n_slots * FITTING_BYTES)?;
         args.products = gpu.room("products of taps", n_batches * MAX_PAIRS * 4)?;
         args.products_there = gpu.room("samples of batches", n_batches * 4)?;
         args.features = gpu.room("samples of guesses", n_passes * FEATURE_ROWS * GUESS_SAMPLES * 2)?;
@@ -116,27 +123,28 @@ impl Encoder {
 
     /// Values to decoded values, codes, buckets: trials and their fits, and the run that counts.
     ///
-    /// For each phase of an image of a trial 3 to 8 launches (2 to 4 where weights do not follow), and at most 6 for each image besides; then 5
-    /// for the fits of all passes, and for each image of the tile one, and 3 for each lattice of more than `COARSE` values (without such
-    /// lattices one for all images). Of several runs 2 each for their cost, and 2 for the cheapest plan, with which a last run is made.
+    /// For each phase of an image of a trial 3 to 8 launches (2 to 4 where weights do not follow), and at most 6 for each image besides; then 5 or 6
+    /// for the fits of all passes, and for each image of the tile, or one of each chain, one, and 3 for each lattice of more than `COARSE` values
+    /// (without such lattices one or two for all images). Of several runs 2 each for their cost, and 2 for the cheapest plan, with which a last run is made.
     ///
     /// # Errors
     /// `Device`.
     pub fn attempt(&self, run: &mut Run<'_>) -> Result<()> {
         let n_passes = self.n_taps.len() as u32;
+        let n_slots = self.n_chains() as u32 * n_passes;
         let mut n_offered = 0;
         for trial in &self.trials {
-            run.args.step = Step::default();
-            run.over_work("fitted_start", 1 + n_passes, 1)?;
-            let mut sampled = vec![Sampled::default(); n_passes as usize];
+            run.args.step = Step { n_passes, ..Step::default() };
+            run.over_work("fitted_start", 1 + n_slots, 1)?;
+            let mut sampled = vec![Sampled::default(); n_slots as usize];
             self.learn_images(run, Round::new(trial, 1), &mut sampled)?;
             if self.is_final {
                 return Ok(());
             }
             self.fit_all(run, 1)?;
             for number in 2..=trial.budget.rounds as u32 {
-                run.args.step = Step { n_passes, ..Step::default() };
-                run.over("fitted_again", n_passes, BLOCK)?;
+                run.args.step = Step { n_passes: n_slots, ..Step::default() };
+                run.over("fitted_again", n_slots, BLOCK)?;
                 sampled.iter_mut().for_each(|s| s.n_guess = 0);
                 self.learn_images(run, Round::new(trial, number), &mut sampled)?;
                 self.offer(run, &mut n_offered)?;
@@ -158,19 +166,18 @@ impl Encoder {
 
     /// A run through all images with the weights there are.
     fn run_all(&self, run: &mut Run<'_>) -> Result<()> {
-        let n_images = self.schedule.images.len();
-        let images_a_launch = if fine_levels(&self.schedule).next().is_none() { n_images } else { 1 };
-        (0..n_images).step_by(images_a_launch).try_for_each(|image| self.run_images(run, image, images_a_launch))
+        let launches = Images::of_launches(&self.schedule, self.n_streams);
+        launches.into_iter().try_for_each(|images| self.run_images(run, images))
     }
 
-    /// The same for `n` images from `first` on: one, unless coarse lattices are all there are.
-    fn run_images(&self, run: &mut Run<'_>, first: usize, n: usize) -> Result<()> {
+    /// The same for some images: more of a chain than one only where coarse lattices are all there are.
+    fn run_images(&self, run: &mut Run<'_>, images: Images) -> Result<()> {
         run.args.step = Step { keep: 1, ..Step::default() };
-        (run.args.site.image, run.args.site.n_here) = (first as u32, n as u32);
-        self.once_work(run, "fitted_encode_coarse")?;
+        let n_chains = images.put(run);
+        self.encode_coarse(run, n_chains)?;
         let fine: Vec<usize> = fine_levels(&self.schedule).collect();
         for (level, phase) in self.lattice_phases().filter(|p| fine.contains(&p.0)) {
-            self.encode_phase(run, level, phase)?;
+            self.encode_phase(run, level, phase, n_chains)?;
         }
         Ok(())
     }
@@ -189,16 +196,17 @@ impl Encoder {
         run.once("fitted_offer", BLOCK)
     }
 
-    fn once_work(&self, run: &mut Run<'_>, kernel: &str) -> Result<()> {
-        let kernel = format!("{kernel}_{}", run.work);
-        run.once(&kernel, WIDE)
+    fn encode_coarse(&self, run: &mut Run<'_>, n_chains: u32) -> Result<()> {
+        let kernel = format!("fitted_encode_coarse_{}", run.work);
+        run.gpu.launch(&kernel, (n_chains, 1), WIDE, &run.args)
     }
 
-    fn encode_phase(&self, run: &mut Run<'_>, level: usize, phase: u8) -> Result<()> {
+    fn encode_phase(&self, run: &mut Run<'_>, level: usize, phase: u8, n_chains: u32) -> Result<()> {
         let (rows, columns) = self.schedule.lattices.plane_size(level, phase);
         (run.args.site.level, run.args.site.phase) = (level as u32, u32::from(phase));
         let blocks = ((rows * columns) as u32).div_ceil(BLOCK).min(16 * run.gpu.multiprocessors());
-        run.over_work("fitted_encode", blocks, 1)
+        let kernel = format!("fitted_encode_{}", run.work);
+        run.gpu.launch(&kernel, (blocks, n_chains), BLOCK, &run.args)
     }
 
     /// Codes and buckets to the tile: what stands before the streams, plan and lists, and the streams. 11 launches.

@@ -2,7 +2,8 @@
 
 use super::{Encoded, Encoder, encoders, n_streams, to_bytes};
 use crate::predict::fitted::Layout;
-use crate::predict::fitted::cpu::{Course, Lane, Teacher, Tile};
+use crate::predict::fitted::course::Course;
+use crate::predict::fitted::cpu::{Lane, Teacher, Tile};
 use crate::predict::fitted::learn::{Budget, Learner};
 use crate::predict::fitted::plan::Plan;
 use crate::predict::fitted::rows::Rows;
@@ -28,7 +29,8 @@ pub struct Encoding<'a, T: Rows> {
     known: Known<'a, T>,
     tile: Tile<'a, T>,
     plan: Plan,
-    learner: Learner<'a, T>,
+    /// Of the chains, of which there is one.
+    learners: [Learner<'a, T>; 2],
     /// Those of the plan; none while samples are taken.
     weights: Option<Vec<Weights<T>>>,
     lanes: Vec<Lane<Encoder<'a, T>>>,
@@ -63,7 +65,7 @@ impl<'a, T: Rows> Encoding<'a, T> {
         let tile = Tile { schedule, taps, wrap, base, step: quantizer.step };
         let plan = Plan { wrap, n_streams: n_streams(schedule), ..Plan::default() };
         let images: Vec<usize> = (0..layout.trial_steps(budget) * layout.shape[1]).collect();
-        let learner = Learner::new(schedule, taps, values, quantizer, &images, budget, false);
+        let learners = Learner::of_chains(schedule, taps, values, quantizer, &images, budget, false);
         let lanes = encoders(schedule, plan.n_streams, values, known.marks, quantizer, false);
         let course = Course::new(schedule);
         let n_early = layout.trial_steps(Budget::BALANCED);
@@ -73,7 +75,7 @@ impl<'a, T: Rows> Encoding<'a, T> {
             known,
             tile,
             plan,
-            learner,
+            learners,
             weights: None,
             lanes,
             course,
@@ -88,11 +90,11 @@ impl<'a, T: Rows> Encoding<'a, T> {
         let Known { values, marks, quantizer, .. } = self.known;
         match (turn, &self.early, &self.cheapest) {
             (Turn::Early, Some(plan), _) | (Turn::Cheapest, _, Some((_, plan))) => self.plan = plan.clone(),
-            _ => self.learner.finish(&mut self.plan),
+            _ => Learner::finish(&mut self.learners, &mut self.plan),
         }
         self.weights = (turn != Turn::Again).then(|| self.plan.weights(&self.layout.taps));
         if turn == Turn::Again {
-            self.learner.again(&self.plan);
+            self.learners[0].again(&self.plan);
         }
         let schedule = &self.layout.schedule;
         self.lanes = encoders(schedule, self.plan.n_streams, values, marks, quantizer, true);
@@ -101,17 +103,21 @@ impl<'a, T: Rows> Encoding<'a, T> {
 
     /// Codes the next step beside the forecasts of its levels, in order, those that have one. Gives what is decoded, but for values stored apart.
     pub fn step(&mut self, forecasts: &[Option<Vec<T>>]) -> Vec<T> {
-        let Self { layout, tile, learner, weights, lanes, course, .. } = self;
+        let Self { layout, tile, learners, weights, lanes, course, .. } = self;
+        let mut given;
         let teacher: &mut dyn Teacher<T> = match weights {
-            Some(weights) => weights,
-            None => learner,
+            Some(weights) => {
+                given = &weights[..];
+                &mut given
+            }
+            None => &mut learners[0],
         };
         let decoded = layout.step(course, tile, teacher, lanes, forecasts);
         if let Some(n) = &mut self.until_early {
             *n -= 1;
             if *n == 0 {
                 self.until_early = None;
-                self.learner.finish(&mut self.plan);
+                Learner::finish(&mut self.learners, &mut self.plan);
                 self.early = Some(self.plan.clone());
             }
         }

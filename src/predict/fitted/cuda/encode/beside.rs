@@ -1,7 +1,7 @@
 //! A tile beside forecasts, which come one step at a time: the order of launches. Twin: [`crate::predict::fitted::encode::Encoding`].
 
 use super::learn::{Round, Sampled, Trial};
-use super::{Encoder, Schedule};
+use super::{Encoder, Images, Schedule};
 use crate::device::Run;
 use crate::device::layout::{BLOCK, FitPass, Step};
 use crate::error::Result;
@@ -35,7 +35,7 @@ impl Encoding {
         let levels = layout.shape[1];
         let n_trial = layout.trial_steps(budget);
         let trial = Trial::new(&schedule, (0..n_trial * levels).collect(), budget, false);
-        let mut encoder = Encoder::of(schedule, &layout.shape, vec![trial], false);
+        let mut encoder = Encoder::of(schedule, vec![trial], false);
         // The run that fits goes on as long as that of any other variable does: also through images that are not of this trial.
         encoder.n_batches = encoder.most_batches_of(&encoder.trials[0], 0..encoder.schedule.images.len());
         let n_early = layout.trial_steps(Budget::BALANCED);
@@ -78,7 +78,7 @@ impl Encoding {
         run.gpu.zero(run.args.cursor, 8)?;
         quantize::cuda::start(run, 0)?;
         quantize::cuda::clear_missed(run)?;
-        run.args.step = Step::default();
+        run.args.step = Step { n_passes: self.encoder.n_taps.len() as u32, ..Step::default() };
         run.over_work("fitted_start", n_blocks, 1)
     }
 
@@ -123,7 +123,7 @@ impl Encoding {
                 let round = Round::new(&self.encoder.trials[0], self.rounds);
                 self.encoder.learn_image(run, round, image, &mut self.sampled)?;
             } else {
-                self.encoder.run_images(run, image, 1)?;
+                self.encoder.run_images(run, Images::one(image))?;
             }
         }
         if let Some(n) = &mut self.until_early {

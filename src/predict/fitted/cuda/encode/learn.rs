@@ -1,8 +1,8 @@
 //! Trials: samples of phases, and what follows from them. Twin: [`crate::predict::fitted::learn`].
 
-use super::Encoder;
+use super::{Encoder, Images};
 use crate::device::Run;
-use crate::device::layout::{BATCH, BLOCK, SELECTORS, Step, WIDE};
+use crate::device::layout::{BATCH, BLOCK, NO_SLOT, SELECTORS, Step, WIDE};
 use crate::error::Result;
 use crate::predict::fitted::learn::{Budget, MOST_TAPS, Sampling};
 use crate::predict::fitted::sample::{Extent, MAX_BANDS, pieces};
@@ -42,7 +42,7 @@ impl<'a> Round<'a> {
     }
 }
 
-/// What was sampled of a pass so far.
+/// What was sampled of a pass of a chain so far.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Sampled {
     n_images: usize,
@@ -53,7 +53,7 @@ pub(super) struct Sampled {
 impl Encoder {
     /// Samples of the bands of a phase of `image`.
     fn samples_of_bands(&self, trial: &Trial, image: usize, level: usize, phase: u8) -> Vec<usize> {
-        let sampling = &trial.samplings[self.schedule.pass(self.schedule.images[image].1, level, phase)];
+        let sampling = &trial.samplings[self.schedule.pass(self.schedule.images[image].kind, level, phase)];
         let (rows, columns) = self.schedule.lattices.plane_size(level, phase);
         let Extent { n_bands, .. } = Extent::of(sampling.n);
         let mut of_bands = vec![0; n_bands];
@@ -90,9 +90,13 @@ impl Encoder {
         let is_first = round.number == 1;
         let all: Vec<usize> = (0..self.schedule.images.len()).collect();
         let images = if is_first { &round.trial.images } else { &all };
+        // One chain after the other, once they follow from themselves alone: weights are those of the chain at work.
+        let (begin, rest) = images.split_at(images.partition_point(|&image| image < 2 * self.schedule.n_fast));
+        let of_chain = |chain| rest.iter().filter(move |&&image| self.schedule.images[image].chain == chain);
+        let images = begin.iter().chain(of_chain(0)).chain(of_chain(1));
         let (mut coded, mut stood_in) = (HashSet::new(), HashSet::new());
         for &image in images {
-            let sides = &self.schedule.images[image].0;
+            let sides = &self.schedule.images[image].sides;
             let knows_sizes = sides.iter().take(FEATURE_SIDES).all(|s| coded.contains(s));
             for &side in sides {
                 if !coded.contains(&side) && stood_in.insert(side) {
@@ -115,12 +119,11 @@ impl Encoder {
     ) -> Result<()> {
         let keeps = self.is_final || round.number > 1;
         run.args.step = Step { keep: u32::from(keeps), base_only: 1, ..Step::default() };
-        (run.args.site.image, run.args.site.n_here) = (image as u32, 1);
-        self.once_work(run, "fitted_encode_coarse")?;
+        Images::one(image).put(run);
+        self.encode_coarse(run, 1)?;
         for (level, phase) in self.lattice_phases() {
-            let pass = self.schedule.pass(self.schedule.images[image].1, level, phase);
-            self.learn(run, round, image, level, phase, &mut sampled[pass])?;
-            self.encode_phase(run, level, phase)?;
+            self.learn(run, round, image, level, phase, sampled)?;
+            self.encode_phase(run, level, phase, 1)?;
         }
         Ok(())
     }
@@ -134,7 +137,11 @@ impl Encoder {
     /// Fits of all passes to all their samples; those in use stay.
     pub(super) fn settle_all(&self, run: &mut Run<'_>, rounds: u32) -> Result<()> {
         let n_passes = self.n_taps.len() as u32;
-        run.args.step = Step { all_passes: 1, most_bands: MAX_BANDS as u32, rounds, ..Step::default() };
+        let slot = 2 * n_passes * (self.n_chains() as u32 - 1);
+        run.args.step = Step { all_passes: 1, slot, n_passes, most_bands: MAX_BANDS as u32, rounds, ..Step::default() };
+        if self.n_chains() == 2 {
+            run.gpu.launch("fitted_merge", (n_passes, 1), BLOCK, &run.args)?;
+        }
         run.gpu.launch("fitted_reduce", (n_passes, 1), SELECTORS, &run.args)?;
         run.gpu.launch("fitted_systems", (2 * MAX_BANDS as u32 - 1, n_passes), SELECTORS, &run.args)?;
         run.gpu.launch("fitted_settle", (n_passes, 1), 32, &run.args)?;
@@ -157,18 +164,27 @@ impl Encoder {
         image: usize,
         level: usize,
         phase: u8,
-        sampled: &mut Sampled,
+        sampled: &mut [Sampled],
     ) -> Result<()> {
-        let pass = self.schedule.pass(self.schedule.images[image].1, level, phase);
+        let n_passes = self.n_taps.len();
+        let pass = self.schedule.pass(self.schedule.images[image].kind, level, phase);
         let sampling = &round.trial.samplings[pass];
         let follows = round.number == 1;
         let (rows, columns) = self.schedule.lattices.plane_size(level, phase);
-        let Extent { n_bands, most_guess, guess_every } = Extent::of(sampling.n);
+        let Extent { n_bands, guess_every, .. } = Extent::of(sampling.n);
         let pieces = pieces(rows, columns, sampling.every, self.schedule.turn(image));
         (run.args.site.image, run.args.site.level, run.args.site.phase) =
             (image as u32, level as u32, u32::from(phase));
+        let (chain, is_alone) =
+            (self.schedule.images[image].chain, self.schedule.chains_of_kind(self.schedule.kind_of_pass(pass)) == 1);
+        let slot = chain * n_passes + pass;
+        sampled[slot].n_images += 1;
+        let n_had = sampled[slot].n_images;
         run.args.step = Step {
             pass: pass as u32,
+            slot: slot as u32,
+            first_slot: if chain == 0 || is_alone { NO_SLOT } else { pass as u32 },
+            n_had: n_had as u32,
             every: sampling.every as u32,
             turn: self.schedule.turn(image),
             n_bands: n_bands as u32,
@@ -187,8 +203,7 @@ impl Encoder {
         }
         let n_pairs = (self.n_taps[pass] + 1) * (self.n_taps[pass] + 2) / 2;
         run.gpu.launch("fitted_gather", ((n_pairs as u32).div_ceil(BLOCK), n_bands as u32), BLOCK, &run.args)?;
-        sampled.n_images += 1;
-        if follows && sampled.n_images.is_power_of_two() {
+        if follows && n_had.is_power_of_two() {
             let n_systems = if self.is_final { 2 * n_bands as u32 - 1 } else { 1 };
             run.gpu.launch("fitted_reduce", (1, 1), SELECTORS, &run.args)?;
             run.gpu.launch("fitted_systems", (n_systems, 1), SELECTORS, &run.args)?;
@@ -197,14 +212,16 @@ impl Encoder {
         }
         if round.knows_sizes {
             // Of the pieces every so many, counted through all images, until there are enough.
+            let of_both: usize = sampled.iter().skip(pass).step_by(n_passes).map(|s| s.n_guess).sum();
+            let sampled = &mut sampled[slot];
             let before = sampled.n_pieces;
             sampled.n_pieces += pieces.len();
             let n_used = sampled.n_pieces / guess_every - before / guess_every;
             let len = pieces.first().map_or(0, |p| p.1.len());
-            let n_new = (n_used * len).min(most_guess - sampled.n_guess);
+            let n_new = (n_used * len).min(sampling.most_guess() - sampled.n_guess);
             if n_new > 0 {
                 run.args.step.guess_first = (guess_every - 1 - before % guess_every) as u32;
-                run.args.step.guess_from = sampled.n_guess as u32;
+                run.args.step.guess_from = of_both as u32;
                 run.args.step.guess_new = n_new as u32;
                 run.over_work("fitted_guess_samples", n_new as u32, BLOCK)?;
                 sampled.n_guess += n_new;

@@ -1,0 +1,174 @@
+//! Runs through the images of a tile, on the CPU: one after the other, or the two chains of [`Schedule`] side by side.
+
+use super::cpu::{End, Lane, Pyramid, Teacher, Tile};
+use super::lattice::block_limit;
+use super::rows::Rows;
+use super::schedule::Schedule;
+use crate::awake;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Images that later ones have beside them, for as long as they do: decoded ones, then those that both ends know beforehand.
+pub(super) struct Shelf<T: Rows> {
+    slots: Vec<Mutex<Option<Arc<Pyramid<T>>>>>,
+    /// Images to come that have it beside them.
+    n_uses: Vec<AtomicUsize>,
+    /// Whether a thread has left its chain by a panic.
+    is_left: AtomicBool,
+}
+
+impl<T: Rows> Shelf<T> {
+    /// For a run through `images`.
+    pub fn new(schedule: &Schedule, images: impl Iterator<Item = usize>) -> Self {
+        let n = 2 * schedule.images.len();
+        let mut n_uses = vec![0; n];
+        images.for_each(|image| schedule.images[image].sides.iter().for_each(|&s| n_uses[s] += 1));
+        let slots = (0..n).map(|_| Mutex::new(None)).collect();
+        Self { slots, n_uses: n_uses.into_iter().map(AtomicUsize::new).collect(), is_left: AtomicBool::new(false) }
+    }
+
+    fn slot(&self, image: usize) -> MutexGuard<'_, Option<Arc<Pyramid<T>>>> {
+        self.slots[image].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An image that is on the shelf, or that another thread is about to put there.
+    ///
+    /// # Panics
+    /// If that thread panicked.
+    pub fn get(&self, image: usize) -> Arc<Pyramid<T>> {
+        let mut n_looks = 0;
+        loop {
+            if let Some(pyramid) = &*self.slot(image) {
+                return pyramid.clone();
+            }
+            assert!(!self.is_left.load(Ordering::Relaxed), "the other chain has ended early");
+            awake::pause(&mut n_looks);
+        }
+    }
+
+    /// An image, made now if nobody has.
+    pub fn get_or_make(&self, image: usize, make: impl FnOnce() -> Pyramid<T>) -> Arc<Pyramid<T>> {
+        self.slot(image).get_or_insert_with(|| Arc::new(make())).clone()
+    }
+
+    /// Puts an image there, if any has it beside it.
+    pub fn put(&self, image: usize, pyramid: Arc<Pyramid<T>>) {
+        if self.n_uses[image].load(Ordering::Relaxed) > 0 {
+            *self.slot(image) = Some(pyramid);
+        }
+    }
+
+    /// What lay beside an image does so no more.
+    pub fn leave(&self, schedule: &Schedule, image: usize) {
+        for &s in &schedule.images[image].sides {
+            if self.n_uses[s].fetch_sub(1, Ordering::Relaxed) == 1 {
+                *self.slot(s) = None;
+            }
+        }
+    }
+
+    /// Has `visit` called for all `images`, ascending, with the lanes that its codes go to and the worker of its chain; of those that do not follow
+    /// from each other on two threads.
+    pub fn walk<E: Send, W: Send>(
+        &self,
+        schedule: &Schedule,
+        images: &[usize],
+        lanes: &mut [Lane<E>],
+        workers: [&mut W; 2],
+        visit: impl Fn(&mut W, usize, &mut [Lane<E>]) + Sync,
+    ) {
+        /// Says so on the way out if `visit` panics.
+        struct Leaving<'a>(&'a AtomicBool);
+        impl Drop for Leaving<'_> {
+            fn drop(&mut self) {
+                self.0.store(std::thread::panicking(), Ordering::Relaxed);
+            }
+        }
+        let [first, second] = workers;
+        let n_lanes = lanes.len();
+        if n_lanes == 1 || schedule.n_before == 0 {
+            for &image in images {
+                visit(if schedule.images[image].chain == 0 { first } else { second }, image, lanes);
+            }
+            return;
+        }
+        // The first two steps are on their own, as both chains go on from them.
+        let (begin, rest) = images.split_at(images.partition_point(|&image| image < 2 * schedule.n_fast));
+        let (shared, begin) = begin.split_at(begin.partition_point(|&image| schedule.is_shared(image)));
+        shared.iter().for_each(|&image| visit(first, image, lanes));
+        let (of_first, of_second) = lanes.split_at_mut(block_limit(n_lanes, 1, 2));
+        for images in [begin, rest] {
+            let go = |chain: usize, worker: &mut W, lanes: &mut [Lane<E>]| {
+                let _leaving = Leaving(&self.is_left);
+                let is_here = |image: &&usize| schedule.images[**image].chain == chain;
+                images.iter().filter(is_here).for_each(|&image| visit(worker, image, lanes));
+            };
+            // Images of chain 1 wait for those of chain 0 at the first step, which is begun at once and waits for none.
+            awake::halves(|| go(0, first, of_first), || go(1, second, of_second));
+        }
+    }
+}
+
+impl<T: Rows> Tile<'_, T> {
+    /// Runs through all images; `finished` is given each with its item of `items`.
+    pub fn run<'b, E: End<T>, W: Teacher<T>, I: Send>(
+        &self,
+        teachers: [&mut W; 2],
+        lanes: &mut [Lane<E>],
+        items: Vec<I>,
+        finished: impl Fn(I, &Pyramid<T>) + Sync,
+    ) {
+        let images: Vec<usize> = (0..self.schedule.images.len()).collect();
+        let shelf = Shelf::new(self.schedule, images.iter().copied());
+        let items: Vec<Mutex<Option<I>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+        shelf.walk(self.schedule, &images, lanes, teachers, |teacher, image, lanes| {
+            let pyramid = self.next(&shelf, image, teacher, lanes);
+            if let Some(item) = items[image].lock().unwrap_or_else(PoisonError::into_inner).take() {
+                finished(item, &pyramid);
+            }
+        });
+    }
+
+    /// Codes and decodes an image whose side images are on the shelf, or come there.
+    fn next<E: End<T>>(
+        &self,
+        shelf: &Shelf<T>,
+        image: usize,
+        teacher: &mut dyn Teacher<T>,
+        lanes: &mut [Lane<E>],
+    ) -> Arc<Pyramid<T>> {
+        let sides: Vec<_> = self.schedule.images[image].sides.iter().map(|&s| shelf.get(s)).collect();
+        let pyramid = Arc::new(self.image(image, &sides, teacher, lanes));
+        shelf.put(image, pyramid.clone());
+        shelf.leave(self.schedule, image);
+        pyramid
+    }
+}
+
+/// A run through the images of a tile, step by step.
+pub(super) struct Course<T: Rows> {
+    shelf: Shelf<T>,
+    next: usize,
+}
+
+impl<T: Rows> Course<T> {
+    pub fn new(schedule: &Schedule) -> Self {
+        Self { shelf: Shelf::new(schedule, 0..schedule.images.len()), next: 0 }
+    }
+
+    /// Takes in the forecast of the next image.
+    pub fn give(&mut self, schedule: &Schedule, forecast: Pyramid<T>) {
+        self.shelf.put(schedule.given() + self.next, Arc::new(forecast));
+    }
+
+    /// Codes and decodes the next image.
+    pub fn next<E: End<T>>(
+        &mut self,
+        tile: &Tile<'_, T>,
+        teacher: &mut dyn Teacher<T>,
+        lanes: &mut [Lane<E>],
+    ) -> Arc<Pyramid<T>> {
+        self.next += 1;
+        tile.next(&self.shelf, self.next - 1, teacher, lanes)
+    }
+}
