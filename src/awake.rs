@@ -188,6 +188,11 @@ pub fn halves(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
         let _share = share();
         half();
     };
+    if AT_WORK.0.load(Ordering::Relaxed) > 1 {
+        // Other tiles are work enough.
+        a();
+        return b();
+    }
     join(|| work(Box::new(a)), || work(Box::new(b)));
 }
 
