@@ -54,10 +54,20 @@ impl Budget {
             // Beside images that were decoded fits are better than beside stand-ins.
             let n_first = (enough * 0.75).ceil().max(2.0) as usize;
             let n_spread = (enough * 0.25).ceil().max(1.0) as usize;
-            let (first, rest) = all.split_at(n_first.min(all.len()));
-            chosen.extend(first);
-            let n_spread = n_spread.min(rest.len());
-            chosen.extend((0..n_spread).map(|k| rest[(2 * k + 1) * rest.len() / (2 * n_spread)]));
+            // As many of each chain.
+            let n_chains = schedule.chains_of_kind(schedule.images[all[0]].kind);
+            let n = ((n_first + n_spread) / n_chains).max(1);
+            let of_chains = (0..2).map(|chain| {
+                let of_chain = |&image: &usize| schedule.images[image].chain == chain;
+                let n_spread = (n_spread + chain * (n_chains - 1)) / n_chains;
+                (all.iter().copied().filter(of_chain).collect::<Vec<_>>(), n.saturating_sub(n_spread).max(1), n_spread.min(n - 1))
+            });
+            for (all, n_first, n_spread) in of_chains {
+                let (first, rest) = all.split_at(n_first.min(all.len()));
+                chosen.extend(first);
+                let n_spread = n_spread.min(rest.len());
+                chosen.extend((0..n_spread).map(|k| rest[(2 * k + 1) * rest.len() / (2 * n_spread)]));
+            }
         }
         chosen.sort_unstable();
         chosen
