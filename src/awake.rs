@@ -111,6 +111,9 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_s
     if is_short && board::share(n_threads, &worker) {
         return;
     }
+    if SHARE.get() < usize::MAX {
+        return worker(0);
+    }
     let n_others = AtomicUsize::new(n_threads - 1);
     rayon::in_place_scope(|scope| {
         for k in 1..n_threads {
@@ -132,7 +135,8 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_s
 }
 
 thread_local! {
-    /// Threads that the steps of what is at work here are for: half of them in each of two [`halves`].
+    /// Threads that the steps of what is at work here are for: half of them in each of two [`halves`], and only by the board. Whoever looked for other
+    /// work while it waits could find the other half, which may wait for this one.
     static SHARE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 

@@ -108,6 +108,47 @@ fn several_threads_of_the_system_at_once() {
     });
 }
 
+/// Tiles whose steps are coded in two chains: the same on any number of threads, alone and many at once.
+#[test]
+fn chains_of_a_tile() {
+    let field = |shape: &[usize], k: usize| -> (Vec<f32>, Vec<usize>) {
+        let nx = shape[shape.len() - 1];
+        let image = nx * shape[shape.len() - 2];
+        let wave = |i: usize| {
+            let (step, y, x) = (i / image, i / nx % (image / nx), i % nx);
+            let value = ((x + 3 * step) as f32 * 0.05).sin() * 20.0 + (y as f32 * 0.1 + k as f32).cos() * 7.0;
+            if x < 20 && y > 30 { f32::NAN } else { value + (i * 7919 % 1009) as f32 * 1e-3 }
+        };
+        ((0..shape.iter().product()).map(wave).collect(), shape.to_vec())
+    };
+    fn through(field: &(Vec<f32>, Vec<usize>), effort: Effort) -> Vec<u8> {
+        let config = Config::new(Bound::abs(0.01)).with_effort(effort);
+        let archive = compress(&Field::new(&field.0, &field.1).unwrap(), &config).unwrap();
+        let restored = decompress::<f32>(&archive).unwrap().0;
+        let is_good = |(a, b): (&f32, &f32)| (a - b).abs() <= 0.01 || a.to_bits() == b.to_bits();
+        assert!(field.0.iter().zip(&restored).all(is_good), "bound of {:?}", field.1);
+        archive
+    }
+    // More than 2^18 values each; of one and of two leading axes; from the least number of steps on.
+    let shapes: [&[usize]; 5] = [&[4, 250, 270], &[9, 170, 180], &[4, 3, 140, 160], &[7, 2, 150, 130], &[181, 39, 38]];
+    let fields: Vec<_> = shapes.iter().enumerate().map(|(k, shape)| field(shape, k)).collect();
+    for effort in [Effort::Balanced, Effort::Best] {
+        let alone: Vec<_> = pool(1).install(|| fields.iter().map(|f| through(f, effort)).collect());
+        for n_threads in [2, 3, 8] {
+            let (fields, alone) = (fields.clone(), alone.clone());
+            within_minutes(&format!("{n_threads} threads"), move || {
+                let pool = pool(n_threads);
+                let is_same = |field: &(Vec<f32>, Vec<usize>), alone: &Vec<u8>| {
+                    assert!(through(field, effort) == *alone, "{:?} on {n_threads} threads", field.1);
+                };
+                fields.iter().zip(&alone).for_each(|(field, alone)| pool.install(|| is_same(field, alone)));
+                let many: Vec<_> = fields.iter().zip(&alone).cycle().take(15).collect();
+                pool.install(|| many.par_iter().for_each(|(field, alone)| is_same(field, alone)));
+            });
+        }
+    }
+}
+
 /// A call inside a task that others of the same pool wait for.
 #[test]
 fn from_within_nested_work() {

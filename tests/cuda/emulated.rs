@@ -207,6 +207,29 @@ fn best() {
     }
 }
 
+/// Tiles whose steps are coded in two chains of several streams, with levels that have launches of their own.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn chains() {
+    let mut gpu = Gpu::open(0).unwrap();
+    let mut random = Random(31);
+    // The first has two streams for each chain.
+    let shapes: [&[usize]; 4] = [&[11, 270, 271], &[5, 3, 131, 140], &[4, 2, 180, 190], &[180, 38, 39]];
+    let kinds = ["nan patch", "smooth", "fill", "spikes"];
+    for (i, (shape, kind)) in shapes.into_iter().zip(kinds).enumerate() {
+        let values = content(kind, shape, &mut random);
+        let effort = if i == 1 { Effort::Best } else { Effort::Balanced };
+        let predictor = PredictorChoice::Fitted;
+        let config = Config::new(Bound::rel([1e-3, 1e-2][i % 2])).with_predictor(predictor).with_effort(effort);
+        let fill = (kind == "fill").then_some(FILL);
+        if i == 2 {
+            same::<f64>(&mut gpu, &values, shape, fill, &config, kind);
+        } else {
+            same::<f32>(&mut gpu, &values, shape, fill, &config, kind);
+        }
+    }
+}
+
 /// A few small fields that come by every kernel, for the slow builds.
 #[test]
 #[ignore = "needs the software driver: main.rs runs it"]

@@ -112,6 +112,11 @@ fn archives_of_several_trials_are_those_of_the_cpu() {
     Build::Plain.run("best", &[seed(4)]);
 }
 
+#[test]
+fn archives_of_two_chains_are_those_of_the_cpu() {
+    Build::Plain.run("chains", &[seed(5)]);
+}
+
 /// Time series beside forecasts, from fits to salvage.
 #[test]
 #[cfg(feature = "forecast")]

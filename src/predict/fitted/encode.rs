@@ -58,7 +58,8 @@ pub fn encode<T: Rows>(
     let tile = Tile { schedule: &schedule, taps: &taps, wrap, base, step: q.step };
     let is_outwards = schedule.n_before > 0;
     let mut plan = Plan { is_outwards, wrap, n_streams, ..Plan::default() };
-    let beside = |s: usize| stand_in(&values[schedule.images[s].place * pixels..][..pixels], s, lattices, wrap, q.step.to_f64());
+    let beside =
+        |s: usize| stand_in(&values[schedule.images[s].place * pixels..][..pixels], s, lattices, wrap, q.step.to_f64());
     let encoders = |keep: bool| encoders(&schedule, n_streams, values, marks, *q, keep);
     let is_final = is_final(&schedule);
     let budgets = budgets(&schedule, budget);
@@ -210,7 +211,8 @@ fn stream_lens(schedule: &Schedule, n_streams: usize) -> Vec<usize> {
         for (level, phase) in (0..lattices.levels).flat_map(|level| (A..=B2).map(move |phase| (level, phase))) {
             let (rows, columns) = lattices.plane_size(level, phase);
             for (b, len) in lens.iter_mut().enumerate() {
-                *len += n_images * (block_limit(rows, b + 1, end - start) - block_limit(rows, b, end - start)) * columns;
+                *len +=
+                    n_images * (block_limit(rows, b + 1, end - start) - block_limit(rows, b, end - start)) * columns;
             }
         }
     }

@@ -60,7 +60,11 @@ impl Budget {
             let of_chains = (0..2).map(|chain| {
                 let of_chain = |&image: &usize| schedule.images[image].chain == chain;
                 let n_spread = (n_spread + chain * (n_chains - 1)) / n_chains;
-                (all.iter().copied().filter(of_chain).collect::<Vec<_>>(), n.saturating_sub(n_spread).max(1), n_spread.min(n - 1))
+                (
+                    all.iter().copied().filter(of_chain).collect::<Vec<_>>(),
+                    n.saturating_sub(n_spread).max(1),
+                    n_spread.min(n - 1),
+                )
             });
             for (all, n_first, n_spread) in of_chains {
                 let (first, rest) = all.split_at(n_first.min(all.len()));

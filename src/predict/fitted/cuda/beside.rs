@@ -4,11 +4,11 @@
 //! images; a table says which image has what beside it.
 
 use super::{Images, Plan, Schedule, decode_images, start_decoding};
-use crate::predict::fitted::schedule::Image;
 use crate::device::Run;
 use crate::device::layout::ImageBeside;
 use crate::error::Result;
 use crate::predict::fitted::Layout;
+use crate::predict::fitted::schedule::Image;
 
 /// Number of forecasts of a tile.
 pub(crate) fn n_forecasts(has_forecast: &[bool]) -> usize {
