@@ -215,8 +215,14 @@ fn steps_that_are_more_alike_than_levels_share_tiles() {
 }
 
 /// Shapes with all kinds of side images, and an axis that is a circle.
-const FITTED: &[(&str, &[usize])] =
-    &[("image", &[61, 128]), ("series", &[5, 24, 64]), ("levels", &[3, 3, 24, 48]), ("line", &[4000])];
+const FITTED: &[(&str, &[usize])] = &[
+    ("image", &[61, 128]),
+    ("series", &[5, 24, 64]),
+    ("levels", &[3, 3, 24, 48]),
+    ("line", &[4000]),
+    ("outwards", &[7, 25, 64]),
+    ("levels-outwards", &[6, 2, 24, 48]),
+];
 
 /// Waves around the last axis that move along the first, a little noise, and a patch without values.
 fn waves(shape: &[usize]) -> Vec<f64> {
@@ -261,6 +267,15 @@ fn write_missing_golden_archives_if_asked() {
         let config = Config::new(Bound::rel(1e-3)).with_predictor(PredictorChoice::Fitted);
         put(format!("fitted-{name}-f32"), compress(&Field::new(&small, shape).unwrap(), &config).unwrap());
         put(format!("fitted-{name}-f64"), compress(&Field::new(&values, shape).unwrap(), &config).unwrap());
+    }
+    // Large enough for a stream a chain; land but for some rows, so that the file is small.
+    for (name, shape) in [("chains", &[6, 216, 216][..]), ("chains-levels", &[5, 3, 140, 130])] {
+        let rows = shape[shape.len() - 2];
+        let is_land = |i: usize| i / shape[shape.len() - 1] % rows > 30;
+        let values: Vec<f32> =
+            waves(shape).iter().enumerate().map(|(i, &v)| if is_land(i) { f32::NAN } else { v as f32 }).collect();
+        let config = Config::new(Bound::rel(1e-3)).with_predictor(PredictorChoice::Fitted);
+        put(format!("fitted-{name}"), compress(&Field::new(&values, shape).unwrap(), &config).unwrap());
     }
     #[cfg(feature = "forecast")]
     {
