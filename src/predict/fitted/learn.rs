@@ -54,21 +54,18 @@ impl Budget {
             // Beside images that were decoded fits are better than beside stand-ins.
             let n_first = (enough * 0.75).ceil().max(2.0) as usize;
             let n_spread = (enough * 0.25).ceil().max(1.0) as usize;
-            // As many of each chain.
+            // As many of each chain, of other levels as far as there are such.
             let n_chains = schedule.chains_of_kind(schedule.images[all[0]].kind);
             let n = ((n_first + n_spread) / n_chains).max(1);
-            let of_chains = (0..2).map(|chain| {
-                let of_chain = |&image: &usize| schedule.images[image].chain == chain;
-                let n_spread = (n_spread + chain * (n_chains - 1)) / n_chains;
-                (
-                    all.iter().copied().filter(of_chain).collect::<Vec<_>>(),
-                    n.saturating_sub(n_spread).max(1),
-                    n_spread.min(n - 1),
-                )
-            });
-            for (all, n_first, n_spread) in of_chains {
-                let (first, rest) = all.split_at(n_first.min(all.len()));
-                chosen.extend(first);
+            for chain in 0..2 {
+                let of_chain = all.iter().copied().filter(|&image| schedule.images[image].chain == chain);
+                let mut rest: Vec<usize> = of_chain.collect();
+                let n_spread = ((n_spread + chain * (n_chains - 1)) / n_chains).min(n - 1);
+                let n_first = (n - n_spread).min(rest.len());
+                let step = |image: usize| image / schedule.n_fast;
+                let n_levels = rest.iter().take_while(|&&image| step(image) == step(rest[0])).count();
+                let skip = n_first.min(n_levels.saturating_sub(n_first)) * chain * (n_chains - 1);
+                chosen.extend(rest.drain(skip..skip + n_first));
                 let n_spread = n_spread.min(rest.len());
                 chosen.extend((0..n_spread).map(|k| rest[(2 * k + 1) * rest.len() / (2 * n_spread)]));
             }
