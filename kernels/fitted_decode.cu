@@ -2,8 +2,8 @@
 //
 // Contexts come from what is known before a phase, so that a phase is two launches: a thread a value predicts it and guesses the size of its
 // code, both put where the value and the size of its code will be; then a warp a stream decodes the codes of its rows, 32 at a time, and
-// puts values in place. Coarse lattices are done by one block in one launch. An image has 1 + 6 launches for each lattice of more than
-// COARSE values; a tile of images without such lattices has one. What bounds the second is the latency of a warp's step, not memory: the
+// puts values in place. Coarse lattices are done by one block in one launch. An image, or one of each chain, has 1 + 6 launches for each lattice of more than
+// COARSE values; a tile of images without such lattices has one or two. What bounds the second is the latency of a warp's step, not memory: the
 // format has a stream for 2^18 values, 64 at most.
 #include "common/fitted.cuh"
 

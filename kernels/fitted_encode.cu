@@ -133,8 +133,8 @@ __device__ void encode_points(const Args& a, const Phase& p, const Weights<T>& w
 template <class T> __device__ void encode_base(const Args& a, u32 image, const Quantizer<T>& q, const Work<T>& work) {
   Grid g = base_grid(a.site, image);
   Sides sides = sides_of(a.site, image);
-  u32 n = g.rows * g.columns, lane = threadIdx.x & 31, k = streams_of(a.site, image).from;
-  u32 first = start_in_stream(a, streams_of(a.site, image), k);
+  Streams streams = streams_of(a.site, image);
+  u32 n = g.rows * g.columns, lane = threadIdx.x & 31, first = start_in_stream(a, streams, streams.from);
   T* values = (T*)a.decoded;
   if (sides.n != 0) {
     for (u32 v = threadIdx.x; v < n; v += blockDim.x) {

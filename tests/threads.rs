@@ -149,6 +149,28 @@ fn chains_of_a_tile() {
     }
 }
 
+/// Small tiles of all numbers of steps: chains there have one stream, and what one learns of the other comes in another order.
+#[test]
+fn short_chains() {
+    let shapes: Vec<Vec<usize>> =
+        (1..40).flat_map(|n| [vec![n, 23, 24], vec![n, 2, 22, 25], vec![n, 5, 8, 70]]).collect();
+    within_minutes("all numbers of steps", move || {
+        let pool = pool(2);
+        for shape in shapes {
+            let value = |i: usize| ((i * i % 1009) as f32 * 0.01).sin() + (i % shape[shape.len() - 1]) as f32 * 0.2;
+            let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+            for effort in [Effort::Balanced, Effort::Best] {
+                let config = Config::new(Bound::abs(0.01)).with_effort(effort);
+                let compressed = || compress(&Field::new(&values, &shape).unwrap(), &config).unwrap();
+                let archive = compressed();
+                assert!(pool.install(compressed) == archive, "{shape:?}");
+                let restored = decompress::<f32>(&archive).unwrap().0;
+                assert!(values.iter().zip(&restored).all(|(a, b)| (a - b).abs() <= 0.01), "bound of {shape:?}");
+            }
+        }
+    });
+}
+
 /// A call inside a task that others of the same pool wait for.
 #[test]
 fn from_within_nested_work() {

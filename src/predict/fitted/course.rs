@@ -67,8 +67,8 @@ impl<T: Rows> Shelf<T> {
         }
     }
 
-    /// Has `visit` called for all `images`, ascending, with the lanes that its codes go to and the worker of its chain; of those that do not follow
-    /// from each other on two threads.
+    /// Has `visit` called for all `images`, ascending, with the lanes that its codes go to and the worker of its chain: in coding order if there is one
+    /// lane, else on two threads where they do not follow from each other.
     pub fn walk<E: Send, W: Send>(
         &self,
         schedule: &Schedule,

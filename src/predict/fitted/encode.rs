@@ -139,7 +139,12 @@ fn trial<T: Rows>(
     let schedule = tile.schedule;
     let shelf = Shelf::new(schedule, images.iter().copied());
     let is_coded = |image: usize| images.binary_search(&image).is_ok();
-    shelf.walk(schedule, images, lanes, learners.each_mut(), |learner, image, lanes| {
+    // Chain 1 waits for what chain 0 found out after as many images.
+    let mut by_chain = images.to_vec();
+    if lanes.len() == 1 {
+        by_chain.sort_by_key(|&image| schedule.turn_of_chain(image));
+    }
+    shelf.walk(schedule, &by_chain, lanes, learners.each_mut(), |learner, image, lanes| {
         let sides = &schedule.images[image].sides;
         let has_sizes = |&s: &usize| s >= schedule.given() || is_coded(s);
         learner.knows_sizes = sides.iter().take(FEATURE_SIDES).all(has_sizes);

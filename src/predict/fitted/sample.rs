@@ -131,14 +131,16 @@ impl Samples {
         }
     }
 
-    /// Equations of both chains, of the taps that both still look at.
+    /// Equations of both chains, of the taps that both still look at; no samples of the guess.
     pub fn of_both(first: &Self, second: &Self) -> Self {
         let is_kept = |tap: &&u8| second.candidates.contains(tap);
         let kept: Vec<u8> = first.candidates.iter().filter(is_kept).copied().collect();
-        let mut both = first.clone();
-        both.keep(&kept);
-        let mut others = second.clone();
-        others.keep(&kept);
+        let [mut both, others] = [first, second].map(|of_chain| {
+            let (bands, candidates) = (of_chain.bands.clone(), of_chain.candidates.clone());
+            let mut equations = Self { bands, features: Buffer::default(), candidates, ..*of_chain };
+            equations.keep(&kept);
+            equations
+        });
         both.bands.iter_mut().zip(&others.bands).for_each(|(band, other)| band.add(other));
         both
     }

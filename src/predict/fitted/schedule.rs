@@ -127,6 +127,11 @@ impl Schedule {
         limit(chain)..limit(chain + 1)
     }
 
+    /// For an order of chain after chain: the first two steps, which both chains follow from, then chain 0, then chain 1.
+    pub fn turn_of_chain(&self, image: usize) -> usize {
+        if image < 2 * self.n_fast { 0 } else { 1 + self.images[image].chain }
+    }
+
     /// Whether an image belongs to all streams.
     pub fn is_shared(&self, image: usize) -> bool {
         self.n_before == 0 || self.n_fast == 1 && image < 2

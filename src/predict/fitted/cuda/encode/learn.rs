@@ -91,11 +91,10 @@ impl Encoder {
         let all: Vec<usize> = (0..self.schedule.images.len()).collect();
         let images = if is_first { &round.trial.images } else { &all };
         // One chain after the other, once they follow from themselves alone: weights are those of the chain at work.
-        let (begin, rest) = images.split_at(images.partition_point(|&image| image < 2 * self.schedule.n_fast));
-        let of_chain = |chain| rest.iter().filter(move |&&image| self.schedule.images[image].chain == chain);
-        let images = begin.iter().chain(of_chain(0)).chain(of_chain(1));
+        let mut images = images.clone();
+        images.sort_by_key(|&image| self.schedule.turn_of_chain(image));
         let (mut coded, mut stood_in) = (HashSet::new(), HashSet::new());
-        for &image in images {
+        for image in images {
             let sides = &self.schedule.images[image].sides;
             let knows_sizes = sides.iter().take(FEATURE_SIDES).all(|s| coded.contains(s));
             for &side in sides {
