@@ -111,7 +111,7 @@ impl<T: Rows> Shelf<T> {
 
 impl<T: Rows> Tile<'_, T> {
     /// Runs through all images; `finished` is given each with its item of `items`.
-    pub fn run<'b, E: End<T>, W: Teacher<T>, I: Send>(
+    pub fn run<E: End<T>, W: Teacher<T>, I: Send>(
         &self,
         teachers: [&mut W; 2],
         lanes: &mut [Lane<E>],

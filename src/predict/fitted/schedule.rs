@@ -186,7 +186,7 @@ fn step_of(slow: usize, n_before: usize) -> (usize, bool) {
     match slow {
         _ if n_before == 0 => (slow, false),
         0 | 1 => (n_before + slow, false),
-        _ if slow % 2 == 0 => (n_before + 1 + slow / 2, false),
+        _ if slow.is_multiple_of(2) => (n_before + 1 + slow / 2, false),
         _ => (n_before - (slow - 1) / 2, true),
     }
 }
@@ -199,7 +199,7 @@ fn step_before(slow: usize, n: u8, n_before: usize) -> Option<usize> {
         // Forwards 0, 1, 2, 4, 6, …; backwards 1, 0, 3, 5, 7, …
         (2, _) => Some(usize::from(2 - n)),
         (3, _) => Some(usize::from(n - 1)),
-        (4 | 5, 2) => Some(slow % 2 ^ 1),
+        (4 | 5, 2) => Some(1 - slow % 2),
         _ => Some(slow - 2 * usize::from(n)),
     }
 }
