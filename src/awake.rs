@@ -12,6 +12,10 @@
 //! watch, which waits for a tile begun before. That tile waits for others only once a thread has taken a part of it. From the pool's lists
 //! threads take a tile's watches before its parts, as those are newer and taken last: whatever the tile waits for was taken up after the watch.
 //! And nothing is put on the board before all its watches have begun, so that who takes part in that finds none to take up while it waits.
+//!
+//! A tile may fall into two [`halves`], of which the second may wait for the first. The first is begun at once by the thread that calls for both, and a
+//! thread at a half, or at a part of its steps, looks for no other work: so no half waits below another on a stack. Steps of a half are shared on a
+//! board of its own, or done where they come up.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -76,7 +80,7 @@ fn watch(done: &AtomicBool) {
 /// Does `work` on all `items`, on at most `n_threads` threads. Each begins at its own part of the list, the same each time, so that what it
 /// made in the step before is still near, and goes on with what others have not begun.
 ///
-/// By the board if there are watches and no other step is on it; else as rayon's parallel iterators, but for the end: a thread that waits
+/// By the board if there are watches and no other step is on it; else in one of two [`halves`] here alone, and elsewhere as rayon's parallel iterators, but for the end: a thread that waits
 /// there looks for other work and does not fall asleep soon, as those do after some 10 µs.
 pub fn for_each<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, work: impl Fn(I) + Sync) {
     share_out(items, n_threads, true, work);
@@ -108,11 +112,23 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_s
             }
         }
     };
-    if is_short && board::share(n_threads, &worker) {
-        return;
-    }
-    if SHARE.get() < usize::MAX {
-        return worker(0);
+    match SHARE.get() {
+        (half, usize::MAX) => {
+            if is_short && board::share(half, n_threads, &worker) {
+                return;
+            }
+        }
+        // Any thread may be at the other half, so that all are asked.
+        (half, share) => {
+            let work = |k: usize| {
+                let _share = Share::of(half, share);
+                worker(k % n_threads);
+            };
+            if !board::share(half, rayon::current_num_threads(), &work) {
+                worker(0);
+            }
+            return;
+        }
     }
     let n_others = AtomicUsize::new(n_threads - 1);
     rayon::in_place_scope(|scope| {
@@ -135,14 +151,29 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_s
 }
 
 thread_local! {
-    /// Threads that the steps of what is at work here are for: half of them in each of two [`halves`], and only by the board. Whoever looked for other
-    /// work while it waits could find the other half, which may wait for this one.
-    static SHARE: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// Which of two [`halves`] is at work here, and for how many threads its steps are: half of them, and only by its board. Whoever looked for
+    /// other work while it waits could find the other half, which may wait for this one.
+    static SHARE: Cell<(usize, usize)> = const { Cell::new((0, usize::MAX)) };
+}
+
+/// As long as it lives, what is at work here is a half.
+struct Share((usize, usize));
+
+impl Share {
+    fn of(half: usize, n_threads: usize) -> Self {
+        Self(SHARE.replace((half, n_threads)))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        SHARE.set(self.0);
+    }
 }
 
 /// So many threads, or those there are. Whoever wants one need not ask.
 fn at_most(n_threads: usize) -> usize {
-    if n_threads < 2 { n_threads } else { n_threads.min(rayon::current_num_threads()).min(SHARE.get()) }
+    if n_threads < 2 { n_threads } else { n_threads.min(rayon::current_num_threads()).min(SHARE.get().1) }
 }
 
 /// Between two looks at what other threads do. Who looks in vain again and again leaves the processor to other programs that want it.
@@ -179,25 +210,18 @@ pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> 
 
 /// The same for two halves of a work, whose steps share half of the threads each.
 pub fn halves(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
-    /// Undoes it on the way out.
-    struct Share(usize);
-    impl Drop for Share {
-        fn drop(&mut self) {
-            SHARE.set(self.0);
-        }
-    }
-    let half = (at_most(usize::MAX) / 2).max(1);
-    let share = || Share(SHARE.replace(half));
-    let work = |half: Box<dyn FnOnce() + Send>| {
-        let _share = share();
-        half();
+    let n_threads = at_most(usize::MAX).div_ceil(2);
+    let work = |half: usize, work: Box<dyn FnOnce() + Send>| {
+        let _share = Share::of(half, n_threads);
+        work();
     };
     if AT_WORK.0.load(Ordering::Relaxed) > 1 {
         // Other tiles are work enough.
         a();
-        return b();
+        b();
+    } else {
+        join(|| work(0, Box::new(a)), || work(1, Box::new(b)));
     }
-    join(|| work(Box::new(a)), || work(Box::new(b)));
 }
 
 #[cfg(test)]

@@ -13,8 +13,10 @@ use std::sync::{Mutex, PoisonError};
 /// Work on the board: called with the rank of each thread that takes part.
 type Work<'a> = &'a (dyn Fn(usize) + Sync + 'a);
 
-/// The board.
+/// A board. There are two, as a tile may have two halves at work, whose steps come at any time.
 struct Board {
+    /// Whether somebody uses it.
+    taken: AtomicBool,
     /// How often something was put on it or taken off: there is work while it is odd.
     epoch: AtomicUsize,
     /// Of the work with that epoch: index in the pool of the thread that has rank 0,
@@ -23,78 +25,81 @@ struct Board {
     n_ranks: AtomicUsize,
     /// Threads that look at `work` or are at it, but for the leader.
     n_inside: AtomicUsize,
-    /// Written by who holds `TAKEN` while `epoch` is even and no thread inside has found it odd; read by threads inside that have.
+    /// Written by who holds `taken` while `epoch` is even and no thread inside has found it odd; read by threads inside that have.
     work: UnsafeCell<Option<Work<'static>>>,
+    /// What a thread that took part panicked with.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 // SAFETY: `work` is the only part that is not Sync. It is written while nobody reads, see there, and may go to other threads, as what it
 // borrows is Sync.
 unsafe impl Sync for Board {}
 
-static BOARD: Apart<Board> = Apart(Board {
-    epoch: AtomicUsize::new(0),
-    leader: AtomicUsize::new(0),
-    n_ranks: AtomicUsize::new(0),
-    n_inside: AtomicUsize::new(0),
-    work: UnsafeCell::new(None),
-});
-/// Whether somebody uses the board.
-static TAKEN: Apart<AtomicBool> = Apart(AtomicBool::new(false));
-/// Threads that watch the board.
+static BOARDS: [Apart<Board>; 2] = [const {
+    Apart(Board {
+        taken: AtomicBool::new(false),
+        epoch: AtomicUsize::new(0),
+        leader: AtomicUsize::new(0),
+        n_ranks: AtomicUsize::new(0),
+        n_inside: AtomicUsize::new(0),
+        work: UnsafeCell::new(None),
+        panic: Mutex::new(None),
+    })
+}; 2];
+/// Threads that watch the boards.
 static N_WATCHING: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
 thread_local! {
     /// Those of this thread that count there.
     static WATCHES: Cell<usize> = const { Cell::new(0) };
 }
-/// What a thread that took part panicked with.
-static PANIC: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
 
 /// Calls `work(0)` here, and `work(k)` for some ranks `k` below `n_ranks` on threads that watch the board: each rank on one thread of this pool,
 /// on others too where they watch. Returns when all have returned. Does nothing and returns false if nobody watches, not all
-/// who shall have begun to (see [`mod@super`]), or the board is in use.
-pub fn share(n_ranks: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
+/// who shall have begun to (see [`mod@super`]), or the board, that of `half` 0 or 1, is in use.
+pub fn share(half: usize, n_ranks: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     /// Takes the work off the board, also when it panics here.
-    struct Posted;
-    impl Drop for Posted {
+    struct Posted<'a>(&'a Board);
+    impl Drop for Posted<'_> {
         fn drop(&mut self) {
-            BOARD.0.epoch.fetch_add(1, Ordering::SeqCst);
+            self.0.epoch.fetch_add(1, Ordering::SeqCst);
             let mut n_looks = 0;
-            while BOARD.0.n_inside.load(Ordering::SeqCst) > 0 {
+            while self.0.n_inside.load(Ordering::SeqCst) > 0 {
                 super::pause(&mut n_looks);
             }
         }
     }
     let Some(leader) = rayon::current_thread_index() else { return false };
+    let board = &BOARDS[half].0;
     let is_free = N_WATCHING.0.load(Ordering::Relaxed) > 0
         && super::N_PENDING.0.load(Ordering::Relaxed) == 0
-        && TAKEN.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        && board.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
     if !is_free {
         return false;
     }
     // SAFETY: the lifetime is only claimed: `work` is called by threads that are inside, `Posted` waits for these before this function ends,
     // however it ends, and none comes in later (see `take_part`).
     let work_for_now = unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) };
-    BOARD.0.leader.store(leader, Ordering::Relaxed);
-    BOARD.0.n_ranks.store(n_ranks, Ordering::Relaxed);
-    // SAFETY: `TAKEN` is ours and the epoch is even: the last `Posted` waited for all who had found it odd. A thread that comes in now finds it
+    board.leader.store(leader, Ordering::Relaxed);
+    board.n_ranks.store(n_ranks, Ordering::Relaxed);
+    // SAFETY: `taken` is ours and the epoch is even: the last `Posted` waited for all who had found it odd. A thread that comes in now finds it
     // even, or no longer what it was, and does not read.
-    unsafe { *BOARD.0.work.get() = Some(work_for_now) };
-    BOARD.0.epoch.fetch_add(1, Ordering::SeqCst);
-    let posted = Posted;
+    unsafe { *board.work.get() = Some(work_for_now) };
+    board.epoch.fetch_add(1, Ordering::SeqCst);
+    let posted = Posted(board);
     let result = catch_unwind(AssertUnwindSafe(|| work(0)));
     drop(posted);
-    let panic = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
-    TAKEN.0.store(false, Ordering::Release);
+    let panic = board.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+    board.taken.store(false, Ordering::Release);
     if let Some(panic) = result.err().or(panic) {
         resume_unwind(panic);
     }
     true
 }
 
-/// A thread that watches the board.
+/// A thread that watches the boards.
 pub struct Watch {
-    /// The last work that it took part in.
-    seen: usize,
+    /// The last work on each that it took part in.
+    seen: [usize; 2],
 }
 
 impl Watch {
@@ -102,41 +107,46 @@ impl Watch {
     pub fn new() -> Self {
         N_WATCHING.0.fetch_add(1, Ordering::Relaxed);
         WATCHES.set(WATCHES.get() + 1);
-        Self { seen: 0 }
+        Self { seen: [0; 2] }
     }
 
-    /// Takes part in what is on the board; false if there is nothing, or it did already.
+    /// Takes part in what is on a board; false if there is nothing, or it did already.
     pub fn take_part(&mut self) -> bool {
+        self.take_part_in(0) || self.take_part_in(1)
+    }
+
+    fn take_part_in(&mut self, half: usize) -> bool {
         /// Says so on the way out.
-        struct Inside;
-        impl Drop for Inside {
+        struct Inside<'a>(&'a Board);
+        impl Drop for Inside<'_> {
             fn drop(&mut self) {
-                BOARD.0.n_inside.fetch_sub(1, Ordering::SeqCst);
+                self.0.n_inside.fetch_sub(1, Ordering::SeqCst);
             }
         }
-        let epoch = BOARD.0.epoch.load(Ordering::Acquire);
-        if epoch.is_multiple_of(2) || epoch == self.seen {
+        let (board, seen) = (&BOARDS[half].0, &mut self.seen[half]);
+        let epoch = board.epoch.load(Ordering::Acquire);
+        if epoch.is_multiple_of(2) || epoch == *seen {
             return false;
         }
-        self.seen = epoch;
+        *seen = epoch;
         // Who is not asked for stays out, so that the leader need not wait for it.
-        let (leader, n_ranks) = (BOARD.0.leader.load(Ordering::Relaxed), BOARD.0.n_ranks.load(Ordering::Relaxed));
+        let (leader, n_ranks) = (board.leader.load(Ordering::Relaxed), board.n_ranks.load(Ordering::Relaxed));
         let n_threads = rayon::current_num_threads();
         let rank = (rayon::current_thread_index().unwrap_or(leader) + n_threads - leader % n_threads) % n_threads;
         if rank == 0 || rank >= n_ranks {
             return false;
         }
-        BOARD.0.n_inside.fetch_add(1, Ordering::SeqCst);
-        let _inside = Inside;
+        board.n_inside.fetch_add(1, Ordering::SeqCst);
+        let _inside = Inside(board);
         // In the one order of all these operations we came in before the work was taken off, and whoever does that sees us; or after, and we
         // see that it was.
-        if BOARD.0.epoch.load(Ordering::SeqCst) != epoch {
+        if board.epoch.load(Ordering::SeqCst) != epoch {
             return false;
         }
         // SAFETY: the epoch is odd and we are inside, so that nobody writes until we are out, and what was written before it became odd is seen.
-        let Some(work) = (unsafe { *BOARD.0.work.get() }) else { return false };
+        let Some(work) = (unsafe { *board.work.get() }) else { return false };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(rank))) {
-            PANIC.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+            board.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
         true
     }
@@ -209,7 +219,7 @@ mod tests {
 
     /// Other tests use the board too.
     fn share_at_last(work: &(dyn Fn(usize) + Sync)) {
-        while !share(3, work) {
+        while !share(0, 3, work) {
             std::thread::yield_now();
         }
     }

@@ -195,8 +195,9 @@ pub struct FitStream {
     pub padding: u32,
 }
 
-/// Of a site: no image of the other chain; of a step: no pass of the other chain that is ahead.
+/// Of a site: no image of the other chain.
 pub const NO_IMAGE: u32 = u32::MAX;
+/// Of a step: no pass of the other chain that is ahead.
 pub const NO_SLOT: u32 = u32::MAX;
 
 /// Which phase of which image a launch is about, and what images there are.

@@ -230,6 +230,37 @@ fn chains() {
     }
 }
 
+/// Archives of earlier builds, whose series are coded forwards, and of all ways to code images.
+#[test]
+#[ignore = "needs the software driver: main.rs runs it"]
+fn golden() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+    fn bits<T: TestFloat>(gpu: &mut Gpu, archive: &[u8]) -> Vec<u8> {
+        let (restored, shape) = gpu.decompress::<T>(archive).unwrap();
+        let mut restored = gpu.stream().clone_dtoh(&restored).unwrap();
+        restored.truncate(shape.iter().product());
+        bytemuck::cast_slice(&restored).to_vec()
+    }
+    let mut gpu = Gpu::open(0).unwrap();
+    let mut n = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.starts_with("fitted-") || !name.ends_with(".rsd") {
+            continue;
+        }
+        let archive = std::fs::read(&path).unwrap();
+        let got = match name.ends_with("-f64.rsd") {
+            true => bits::<f64>(&mut gpu, &archive),
+            false => bits::<f32>(&mut gpu, &archive),
+        };
+        let wanted = zstd::decode_all(&*std::fs::read(path.with_extension("bits")).unwrap()).unwrap();
+        assert!(got == wanted, "{name}");
+        n += 1;
+    }
+    assert!(n >= 20, "only {n} archives");
+}
+
 /// A few small fields that come by every kernel, for the slow builds.
 #[test]
 #[ignore = "needs the software driver: main.rs runs it"]

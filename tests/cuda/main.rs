@@ -117,6 +117,11 @@ fn archives_of_two_chains_are_those_of_the_cpu() {
     Build::Plain.run("chains", &[seed(5)]);
 }
 
+#[test]
+fn golden_archives_are_read() {
+    Build::Plain.run("golden", &[]);
+}
+
 /// Time series beside forecasts, from fits to salvage.
 #[test]
 #[cfg(feature = "forecast")]

@@ -13,7 +13,9 @@ pub(super) struct Shelf<T: Rows> {
     slots: Vec<Mutex<Option<Arc<Pyramid<T>>>>>,
     /// Images to come that have it beside them.
     n_uses: Vec<AtomicUsize>,
-    /// Whether a thread has left its chain by a panic.
+    /// Whether two threads are at work, one of which may wait for the other,
+    is_shared: AtomicBool,
+    /// and one has left its chain by a panic.
     is_left: AtomicBool,
 }
 
@@ -24,7 +26,8 @@ impl<T: Rows> Shelf<T> {
         let mut n_uses = vec![0; n];
         images.for_each(|image| schedule.images[image].sides.iter().for_each(|&s| n_uses[s] += 1));
         let slots = (0..n).map(|_| Mutex::new(None)).collect();
-        Self { slots, n_uses: n_uses.into_iter().map(AtomicUsize::new).collect(), is_left: AtomicBool::new(false) }
+        let n_uses = n_uses.into_iter().map(AtomicUsize::new).collect();
+        Self { slots, n_uses, is_shared: AtomicBool::new(false), is_left: AtomicBool::new(false) }
     }
 
     fn slot(&self, image: usize) -> MutexGuard<'_, Option<Arc<Pyramid<T>>>> {
@@ -34,13 +37,14 @@ impl<T: Rows> Shelf<T> {
     /// An image that is on the shelf, or that another thread is about to put there.
     ///
     /// # Panics
-    /// If that thread panicked.
+    /// If that thread panicked, or there is none.
     pub fn get(&self, image: usize) -> Arc<Pyramid<T>> {
         let mut n_looks = 0;
         loop {
             if let Some(pyramid) = &*self.slot(image) {
                 return pyramid.clone();
             }
+            assert!(self.is_shared.load(Ordering::Relaxed), "side images come first");
             assert!(!self.is_left.load(Ordering::Relaxed), "the other chain has ended early");
             awake::pause(&mut n_looks);
         }
@@ -67,8 +71,8 @@ impl<T: Rows> Shelf<T> {
         }
     }
 
-    /// Has `visit` called for all `images`, ascending, with the lanes that its codes go to and the worker of its chain: in coding order if there is one
-    /// lane, else on two threads where they do not follow from each other.
+    /// Has `visit` called for all `images` with the lanes that its codes go to and the worker of its chain: in the order given where there is one lane or
+    /// one chain, else, ascending, on two threads where they do not follow from each other.
     pub fn walk<E: Send, W: Send>(
         &self,
         schedule: &Schedule,
@@ -81,7 +85,9 @@ impl<T: Rows> Shelf<T> {
         struct Leaving<'a>(&'a AtomicBool);
         impl Drop for Leaving<'_> {
             fn drop(&mut self) {
-                self.0.store(std::thread::panicking(), Ordering::Relaxed);
+                if std::thread::panicking() {
+                    self.0.store(true, Ordering::Relaxed);
+                }
             }
         }
         let [first, second] = workers;
@@ -97,6 +103,7 @@ impl<T: Rows> Shelf<T> {
         let (shared, begin) = begin.split_at(begin.partition_point(|&image| schedule.is_shared(image)));
         shared.iter().for_each(|&image| visit(first, image, lanes));
         let (of_first, of_second) = lanes.split_at_mut(block_limit(n_lanes, 1, 2));
+        self.is_shared.store(true, Ordering::Relaxed);
         for images in [begin, rest] {
             let go = |chain: usize, worker: &mut W, lanes: &mut [Lane<E>]| {
                 let _leaving = Leaving(&self.is_left);
@@ -170,5 +177,37 @@ impl<T: Rows> Course<T> {
     ) -> Arc<Pyramid<T>> {
         self.next += 1;
         tile.next(&self.shelf, self.next - 1, teacher, lanes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    /// Whoever waits for a chain that panicked does so too.
+    #[test]
+    fn a_panic_ends_both_chains() {
+        let schedule = Schedule::new(&[8, 3, 24, 24], true);
+        let images: Vec<usize> = (0..schedule.images.len()).collect();
+        for n_threads in [1, 2, 4] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            // At the first step, for which chain 1 waits, and in either chain later.
+            for bad in [1, 2, 4, 9, 20] {
+                let run = || {
+                    awake::scope(|| {
+                        let shelf = Shelf::<f32>::new(&schedule, images.iter().copied());
+                        let mut lanes = [Lane::new(()), Lane::new(())];
+                        shelf.walk(&schedule, &images, &mut lanes, [&mut (), &mut ()], |(), image, _| {
+                            schedule.images[image].sides.iter().for_each(|&s| assert!(shelf.get(s).is_empty()));
+                            assert_ne!(image, bad, "as it shall");
+                            shelf.put(image, Arc::default());
+                            shelf.leave(&schedule, image);
+                        });
+                    });
+                };
+                assert!(pool.install(|| catch_unwind(AssertUnwindSafe(run))).is_err(), "image {bad}");
+            }
+        }
     }
 }

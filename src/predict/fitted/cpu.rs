@@ -1,5 +1,5 @@
-//! What both directions have in common, on the CPU: images one after the other, lattice by lattice, phase by phase; blocks of rows
-//! are the tasks. What happens to rows once they are predicted is up to an [`End`]: [`super::encode`] or [`super::decode`].
+//! What both directions have in common, on the CPU: an image, lattice by lattice, phase by phase; blocks of rows are the tasks. `course.rs`
+//! goes from image to image. What happens to rows once they are predicted is up to an [`End`]: [`super::encode`] or [`super::decode`].
 
 use super::lattice::{A, B1, B2, K, Plane, RowBlock, block_limit};
 use super::plan::{BASE_BESIDE, BASE_CHAIN};

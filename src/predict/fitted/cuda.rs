@@ -1,4 +1,4 @@
-//! The fitted predictor on a GPU. Twins: [`super::cpu`], [`super::decode`]; encoding is in [`encode`]. Kernels: `fitted_*.cu`.
+//! The fitted predictor on a GPU. Twins: [`super::cpu`], [`super::course`], [`super::decode`]; encoding is in [`encode`]. Kernels: `fitted_*.cu`.
 
 use super::Plan;
 use super::lattice::{A, B2};

@@ -145,12 +145,12 @@ fn trial<T: Rows>(
         by_chain.sort_by_key(|&image| schedule.turn_of_chain(image));
     }
     shelf.walk(schedule, &by_chain, lanes, learners.each_mut(), |learner, image, lanes| {
+        let _leaving = learner.leaving();
         let sides = &schedule.images[image].sides;
         let has_sizes = |&s: &usize| s >= schedule.given() || is_coded(s);
         learner.knows_sizes = sides.iter().take(FEATURE_SIDES).all(has_sizes);
         let side = |&s: &usize| if is_coded(s) { shelf.get(s) } else { shelf.get_or_make(s, || stand_in(s)) };
         let beside: Vec<_> = sides.iter().map(side).collect();
-        let _leaving = learner.leaving();
         shelf.put(image, Arc::new(tile.image(image, &beside, learner, lanes)));
         shelf.leave(schedule, image);
     });
@@ -188,7 +188,8 @@ fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<Encoder<'_, T>>>) -> Encode
     Encoded { plan, bytes, outliers: Outliers::from_unsorted(misses) }
 }
 
-/// Streams are tasks of the decoder, and each costs some 100 bytes: two where phases are long enough to be shared, more in large tiles.
+/// Streams are tasks of the decoder, and each costs some 100 bytes: two where phases are long enough to be shared or there are
+/// two chains, more in large tiles.
 pub(super) fn n_streams(schedule: &Schedule) -> usize {
     const VALUES: usize = 1 << 18;
     /// Pixels of images whose finest phases two threads can share, where there are no two chains.

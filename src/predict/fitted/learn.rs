@@ -44,7 +44,8 @@ impl Budget {
         (n * self.share * more).clamp(LEAST, self.most * more)
     }
 
-    /// The images of a trial, ascending: of each kind the first ones, which are beside decoded ones, and some spread over the rest.
+    /// The images of a trial, ascending: of each kind and chain the first ones, which are beside decoded ones, and some spread over the rest where there
+    /// is more than one.
     pub fn images(self, schedule: &Schedule) -> Vec<usize> {
         if self.all_images {
             return (0..schedule.images.len()).collect();
