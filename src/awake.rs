@@ -80,8 +80,8 @@ fn watch(done: &AtomicBool) {
 /// Does `work` on all `items`, on at most `n_threads` threads. Each begins at its own part of the list, the same each time, so that what it
 /// made in the step before is still near, and goes on with what others have not begun.
 ///
-/// By the board if there are watches and no other step is on it; else in one of two [`halves`] here alone, and elsewhere as rayon's parallel iterators, but for the end: a thread that waits
-/// there looks for other work and does not fall asleep soon, as those do after some 10 µs.
+/// By the board if there are watches and no other step is on it; else in one of two [`halves`] here alone, and elsewhere as rayon's parallel
+/// iterators, but for the end: a thread that waits there looks for other work and does not fall asleep soon, as those do after some 10 µs.
 pub fn for_each<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, work: impl Fn(I) + Sync) {
     share_out(items, n_threads, true, work);
 }

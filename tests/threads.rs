@@ -149,7 +149,7 @@ fn chains_of_a_tile() {
     }
 }
 
-/// Small tiles of all numbers of steps: chains there have one stream, and what one learns of the other comes in another order.
+/// Small tiles of all numbers of steps: with one stream chains are learned from one after the other, or one would wait for the other for ever.
 #[test]
 fn short_chains() {
     let shapes: Vec<Vec<usize>> =

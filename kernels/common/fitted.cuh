@@ -42,7 +42,7 @@ __device__ __forceinline__ bool is_backwards(const Site& s, u32 image) {
   u32 slow = image / s.n_fast;
   return s.n_before != 0 && slow > 2 && slow % 2 != 0;
 }
-// Where in the tile the image is that is so-and-so-manieth in coding order.
+// Where in the tile an image is, given by its index in coding order.
 __device__ __forceinline__ u32 place_of_image(const Site& s, u32 image) {
   u32 slow = image / s.n_fast;
   u32 step = slow < 2 || s.n_before == 0 ? s.n_before + slow : slow % 2 == 0 ? s.n_before + 1 + slow / 2 : s.n_before - (slow - 1) / 2;

@@ -2,9 +2,9 @@
 //! steps, neighbouring levels) as side information, and codes in contexts.
 //!
 //! The last two axes are an image, the others number the images; they are coded from the middle of the tile outwards (`schedule.rs`),
-//! by two threads (`course.rs`). An image is refined lattice by lattice and phase by phase (`lattice.rs`). A phase is predicted from taps, neighbours in the image and in its side images, whose weights
-//! were fitted to the tile and are in the archive: `p = Σ v_t · tap_t`, in the order of the taps. Images with the same kinds of side
-//! images (`kind`) share their weights. The magnitude of each code is guessed from what is known before the phase (sizes of codes
+//! by two threads (`course.rs`). An image is refined lattice by lattice and phase by phase (`lattice.rs`). A phase is predicted from
+//! taps, neighbours in the image and in its side images, whose weights were fitted to the tile and are in the archive:
+//! `p = Σ v_t · tap_t`, in the order of the taps. Images with the same kinds of side images (`kind`) share their weights. The magnitude of each code is guessed from what is known before the phase (sizes of codes
 //! around, differences of the taps); the guess selects the context of the entropy coder ([`crate::encode::rans`]).
 //!
 //! Class: `BitExact`; the fits are `EncoderOnly`. Byte layout in `container/format.md`.
