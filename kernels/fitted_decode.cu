@@ -21,6 +21,7 @@ template <class T> __device__ void expand_weights(const Args& a) {
   u32 band = threadIdx.x;
   if (band == 0) to->n_bands = from.n_bands;
   if (band < 16) to->guess[band] = from.guess[band];
+  if (band < GUESS_BANDS) to->offsets[band] = from.offsets[band];
   if (band >= from.n_bands) return;
   double scale = (double)(1u << from.shift), sum = 0.0;
   for (u32 k = 0; k < from.n[band]; ++k) sum = add(sum, __ddiv_rn((double)from.weight[band][k], scale));

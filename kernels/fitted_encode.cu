@@ -72,6 +72,10 @@ template <class T> __device__ void start(const Args& a) {
     a.fit_passes[pass].guess[threadIdx.x] = 0;
     a.fit_weights[pass].guess[threadIdx.x] = 0;
   }
+  if (threadIdx.x < GUESS_BANDS) {
+    a.fit_passes[pass].offsets[threadIdx.x] = 0;
+    a.fit_weights[pass].offsets[threadIdx.x] = 0;
+  }
   if (threadIdx.x != 0) return;
   u32 n_sides = sides_of_kind(s, kind), n_own = 0, per_side = 1;
   bool odd_rows = on_lattice(s.ny, level) > on_lattice(s.ny, level + 1), odd_columns = on_lattice(s.nx, level) > on_lattice(s.nx, level + 1);

@@ -420,7 +420,7 @@ extern "C" __global__ void __launch_bounds__(32) fitted_settle(const Args a) {
   }
 }
 
-// Features, and sizes of the codes that the weights give, of `guess_new` samples from `guess_from` on. A thread a sample.
+// Features, sizes of the codes that the weights give, and bands of rows, of `guess_new` samples from `guess_from` on. A thread a sample.
 template <class T> __device__ void guess_samples(const Args& a) {
   if (settled(a)) return;
   __shared__ Phase p;
@@ -444,6 +444,7 @@ template <class T> __device__ void guess_samples(const Args& a) {
     bool missed;
     i32 code = quantizer.encode(work(q.at), is_finite(x) ? x : (T)0, &r, &missed);
     out[n * GUESS_SAMPLES + at] = (u16)size_of_code(code);
+    out[(n + 1) * GUESS_SAMPLES + at] = (u16)(q.i * GUESS_BANDS / p.grid.rows);
   }
   if (k == 0) a.fittings[a.step.slot].n_guess = a.step.guess_from + a.step.guess_new;
 }
@@ -478,11 +479,67 @@ __device__ void cholesky_solve(double (*m)[MOST_UNKNOWNS], double* b, u32 n) {
   }
 }
 
+// What samples of the guess say of a band of rows: their number, their sizes and what the weights say of them, and squares of sizes. Integers below
+// 2^53, whose sums are exact in whatever order.
+struct BandOfGuess {
+  double n, sizes, guesses, squares;
+};
+
+// Sums of a band; `weights` as the plan has them. By one warp, the result in its first lane.
+__device__ BandOfGuess sum_of_band(const u16* features, u32 n_samples, const short* weights, u32 n_features, u32 band) {
+  u32 n = 0, sizes = 0, squares = 0;
+  long long guesses = 0;
+  for (u32 k = threadIdx.x % 32; k < n_samples; k += 32) {
+    if (features[(n_features + 1) * GUESS_SAMPLES + k] != band) continue;
+    u32 size = features[n_features * GUESS_SAMPLES + k];
+    ++n;
+    sizes += size;
+    squares += size * size;
+    guesses += (long long)weights[n_features] * 16;
+    for (u32 f = 0; f < n_features; ++f) guesses += (long long)weights[f] * features[f * GUESS_SAMPLES + k];
+  }
+  BandOfGuess sum = {(double)n, (double)sizes, (double)guesses, (double)squares};
+  for (u32 other = 16; other > 0; other /= 2) {
+    sum.n = add(sum.n, __shfl_xor_sync(ALL_LANES, sum.n, other));
+    sum.sizes = add(sum.sizes, __shfl_xor_sync(ALL_LANES, sum.sizes, other));
+    sum.guesses = add(sum.guesses, __shfl_xor_sync(ALL_LANES, sum.guesses, other));
+    sum.squares = add(sum.squares, __shfl_xor_sync(ALL_LANES, sum.squares, other));
+  }
+  return sum;
+}
+
+// Offsets of the bands, see `fit_offsets` in guess.rs. By one thread.
+__device__ void fit_offsets(const BandOfGuess* bands, double count, signed char* offsets) {
+  double n = 0.0, sizes = 0.0, squares = 0.0, gain = 0.0, bits = 0.0;
+  for (u32 k = 0; k < GUESS_BANDS; ++k) {
+    offsets[k] = 0;
+    n = add(n, bands[k].n);
+    sizes = add(sizes, bands[k].sizes);
+    squares = add(squares, bands[k].squares);
+  }
+  if (sizes == 0.0) return;
+  double doubt = __ddiv_rn(mul(30.0, squares), sizes);
+  for (u32 k = 0; k < GUESS_BANDS; ++k) {
+    double guess = __ddiv_rn(not_below(bands[k].guesses, 0.0), 1024.0), ratio = __ddiv_rn(add(bands[k].sizes, doubt), add(guess, doubt));
+    i32 offset = to_short(mul(8.0, log2_of(ratio)));
+    offset = offset < -16 ? -16 : offset > 16 ? 16 : offset;
+    offsets[k] = (signed char)offset;
+    gain = add(gain, mul(bands[k].n, (double)(offset * offset)));
+    bits = add(bits, (double)(2 * (31 - __clz((int)folded(offset))) + 1));
+  }
+  double share = __ddiv_rn(mul(sizes, sizes), mul(squares, n));
+  if (mul(mul(mul(0.0054, __ddiv_rn(gain, n)), share), count) > bits) return;
+  for (u32 k = 0; k < GUESS_BANDS; ++k) offsets[k] = 0;
+}
+
 // Fits the guess of sizes to those of the samples. A block a pass.
 extern "C" __global__ void __launch_bounds__(WIDE, 1) fitted_guess(const Args a) {
   if (settled(a)) return;
   __shared__ double g[(MOST_UNKNOWNS + 1) * (MOST_UNKNOWNS + 2) / 2];
   __shared__ double m[MOST_UNKNOWNS][MOST_UNKNOWNS], w[MOST_UNKNOWNS];
+  __shared__ short weights[MOST_UNKNOWNS];
+  __shared__ BandOfGuess bands[GUESS_BANDS];
+  __shared__ signed char offsets[GUESS_BANDS];
   u32 pass = pass_of(a, blockIdx.x);
   const Fitting& fitting = a.fittings[slot_of(a, blockIdx.x)];
   const u16* features = a.features + (u64)pass * FEATURE_ROWS * GUESS_SAMPLES;
@@ -528,5 +585,20 @@ extern "C" __global__ void __launch_bounds__(WIDE, 1) fitted_guess(const Args a)
     short guess = to_short(mul(w[threadIdx.x], threadIdx.x < n_features ? 1024.0 : 64.0));
     a.fit_passes[pass].guess[threadIdx.x] = guess;
     a.fit_weights[pass].guess[threadIdx.x] = guess;
+    weights[threadIdx.x] = guess;
+  }
+  __syncthreads();  // they are integers
+  static_assert(WIDE / 32 >= GUESS_BANDS, "each band has a warp");
+  u32 band = threadIdx.x / 32;
+  if (band < GUESS_BANDS) {
+    BandOfGuess sum = sum_of_band(features, n_samples, weights, n_features, band);
+    if (threadIdx.x % 32 == 0) bands[band] = sum;
+  }
+  __syncthreads();  // bands are there
+  if (threadIdx.x == 0) fit_offsets(bands, fitting.count, offsets);
+  __syncthreads();  // offsets are there
+  if (threadIdx.x < GUESS_BANDS) {
+    a.fit_passes[pass].offsets[threadIdx.x] = offsets[threadIdx.x];
+    a.fit_weights[pass].offsets[threadIdx.x] = offsets[threadIdx.x];
   }
 }

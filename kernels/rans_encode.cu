@@ -227,7 +227,7 @@ extern "C" __global__ void __launch_bounds__(32) rans_plan(const Args a) {
   w.out = a.plan;
   w.n_bytes = w.n_pending = 0;
   w.pending = 0;
-  w.put(a.site.n_before == 0 ? 1 : 2, 4);  // revision: forwards, or from the middle outwards
+  w.put(a.site.n_before == 0 ? 3 : 4, 4);  // revision: forwards, or from the middle outwards
   w.put(a.fit->wrap, 1);
   w.put(a.site.n_streams - 1, 6);
   for (u32 p = 0; p < a.count; ++p) {
@@ -252,6 +252,10 @@ extern "C" __global__ void __launch_bounds__(32) rans_plan(const Args a) {
     for (u32 k = 0; k < n; ++k) width = bits_of_weight(pass.guess[k]) > width ? bits_of_weight(pass.guess[k]) : width;
     w.put(width, 4);
     for (u32 k = 0; k < n; ++k) w.put((u32)pass.guess[k] & ((2u << width) - 1), width + 1);
+    bool has_offsets = false;
+    for (u32 k = 0; k < GUESS_BANDS; ++k) has_offsets |= pass.offsets[k] != 0;
+    w.put(has_offsets, 1);
+    for (u32 k = 0; has_offsets && k < GUESS_BANDS; ++k) w.put_gamma(folded(pass.offsets[k]));
   }
   w.put(a.fit->n_thresholds, 5);
   u32 last = 0;

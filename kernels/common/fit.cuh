@@ -7,7 +7,7 @@
 #define BATCH 256
 // Samples of a guess at most, and rows of them: features and the size.
 #define GUESS_SAMPLES 8192
-#define FEATURE_ROWS 13
+#define FEATURE_ROWS 14
 
 // Which part of a phase is sampled: pieces of rows, all of one length.
 struct Pieces {

@@ -252,7 +252,7 @@ __device__ __forceinline__ u32 place_of(const Phase& p, const Point& q, u32 t, b
 template <class T> struct Weights {
   u32 n_bands;
   u32 n[FIT_BANDS];
-  i32 guess[MOST_FEATURES + 1];
+  i32 guess[MOST_FEATURES + 1], offsets[GUESS_BANDS];
   u8 tap[FIT_BANDS][FIT_TAPS];
   T weight[FIT_BANDS][FIT_TAPS];
 };
@@ -261,6 +261,7 @@ template <class T> __device__ void load_weights(Weights<T>* w, const FitWeights*
   if (threadIdx.x == 0) w->n_bands = from->n_bands;
   if (threadIdx.x < FIT_BANDS) w->n[threadIdx.x] = from->n[threadIdx.x];
   if (threadIdx.x <= MOST_FEATURES) w->guess[threadIdx.x] = from->guess[threadIdx.x];
+  if (threadIdx.x < GUESS_BANDS) w->offsets[threadIdx.x] = from->offsets[threadIdx.x];
   for (u32 k = threadIdx.x; k < from->n_bands * FIT_TAPS; k += blockDim.x) {
     u32 band = k / FIT_TAPS, t = k % FIT_TAPS;
     if (t >= from->n[band]) continue;
@@ -335,6 +336,9 @@ __device__ __forceinline__ u32 features_of(const Phase& p, const T* values, cons
   return 4 + 4 * n_sides;
 }
 
+// A small number as one from 1 on: 0, -1, 1, -2, ...
+__device__ __forceinline__ u32 folded(i32 x) { return 1 + (u32)(x << 1 ^ x >> 31); }
+
 // The bucket of the guessed size of the code there.
 template <class T>
 __device__ __forceinline__ u32 bucket_of(const Phase& p, const Weights<T>& w, const T* values, const u8* sizes, const Point& q, T x, T inverse) {
@@ -345,7 +349,8 @@ __device__ __forceinline__ u32 bucket_of(const Phase& p, const Weights<T>& w, co
     if (k < n) sum += (u32)w.guess[k] * features[k];
   i32 guess = (i32)sum;
   guess = guess < 1 ? 1 : guess > (1 << 19) - 1 ? (1 << 19) - 1 : guess;
-  return (__float_as_uint((float)guess) >> 20) - (127u << 3);
+  i32 bucket = (i32)(__float_as_uint((float)guess) >> 20) - (127 << 3) + w.offsets[q.i * GUESS_BANDS / p.grid.rows];
+  return (u32)(bucket < 0 ? 0 : bucket > N_BUCKETS - 1 ? N_BUCKETS - 1 : bucket);
 }
 
 // Where block `b` of `n` blocks of rows begins.

@@ -104,6 +104,8 @@ struct Outcome {
 // Bands of rows with weights of their own; taps of a pass, rounded up: src/predict/fitted.
 #define FIT_BANDS 8
 #define FIT_TAPS 76
+// Bands of rows of a guess, each with an offset of its buckets.
+#define GUESS_BANDS 8
 
 // The built-in distributions of the coder in contexts: src/encode/rans/family.rs.
 #define TAIL_POINTS (1 + 36 * 16)
@@ -122,6 +124,7 @@ struct FitPass {
   u8 tap[FIT_BANDS][FIT_TAPS];        // ascending
   short weight[FIT_BANDS][FIT_TAPS];  // in 1 / 2^shift
   short guess[16];                    // weights of the features, the constant last
+  signed char offsets[GUESS_BANDS];   // of buckets
 };
 
 // The same as it is used: with near taps and their shares, weights rounded to the type.
@@ -129,7 +132,7 @@ struct FitWeights {
   double weight[FIT_BANDS][FIT_TAPS];
   u32 n_bands;
   u32 n[FIT_BANDS];
-  i32 guess[16];
+  i32 guess[16], offsets[GUESS_BANDS];
   u8 tap[FIT_BANDS][FIT_TAPS];
   u32 padding;
 };
@@ -328,7 +331,7 @@ struct Args {
 // The host has the same numbers: src/device/layout.rs.
 static_assert(sizeof(Args) == 760 && sizeof(State) == 456 && sizeof(Pass) == 80 && sizeof(Chunk) == 48 && sizeof(Range) == 24 && sizeof(Outcome) == 48, "as in src/device/layout.rs");
 
-static_assert(sizeof(FitPass) == 1872 && sizeof(FitWeights) == 5576 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 64 && sizeof(Step) == 88 && sizeof(Forecast) == 96, "as there");
+static_assert(sizeof(FitPass) == 1880 && sizeof(FitWeights) == 5608 && sizeof(Fit) == 292 && sizeof(FitStream) == 160 && sizeof(Site) == 64 && sizeof(Step) == 88 && sizeof(Forecast) == 96, "as there");
 static_assert(sizeof(Fitting) == 193144, "as there");
 
 // Nothing more is done for this tile.

@@ -137,13 +137,15 @@ pub const FAMILY_BYTES: usize = 424_048;
 pub const RANS_TABLE_BYTES: usize = 1280;
 /// Bytes of what is known of a pass from samples, and of its weights as kernels use them.
 pub const FITTING_BYTES: usize = 193_144;
-pub const FIT_WEIGHTS_BYTES: usize = 5576;
+pub const FIT_WEIGHTS_BYTES: usize = 5608;
 /// Threads of a selection of taps: one a candidate.
 pub const SELECTORS: u32 = 96;
 /// Pairs of taps and the value at most.
 pub const MAX_PAIRS: usize = 2850;
+/// Bands of rows of a guess.
+pub const GUESS_BANDS: usize = 8;
 /// Rows of samples of a guess, and how many samples there are at most.
-pub const FEATURE_ROWS: usize = 13;
+pub const FEATURE_ROWS: usize = 14;
 pub const GUESS_SAMPLES: usize = 8192;
 /// Samples whose products are taken at once.
 pub const BATCH: usize = 256;
@@ -163,6 +165,7 @@ pub struct FitPass {
     pub tap: [[u8; FIT_TAPS]; FIT_BANDS],
     pub weight: [[i16; FIT_TAPS]; FIT_BANDS],
     pub guess: [i16; 16],
+    pub offsets: [i8; GUESS_BANDS],
 }
 
 /// What is known of a tile of the fitted predictor besides its passes.
@@ -368,7 +371,7 @@ pub struct Args {
 unsafe impl cudarc::driver::DeviceRepr for Args {}
 
 // The kernels have the same numbers.
-const _: () = assert!(size_of::<FitPass>() == 1872 && size_of::<Fit>() == 292 && size_of::<FitStream>() == 160);
+const _: () = assert!(size_of::<FitPass>() == 1880 && size_of::<Fit>() == 292 && size_of::<FitStream>() == 160);
 const _: () = assert!(size_of::<Step>() == 88 && size_of::<Site>() == 64 && size_of::<Forecast>() == 96);
 const _: () = assert!(size_of::<Args>() == 760 && size_of::<State>() == 456);
 const _: () =

@@ -231,15 +231,15 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
         let mut first = self.rows.start;
         while first < self.rows.end {
             // Rows with the same weights.
-            let band = site.band(first);
-            let n = (first..self.rows.end).take(rows_a_run).take_while(|&i| site.band(i) == band).count();
+            let bands = site.bands(first);
+            let n = (first..self.rows.end).take(rows_a_run).take_while(|&i| site.bands(i) == bands).count();
             let strip = Strip { start: all.start + first * all.dy, rows: n, ..all };
             let len = strip.len();
             let site = site.at(first, 0, len);
             let run = self.values.run_mut(first, len);
-            site.predict(band, run);
+            site.predict(bands.0, run);
             if end.needs_buckets() {
-                site.guess(run, room);
+                site.guess(bands.1, run, room);
             }
             let codes = &mut room.codes[..len];
             end.rows(strip, run, &room.buckets[..len], codes);

@@ -1,8 +1,10 @@
 //! The fitted predictor on a GPU. Twins: [`super::cpu`], [`super::course`], [`super::decode`]; encoding is in [`encode`]. Kernels: `fitted_*.cu`.
 
 use super::Plan;
+use super::fit::Fitted;
 use super::lattice::{A, B2};
 use super::schedule::Schedule;
+use super::site::Guess;
 use crate::device::Run;
 use crate::device::layout::{BLOCK, COARSE, FIT_WEIGHTS_BYTES, Fit, FitPass, NO_IMAGE, RANS_TABLE_BYTES, Site, WIDE};
 use crate::encode::rans;
@@ -94,14 +96,15 @@ impl Plan {
         fit.n_distributions = self.distributions.len() as u32;
         fit.distributions.iter_mut().zip(&self.distributions).for_each(|(to, &d)| *to = d);
         fit.contexts.as_flattened_mut().iter_mut().zip(self.contexts()).for_each(|(to, c)| *to = c);
-        let of_pass = |(fitted, guess): (&super::fit::Fitted, &Vec<i16>)| {
+        let of_pass = |(fitted, guess): (&Fitted, &Guess)| {
             let mut pass: FitPass = bytemuck::Zeroable::zeroed();
             (pass.shift, pass.n_bands) = (u32::from(fitted.shift), fitted.bands.len() as u32);
             for (b, band) in fitted.bands.iter().enumerate() {
                 pass.n[b] = band.len() as u8;
                 band.iter().enumerate().for_each(|(k, &(tap, w))| (pass.tap[b][k], pass.weight[b][k]) = (tap, w));
             }
-            pass.guess.iter_mut().zip(guess).for_each(|(to, &g)| *to = g);
+            pass.guess.iter_mut().zip(&guess.weights).for_each(|(to, &g)| *to = g);
+            pass.offsets.iter_mut().zip(&guess.offsets).for_each(|(to, &o)| *to = o);
             pass
         };
         (fit, self.taps.iter().zip(&self.guesses).map(of_pass).collect())

@@ -1,8 +1,8 @@
-//! The fits: taps and weights by least squares, and the guess of code sizes. Class: `EncoderOnly`; results are written to the archive.
+//! The fits of taps and weights, by least squares. Class: `EncoderOnly`; results are written to the archive.
 
-use super::rows::{self, Rows};
+use super::rows::Rows;
 use super::sample::{Equations, SAMPLES_PER_BAND, Samples};
-use super::site::{Taps, Weights};
+use super::site::{Guess, Taps, Weights};
 use crate::awake;
 use crate::quantize::log::log2;
 use multiversion::multiversion;
@@ -32,7 +32,7 @@ impl Samples {
     }
 
     /// Samples of each feature, and of the size; nothing if there are none.
-    fn feature_rows(&self) -> Vec<&[u16]> {
+    pub(super) fn feature_rows(&self) -> Vec<&[u16]> {
         self.features.chunks_exact(self.most_guess).map(|row| &row[..self.n_guess]).collect()
     }
 
@@ -54,7 +54,7 @@ pub struct Fitted {
 
 impl Fitted {
     /// Weights as the kernels take them: each band's taps ascending, the near ones with the share that is left.
-    pub fn weights<T: Rows>(&self, guess: &[i16], taps: &Taps) -> Weights<T> {
+    pub fn weights<T: Rows>(&self, guess: &Guess, taps: &Taps) -> Weights<T> {
         let scale = f64::from(1u32 << self.shift);
         let of_band = |band: &Vec<(u8, i16)>| {
             let sum: f64 = band.iter().map(|&(_, w)| f64::from(w) / scale).sum();
@@ -69,7 +69,7 @@ impl Fitted {
             }
             weights.into_iter().map(|(t, w)| (t, T::from_f64(w))).collect()
         };
-        Weights { bands: self.bands.iter().map(of_band).collect(), guess: guess.to_vec() }
+        Weights { bands: self.bands.iter().map(of_band).collect(), guess: guess.clone() }
     }
 }
 
@@ -254,64 +254,4 @@ struct Selection {
     columns: Vec<Vec<f64>>,
     z: Vec<f64>,
     rss: f64,
-}
-
-/// Fits the guess of sizes to those of all `samples`. Weights in 1/1024, the constant (in 1/64) last.
-pub fn fit_guess(samples: &[&Samples], n_features: usize) -> Vec<i16> {
-    /// Samples that are worth a thread.
-    const ENOUGH: usize = 1024;
-    let (n, n_samples) = (n_features + 1, samples.iter().map(|s| s.n_guess).sum::<usize>());
-    let to_i16 = |w: f64| w.round_ties_even().clamp(-32_000.0, 32_000.0) as i16;
-    // Features and the size.
-    let tables: Vec<Vec<&[u16]>> = samples.iter().map(|s| s.feature_rows()).filter(|rows| !rows.is_empty()).collect();
-    // Sums of integers are exact, in whatever order.
-    let sum = |row: usize| tables.iter().map(|rows| rows::sum_of(rows[row])).sum::<u64>() as f64;
-    let product =
-        |i: usize, j: usize| tables.iter().map(|rows| rows::sum_of_products(rows[i], rows[j])).sum::<u64>() as f64;
-    let mut w = vec![0.0; n];
-    if n_samples >= 64 {
-        let mut a = vec![0.0; n * n];
-        let mut b = vec![0.0; n];
-        let sums = a.chunks_exact_mut(n).zip(&mut b).enumerate();
-        awake::for_each(sums, n_samples / ENOUGH, |(i, (a, b))| {
-            if i < n_features {
-                a[..=i].iter_mut().enumerate().for_each(|(j, a)| *a = product(i, j));
-                *b = product(i, n_features);
-            } else {
-                a[..i].iter_mut().enumerate().for_each(|(j, a)| *a = sum(j));
-                a[i] = n_samples as f64;
-                *b = sum(n_features);
-            }
-        });
-        let trace: f64 = (0..n).map(|k| a[k * n + k]).sum();
-        (0..n).for_each(|k| a[k * n + k] += 1e-7 * trace + 1e-12);
-        w = cholesky_solve(a, b, n);
-    } else {
-        w[n_features] = (sum(n_features) / n_samples.max(1) as f64).max(1.0 / 64.0);
-    }
-    let (constant, of_features) = w.split_last().map_or((0.0, &[][..]), |(c, f)| (*c, f));
-    of_features.iter().map(|w| to_i16(w * 1024.0)).chain([to_i16(constant * 64.0)]).collect()
-}
-
-/// Solves a symmetric positive system given by its lower triangle.
-fn cholesky_solve(mut a: Vec<f64>, mut b: Vec<f64>, n: usize) -> Vec<f64> {
-    for j in 0..n {
-        for k in 0..j {
-            let ljk = a[j * n + k];
-            for i in j..n {
-                a[i * n + j] -= a[i * n + k] * ljk;
-            }
-        }
-        let pivot = a[j * n + j].max(1e-12).sqrt();
-        (j..n).for_each(|i| a[i * n + j] /= pivot);
-    }
-    for i in 0..n {
-        let sum: f64 = (0..i).map(|k| a[i * n + k] * b[k]).sum();
-        b[i] = (b[i] - sum) / a[i * n + i];
-    }
-    for i in (0..n).rev() {
-        let sum: f64 = (i + 1..n).map(|k| a[k * n + i] * b[k]).sum();
-        b[i] = (b[i] - sum) / a[i * n + i];
-    }
-    b
 }

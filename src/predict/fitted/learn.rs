@@ -4,12 +4,13 @@
 
 use super::cpu::Teacher;
 use super::fit::{self, Fitted};
+use super::guess;
 use super::lattice::{A, B2};
 use super::plan::{Plan, n_features};
 use super::rows::Rows;
 use super::sample::{self, Extent, MAX_BANDS, SampleRoom, Samples};
 use super::schedule::Schedule;
-use super::site::{Site, Taps, Weights};
+use super::site::{Guess, Site, Taps, Weights};
 use crate::awake;
 use crate::quantize::Quantizer;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -181,7 +182,7 @@ struct Pass<T> {
     /// Whether the other chain has no such images.
     is_alone: bool,
     fitted: Fitted,
-    guess: Vec<i16>,
+    guess: Guess,
     weights: Weights<T>,
 }
 
@@ -211,7 +212,7 @@ impl<'a, T: Rows> Learner<'a, T> {
                 n_images: 0,
                 is_alone: schedule.chains_of_kind(schedule.kind_of_pass(pass)) == 1,
                 fitted: Fitted { shift: 0, bands: vec![vec![]] },
-                guess: vec![0; n_features(schedule.sides_of_pass(pass)) + 1],
+                guess: Guess { weights: vec![0; n_features(schedule.sides_of_pass(pass)) + 1], offsets: vec![] },
                 weights: Weights::default(),
             };
             let is_there = |pass: usize| schedule.is_in_chain(schedule.kind_of_pass(pass), chain);
@@ -257,12 +258,12 @@ impl<'a, T: Rows> Learner<'a, T> {
             (Some(p), None) | (None, Some(p)) if is_final => (p.fitted.clone(), p.guess.clone()),
             (Some(p), None) | (None, Some(p)) => {
                 p.samples.close(p.count);
-                (fit::fit(&p.samples, MAX_BANDS), fit::fit_guess(&[&p.samples], p.guess.len() - 1))
+                (fit::fit(&p.samples, MAX_BANDS), guess::fit_guess(&[&p.samples], p.guess.weights.len() - 1, p.count))
             }
             (Some(p), Some(other)) => {
                 let mut all = Samples::of_both(&p.samples, &other.samples);
                 all.close(p.count);
-                let guess = fit::fit_guess(&[&p.samples, &other.samples], p.guess.len() - 1);
+                let guess = guess::fit_guess(&[&p.samples, &other.samples], p.guess.weights.len() - 1, p.count);
                 (fit::fit(&all, MAX_BANDS), guess)
             }
             (None, None) => unreachable!("a kind is that of an image"),
@@ -303,7 +304,7 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
             sample::sample_sizes(&site, &truth, &self.quantizer, &pieces, &mut self.rooms, &mut p.samples);
         }
         if self.is_final {
-            p.guess = fit::fit_guess(&[&p.samples], p.guess.len() - 1);
+            p.guess = guess::fit_guess(&[&p.samples], p.guess.weights.len() - 1, p.count);
             p.weights.guess.clone_from(&p.guess);
         }
         &p.weights

@@ -16,6 +16,7 @@ pub(crate) mod cuda;
 pub mod decode;
 pub mod encode;
 mod fit;
+mod guess;
 mod lattice;
 mod layout;
 pub mod learn;

@@ -5,16 +5,19 @@ use super::lattice::{A, B2};
 use super::rows::{N_BUCKETS, Rows};
 use super::sample::MAX_BANDS;
 use super::schedule::Schedule;
-use super::site::{FEATURE_SIDES, OWN_FEATURES, SIDE_FEATURES, Taps, Weights};
+use super::site::{FEATURE_SIDES, GUESS_BANDS, Guess, OWN_FEATURES, SIDE_FEATURES, Taps, Weights};
 use crate::encode::bits::{BitReader, BitWriter};
 use crate::encode::bytes::{self, Reader};
 use crate::encode::rans::family::N_DISTRIBUTIONS;
 use crate::error::{Error, Result};
 
 /// Revision of everything that a fitted tile says and means, where images are coded forwards,
-const FORWARDS: u32 = 1;
+const FORWARDS: u32 = 3;
 /// and where they are coded from the middle outwards.
-const OUTWARDS: u32 = 2;
+const OUTWARDS: u32 = 4;
+/// The same before guesses had offsets.
+const FORWARDS_WITHOUT: u32 = 1;
+const OUTWARDS_WITHOUT: u32 = 2;
 
 /// Most streams of a tile.
 pub const MAX_STREAMS: usize = 64;
@@ -37,7 +40,7 @@ pub struct Plan {
     /// By pass: weights of taps as integers.
     pub(super) taps: Vec<Fitted>,
     /// By pass: weights of features.
-    pub(super) guesses: Vec<Vec<i16>>,
+    pub(super) guesses: Vec<Guess>,
     /// First buckets of contexts 1, 2, …
     pub(super) thresholds: Vec<u8>,
     /// Distributions of the contexts, then of [`BASE_BESIDE`] and [`BASE_CHAIN`].
@@ -118,10 +121,12 @@ impl Plan {
                 }
             }
         }
-        for guess in &self.guesses {
-            let width = guess.iter().map(|&w| bits_of(w)).max().unwrap_or(0);
+        for Guess { weights, offsets } in &self.guesses {
+            let width = weights.iter().map(|&w| bits_of(w)).max().unwrap_or(0);
             bits.put(u64::from(width), 4);
-            guess.iter().for_each(|&w| bits.put(w as u64 & ((2 << width) - 1), width + 1));
+            weights.iter().for_each(|&w| bits.put(w as u64 & ((2 << width) - 1), width + 1));
+            bits.put(u64::from(!offsets.is_empty()), 1);
+            offsets.iter().for_each(|&offset| put_gamma(&mut bits, folded(offset)));
         }
         bits.put(self.thresholds.len() as u64, 5);
         let mut last = 0;
@@ -143,32 +148,30 @@ impl Plan {
         }
         let data = reader.bytes()?;
         let mut bits = BitReader::new(data, 0, data.len());
-        let is_outwards = match bits.take(4) {
-            FORWARDS => false,
-            OUTWARDS => true,
-            _ => return Err(other_revision()),
-        };
+        let revision = Revision::read(&mut bits)?;
+        let is_outwards = revision.is_outwards;
         let schedule = Schedule::new(shape, is_outwards);
         // One way to say one thing.
         if is_outwards && schedule.n_before == 0 {
             return Err(bad());
         }
-        Self::read_rest(bits, &schedule, &taps(&schedule))
+        Self::read_rest(bits, revision, &schedule, &taps(&schedule))
     }
 
     /// As [`Plan::read`], for images in this schedule, which are coded forwards.
     pub(super) fn read_for(reader: &mut Reader<'_>, schedule: &Schedule, taps: &[Taps]) -> Result<Self> {
         let data = reader.bytes()?;
         let mut bits = BitReader::new(data, 0, data.len());
-        if bits.take(4) != FORWARDS {
+        let revision = Revision::read(&mut bits)?;
+        if revision.is_outwards {
             return Err(other_revision());
         }
-        Self::read_rest(bits, schedule, taps)
+        Self::read_rest(bits, revision, schedule, taps)
     }
 
     /// What follows the revision.
-    fn read_rest(mut bits: BitReader<'_>, schedule: &Schedule, taps: &[Taps]) -> Result<Self> {
-        let is_outwards = schedule.n_before > 0;
+    fn read_rest(mut bits: BitReader<'_>, revision: Revision, schedule: &Schedule, taps: &[Taps]) -> Result<Self> {
+        let Revision { is_outwards, has_offsets } = revision;
         let mut plan =
             Self { is_outwards, wrap: bits.take(1) == 1, n_streams: bits.take(6) as usize + 1, ..Self::default() };
         for taps in taps {
@@ -198,7 +201,17 @@ impl Plan {
         for pass in 0..taps.len() {
             let n_sides = schedule.sides_of_pass(pass);
             let width = bits.take(4);
-            plan.guesses.push((0..n_features(n_sides) + 1).map(|_| take_signed(&mut bits, width)).collect());
+            let weights = (0..n_features(n_sides) + 1).map(|_| take_signed(&mut bits, width)).collect();
+            let mut offsets = vec![];
+            if has_offsets && bits.take(1) == 1 {
+                for _ in 0..GUESS_BANDS {
+                    offsets.push(take_gamma(&mut bits).and_then(unfolded).ok_or_else(bad)?);
+                }
+                if offsets.iter().all(|&offset| offset == 0) {
+                    return Err(bad());
+                }
+            }
+            plan.guesses.push(Guess { weights, offsets });
             if !bits.is_within() {
                 return Err(bad());
             }
@@ -216,6 +229,27 @@ impl Plan {
             plan.distributions.push(id);
         }
         if bits.is_within() { Ok(plan) } else { Err(bad()) }
+    }
+}
+
+/// What a revision says.
+#[derive(Clone, Copy)]
+struct Revision {
+    is_outwards: bool,
+    /// Whether plans say offsets of guesses, if there are any.
+    has_offsets: bool,
+}
+
+impl Revision {
+    fn read(bits: &mut BitReader<'_>) -> Result<Self> {
+        let (is_outwards, has_offsets) = match bits.take(4) {
+            FORWARDS => (false, true),
+            OUTWARDS => (true, true),
+            FORWARDS_WITHOUT => (false, false),
+            OUTWARDS_WITHOUT => (true, false),
+            _ => return Err(other_revision()),
+        };
+        Ok(Self { is_outwards, has_offsets })
     }
 }
 
@@ -242,6 +276,22 @@ fn put_gamma(bits: &mut BitWriter, n: u32) {
     let log2 = n.ilog2();
     bits.put(1 << log2, log2 + 1);
     bits.put(u64::from(n - (1 << log2)), log2);
+}
+
+/// Its bits.
+pub(super) fn gamma_len(n: u32) -> u32 {
+    2 * n.ilog2() + 1
+}
+
+/// A small number as one from 1 on: 0, −1, 1, −2, …
+pub(super) fn folded(x: i8) -> u32 {
+    let x = i32::from(x);
+    1 + ((x << 1) ^ (x >> 31)) as u32
+}
+
+fn unfolded(n: u32) -> Option<i8> {
+    let n = n - 1;
+    i8::try_from((n >> 1) as i32 ^ -((n & 1) as i32)).ok()
 }
 
 fn take_gamma(bits: &mut BitReader<'_>) -> Option<u32> {

@@ -138,12 +138,13 @@ pub fn sizes(codes: &[i32], sizes: &mut [u8]) {
 /// Number of buckets of guesses.
 pub const N_BUCKETS: usize = 160;
 
-/// Buckets of guesses: eight an octave.
+/// Buckets of guesses, eight an octave, `offset` further up.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn buckets(guesses: &[i32], buckets: &mut [u8]) {
+pub fn buckets(guesses: &[i32], offset: i32, buckets: &mut [u8]) {
     for (bucket, &guess) in buckets.iter_mut().zip(guesses) {
         let guess = guess.clamp(1, (1 << 19) - 1) as f32;
-        *bucket = ((guess.to_bits() >> 20) - (127 << 3)) as u8;
+        let exact = (guess.to_bits() >> 20) as i32 - (127 << 3);
+        *bucket = (exact + offset).clamp(0, N_BUCKETS as i32 - 1) as u8;
     }
 }
 

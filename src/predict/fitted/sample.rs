@@ -1,7 +1,7 @@
 //! What fits are made of: pieces of rows of a phase, as normal equations, and features beside sizes of codes. Class: `EncoderOnly`.
 
 use super::rows::{self, Rows};
-use super::site::{Room, Site};
+use super::site::{GUESS_BANDS, Room, Site};
 use crate::awake;
 use crate::quantize::Quantizer;
 use crate::scratch::Buffer;
@@ -80,6 +80,8 @@ pub struct Samples {
     pub(super) most_guess: usize,
     /// How many there are.
     pub(super) n_guess: usize,
+    /// The bands of rows that they are of, one after the other, each with the end of its samples.
+    pub(super) guess_bands: Vec<(usize, usize)>,
     /// Of the pieces of equations, every so many serves for the guess.
     guess_every: usize,
     /// Pieces so far.
@@ -123,6 +125,7 @@ impl Samples {
             features: Buffer::default(),
             most_guess,
             n_guess: 0,
+            guess_bands: vec![],
             guess_every,
             n_pieces: 0,
             share: 1.0,
@@ -137,7 +140,8 @@ impl Samples {
         let kept: Vec<u8> = first.candidates.iter().filter(is_kept).copied().collect();
         let [mut both, others] = [first, second].map(|of_chain| {
             let (bands, candidates) = (of_chain.bands.clone(), of_chain.candidates.clone());
-            let mut equations = Self { bands, features: Buffer::default(), candidates, ..*of_chain };
+            let (features, guess_bands) = (Buffer::default(), vec![]);
+            let mut equations = Self { bands, features, guess_bands, candidates, ..*of_chain };
             equations.keep(&kept);
             equations
         });
@@ -165,6 +169,7 @@ impl Samples {
     pub fn next_round(&mut self) {
         self.n_rounds += 1;
         self.n_guess = 0;
+        self.guess_bands.clear();
     }
 
     /// Closes the equations for a fit: they stand for `count` values.
@@ -382,6 +387,7 @@ pub fn sample_sizes<T: Rows>(
         if len > 0 && samples.n_pieces.is_multiple_of(samples.guess_every) {
             taken.push((*i, span.start..span.start + len));
             samples.n_guess += len;
+            samples.guess_bands.push((i * GUESS_BANDS / site.size.0, samples.n_guess));
         }
     }
     // Some pieces a task, each with its columns of the table.

@@ -95,8 +95,27 @@ pub struct Site<'a, T: Rows> {
 pub struct Weights<T> {
     /// For each band of rows `(index of the tap, weight)`.
     pub bands: Vec<Vec<(u8, T)>>,
-    /// Weights of the features in 1/1024, and a constant.
-    pub guess: Vec<i16>,
+    /// How large codes are guessed to be.
+    pub guess: Guess,
+}
+
+/// Bands of rows of a guess.
+pub const GUESS_BANDS: usize = 8;
+
+/// The guess of a phase.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Guess {
+    /// Weights of the features in 1/1024, and a constant in 1/64.
+    pub weights: Vec<i16>,
+    /// For each of [`GUESS_BANDS`] bands of rows what is added to the bucket, of which eight are an octave; empty where nothing is.
+    pub offsets: Vec<i8>,
+}
+
+impl Guess {
+    /// The band that row `i` of `n_rows` belongs to.
+    pub fn band(&self, i: usize, n_rows: usize) -> usize {
+        i * self.offsets.len() / n_rows
+    }
 }
 
 /// Room for what a run needs.
@@ -133,6 +152,11 @@ impl<T: Rows> Site<'_, T> {
     /// The same site at the run of `len` values from column `j` of row `i` on.
     pub fn at(&self, i: usize, j: usize, len: usize) -> Self {
         Self { start: Plane::<T>::at(self.stride, i, j), len, ..self.clone() }
+    }
+
+    /// The bands that row `i` belongs to: that of the weights of taps, and that of the guess.
+    pub fn bands(&self, i: usize) -> (usize, usize) {
+        (self.band(i), self.weights.guess.band(i, self.size.0))
     }
 
     /// The band that row `i` belongs to.
@@ -210,17 +234,18 @@ impl<T: Rows> Site<'_, T> {
         }
     }
 
-    /// Buckets of the guessed sizes of the run, which is predicted as `row`.
-    pub fn guess(&self, row: &[T], room: &mut Room) {
+    /// Buckets of the guessed sizes of the run, which is predicted as `row`, with the offset of `band`.
+    pub fn guess(&self, band: usize, row: &[T], room: &mut Room) {
         let n = row.len();
         self.features(row, room);
         let buckets = &mut room.buckets[..n];
-        let Some((&constant, of_features)) = self.weights.guess.split_last() else { return buckets.fill(0) };
+        let Guess { weights, offsets } = &self.weights.guess;
+        let Some((&constant, of_features)) = weights.split_last() else { return buckets.fill(0) };
         let guesses = &mut room.guesses[..n];
         guesses.fill(i32::from(constant) << 4);
         for (weights, features) in of_features.as_chunks::<4>().0.iter().zip(room.features.chunks_exact(4 * n)) {
             rows::add_weighted_4(guesses, weights.map(i32::from), features);
         }
-        rows::buckets(guesses, buckets);
+        rows::buckets(guesses, offsets.get(band).map_or(0, |&o| i32::from(o)), buckets);
     }
 }
