@@ -268,6 +268,12 @@ fn write_missing_golden_archives_if_asked() {
         put(format!("fitted-{name}-f32"), compress(&Field::new(&small, shape).unwrap(), &config).unwrap());
         put(format!("fitted-{name}-f64"), compress(&Field::new(&values, shape).unwrap(), &config).unwrap());
     }
+    // Guesses with offsets.
+    for (name, shape) in [("image", &[120, 128][..]), ("series", &[6, 48, 64])] {
+        let values: Vec<f32> = content("rough below", shape, &mut Random(4)).iter().map(|&v| v as f32).collect();
+        let config = Config::new(Bound::rel(2e-2)).with_predictor(PredictorChoice::Fitted);
+        put(format!("fitted-offsets-{name}"), compress(&Field::new(&values, shape).unwrap(), &config).unwrap());
+    }
     // Large enough for a stream a chain; land but for some rows, so that the file is small.
     for (name, shape) in [("chains", &[6, 216, 216][..]), ("chains-levels", &[5, 3, 140, 130])] {
         let rows = shape[shape.len() - 2];

@@ -114,7 +114,9 @@ fn larger_fields() {
     let mut random = Random(77);
     let shapes: [&[usize]; 5] = [&[150_001], &[260, 311], &[7, 90, 121], &[3, 5, 60, 64], &[2, 3, 4, 40, 50]];
     for (i, shape) in shapes.into_iter().enumerate() {
-        for (k, kind) in ["smooth", "fill", "spikes", "mixed signs", "noise", "fill that stays"].into_iter().enumerate()
+        for (k, kind) in ["smooth", "fill", "spikes", "mixed signs", "noise", "fill that stays", "rough below"]
+            .into_iter()
+            .enumerate()
         {
             let mut values = content(kind, shape, &mut random);
             if k == 1 {

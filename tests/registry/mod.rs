@@ -80,6 +80,7 @@ pub const SHAPES: &[&[usize]] = &[
 pub const CONTENTS: &[&str] = &[
     "smooth",
     "noise",
+    "rough below",
     "constant",
     "zeros",
     "steps",
@@ -102,6 +103,7 @@ pub const FILL: f64 = -999.0;
 pub fn content(kind: &str, shape: &[usize], r: &mut Random) -> Vec<f64> {
     let n: usize = shape.iter().product();
     let nx = shape.last().copied().unwrap_or(1).max(1);
+    let ny = shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
     let smooth = |i: usize| {
         let (x, y) = ((i % nx) as f64, (i / nx) as f64);
         250.0 + 30.0 * (x * 0.13).sin() + 10.0 * (y * 0.31 + x * 0.05).cos()
@@ -110,6 +112,14 @@ pub fn content(kind: &str, shape: &[usize], r: &mut Random) -> Vec<f64> {
         .map(|i| match kind {
             "smooth" => smooth(i),
             "noise" => r.unit() * 100.0,
+            // What coarse lattices say of the fine ones is another thing in each half.
+            "rough below" => {
+                if 2 * (i / nx % ny) < ny {
+                    smooth(i)
+                } else {
+                    r.unit() * 100.0
+                }
+            }
             "constant" => 273.15,
             "zeros" => 0.0,
             "steps" => (i / 7 % 5) as f64,

@@ -129,3 +129,35 @@ fn cholesky_solve(mut a: Vec<f64>, mut b: Vec<f64>, n: usize) -> Vec<f64> {
     }
     b
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode::encode;
+    use super::super::learn::Budget;
+    use super::super::plan::Plan;
+    use super::*;
+    use crate::encode::bytes::Reader;
+    use crate::quantize::Quantizer;
+
+    /// Waves above, white noise below: what coarse lattices say of finer ones is another thing in each half.
+    #[test]
+    fn rows_unlike_others_get_offsets() {
+        for shape in [vec![120, 128], vec![6, 48, 64]] {
+            let (ny, nx) = (shape[shape.len() - 2], shape[shape.len() - 1]);
+            let value = |i: usize| {
+                let (y, x) = (i / nx % ny, i % nx);
+                let wave = 30.0 * (0.1 * x as f32).sin() + 10.0 * (0.2 * y as f32).cos();
+                let noise = ((i as u32).wrapping_mul(0x9e37_79b9) ^ (i as u32 >> 3)).wrapping_mul(0x85eb_ca6b) >> 16;
+                if 2 * y < ny { wave } else { noise as f32 * 1e-3 }
+            };
+            let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+            let q = Quantizer::new(0.5, 100.0);
+            let plan = encode(&values, None, &shape, 0.0, &q, false, Budget::BALANCED).plan;
+            let offsets: Vec<&Vec<i8>> = plan.guesses.iter().map(|g| &g.offsets).filter(|o| !o.is_empty()).collect();
+            assert!(!offsets.is_empty(), "{shape:?}");
+            let mut bytes = vec![];
+            plan.write(&mut bytes);
+            assert_eq!(Plan::read(&mut Reader::new(&bytes), &shape).unwrap(), plan);
+        }
+    }
+}
