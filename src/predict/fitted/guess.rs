@@ -60,11 +60,12 @@ struct Band {
     squares: u64,
 }
 
-/// Fits the offsets of a guess: how much larger or smaller sizes are in each band of rows than `weights` say.
+/// Fits the offsets of a guess: how much larger or smaller sizes are in each band of rows than `weights` say. Nothing where that would not pay for
+/// its bits in the plan.
 fn fit_offsets(samples: &[&Samples], weights: &[i16], count: f64) -> Vec<i8> {
     /// Guesses are trusted as if there were samples with a multiple of the size of single ones that say the same: few codes that are not 0 say little.
     const DOUBT: f64 = 30.0;
-    /// Bits that a value of an octave's eighth costs which its guess is off by: `½ (ln 2 / 8)² / ln 2`.
+    /// Bits that a value costs whose guess is off by an eighth of an octave: `½ (ln 2 / 8)² / ln 2`.
     const PRICE: f64 = 0.0054;
     const LARGEST: f64 = 16.0;
     let mut bands = [Band::default(); GUESS_BANDS];
@@ -82,7 +83,7 @@ fn fit_offsets(samples: &[&Samples], weights: &[i16], count: f64) -> Vec<i8> {
     let offsets: Vec<i8> = bands.iter().map(offset).collect();
     let squared = |(band, &offset): (&Band, &i8)| band.n as f64 * f64::from(offset) * f64::from(offset);
     let gain = bands.iter().zip(&offsets).map(squared).sum::<f64>() / n;
-    let bits: u32 = offsets.iter().map(|&offset| plan::gamma_len(plan::folded(offset))).sum();
+    let bits: u32 = offsets.iter().map(|&offset| plan::offset_len(offset)).sum();
     // Where most codes are 0 few values gain: the share of those that have about the same size.
     let share = sizes * sizes / (squares * n);
     let pays = PRICE * gain * share * count > f64::from(bits);

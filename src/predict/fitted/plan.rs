@@ -278,13 +278,13 @@ fn put_gamma(bits: &mut BitWriter, n: u32) {
     bits.put(u64::from(n - (1 << log2)), log2);
 }
 
-/// Its bits.
-pub(super) fn gamma_len(n: u32) -> u32 {
-    2 * n.ilog2() + 1
+/// Bits of an offset in the plan.
+pub(super) fn offset_len(offset: i8) -> u32 {
+    2 * folded(offset).ilog2() + 1
 }
 
 /// A small number as one from 1 on: 0, −1, 1, −2, …
-pub(super) fn folded(x: i8) -> u32 {
+fn folded(x: i8) -> u32 {
     let x = i32::from(x);
     1 + ((x << 1) ^ (x >> 31)) as u32
 }

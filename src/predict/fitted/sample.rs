@@ -387,7 +387,11 @@ pub fn sample_sizes<T: Rows>(
         if len > 0 && samples.n_pieces.is_multiple_of(samples.guess_every) {
             taken.push((*i, span.start..span.start + len));
             samples.n_guess += len;
-            samples.guess_bands.push((i * GUESS_BANDS / site.size.0, samples.n_guess));
+            let band = i * GUESS_BANDS / site.size.0;
+            match samples.guess_bands.last_mut() {
+                Some((last, end)) if *last == band => *end = samples.n_guess,
+                _ => samples.guess_bands.push((band, samples.n_guess)),
+            }
         }
     }
     // Some pieces a task, each with its columns of the table.
