@@ -1,5 +1,5 @@
-// The fits of the fitted predictor: samples beside what was decoded, normal equations, taps by forward selection, the guess of code sizes.
-// Twins: src/predict/fitted/{learn,sample,fit}.rs and rows::products, sum by sum: floats are added in the order in which the CPU adds them.
+// The fits of the fitted predictor: samples beside what was decoded, normal equations, taps by forward selection, the guess of code sizes and its offsets.
+// Twins: src/predict/fitted/{learn,sample,fit,guess}.rs and rows::products, sum by sum: floats are added in the order in which the CPU adds them.
 //
 // A pass has: `fitted_products` (a block for 256 samples, whose rows are in shared memory, a thread a few pairs of taps), `fitted_gather` (sums of
 // blocks in order, a thread a pair), and where weights follow, `fitted_reduce`, `fitted_systems` (a block for each group of bands) and
@@ -508,7 +508,10 @@ __device__ BandOfGuess sum_of_band(const u16* features, u32 n_samples, const sho
   return sum;
 }
 
-// Offsets of the bands, see `fit_offsets` in guess.rs. By one thread.
+// Offsets of the bands: `fit_offsets` in guess.rs, which says what the numbers are. By one thread.
+#define GUESS_DOUBT 30.0
+#define OFFSET_PRICE 0.0054
+#define LARGEST_OFFSET 16
 __device__ void fit_offsets(const BandOfGuess* bands, double count, signed char* offsets) {
   double n = 0.0, sizes = 0.0, squares = 0.0, gain = 0.0, bits = 0.0;
   for (u32 k = 0; k < GUESS_BANDS; ++k) {
@@ -518,21 +521,21 @@ __device__ void fit_offsets(const BandOfGuess* bands, double count, signed char*
     squares = add(squares, bands[k].squares);
   }
   if (sizes == 0.0) return;
-  double doubt = __ddiv_rn(mul(30.0, squares), sizes);
+  double doubt = __ddiv_rn(mul(GUESS_DOUBT, squares), sizes);
   for (u32 k = 0; k < GUESS_BANDS; ++k) {
     double guess = __ddiv_rn(not_below(bands[k].guesses, 0.0), 1024.0), ratio = __ddiv_rn(add(bands[k].sizes, doubt), add(guess, doubt));
     i32 offset = to_short(mul(8.0, log2_of(ratio)));
-    offset = offset < -16 ? -16 : offset > 16 ? 16 : offset;
+    offset = offset < -LARGEST_OFFSET ? -LARGEST_OFFSET : offset > LARGEST_OFFSET ? LARGEST_OFFSET : offset;
     offsets[k] = (signed char)offset;
     gain = add(gain, mul(bands[k].n, (double)(offset * offset)));
     bits = add(bits, (double)(2 * (31 - __clz((int)folded(offset))) + 1));
   }
   double share = __ddiv_rn(mul(sizes, sizes), mul(squares, n));
-  if (mul(mul(mul(0.0054, __ddiv_rn(gain, n)), share), count) > bits) return;
+  if (mul(mul(mul(OFFSET_PRICE, __ddiv_rn(gain, n)), share), count) > bits) return;
   for (u32 k = 0; k < GUESS_BANDS; ++k) offsets[k] = 0;
 }
 
-// Fits the guess of sizes to those of the samples. A block a pass.
+// Fits the guess of sizes to those of the samples, then its offsets. A block a pass.
 extern "C" __global__ void __launch_bounds__(WIDE, 1) fitted_guess(const Args a) {
   if (settled(a)) return;
   __shared__ double g[(MOST_UNKNOWNS + 1) * (MOST_UNKNOWNS + 2) / 2];

@@ -227,7 +227,7 @@ extern "C" __global__ void __launch_bounds__(32) rans_plan(const Args a) {
   w.out = a.plan;
   w.n_bytes = w.n_pending = 0;
   w.pending = 0;
-  w.put(a.site.n_before == 0 ? 3 : 4, 4);  // revision: forwards, or from the middle outwards
+  w.put(a.site.n_before == 0 ? 3 : 4, 4);  // revision, see plan.rs: forwards, or from the middle outwards
   w.put(a.fit->wrap, 1);
   w.put(a.site.n_streams - 1, 6);
   for (u32 p = 0; p < a.count; ++p) {

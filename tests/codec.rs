@@ -248,7 +248,7 @@ fn tiles_without_values_restore_to_nothing() {
 fn archives_do_not_depend_on_the_number_of_threads() {
     let shape = [9, 120, 251];
     let mut random = Random(11);
-    for kind in ["smooth", "nan patch", "noise"] {
+    for kind in ["smooth", "nan patch", "noise", "rough below"] {
         let values: Vec<f32> = content(kind, &shape, &mut random).iter().map(|&v| v as f32).collect();
         let field = Field::new(&values, &shape).unwrap();
         for entry in ENTRIES {

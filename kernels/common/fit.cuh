@@ -1,11 +1,11 @@
-// What the fits of the fitted predictor have in common. Twins: src/predict/fitted/{fit,learn}.rs.
+// What the fits of the fitted predictor have in common. Twins: src/predict/fitted/{fit,guess,learn}.rs.
 #pragma once
 #include "number.cuh"
 #include "predict.cuh"
 
 // Samples whose products are taken at once.
 #define BATCH 256
-// Samples of a guess at most, and rows of them: features and the size.
+// Samples of a guess at most, and rows of them: features, the size, the band of rows.
 #define GUESS_SAMPLES 8192
 #define FEATURE_ROWS 14
 

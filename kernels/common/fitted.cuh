@@ -337,7 +337,7 @@ __device__ __forceinline__ u32 features_of(const Phase& p, const T* values, cons
 }
 
 // A small number as one from 1 on: 0, -1, 1, -2, ...
-__device__ __forceinline__ u32 folded(i32 x) { return 1 + (u32)(x << 1 ^ x >> 31); }
+__device__ __forceinline__ u32 folded(i32 x) { return x < 0 ? (u32)(-2 * x) : (u32)(1 + 2 * x); }
 
 // The bucket of the guessed size of the code there.
 template <class T>

@@ -124,7 +124,7 @@ struct FitPass {
   u8 tap[FIT_BANDS][FIT_TAPS];        // ascending
   short weight[FIT_BANDS][FIT_TAPS];  // in 1 / 2^shift
   short guess[16];                    // weights of the features, the constant last
-  signed char offsets[GUESS_BANDS];   // of buckets
+  signed char offsets[GUESS_BANDS];   // of buckets; all 0 if there are none
 };
 
 // The same as it is used: with near taps and their shares, weights rounded to the type.

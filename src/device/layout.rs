@@ -165,6 +165,7 @@ pub struct FitPass {
     pub tap: [[u8; FIT_TAPS]; FIT_BANDS],
     pub weight: [[i16; FIT_TAPS]; FIT_BANDS],
     pub guess: [i16; 16],
+    /// All 0 if there are none.
     pub offsets: [i8; GUESS_BANDS],
 }
 

@@ -7,18 +7,27 @@ mod c;
 mod forecasts;
 
 use crate::registry::{BOUNDS, CONTENTS, ENTRIES, FILL, Random, SHAPES, content};
+use residuum::decompress::inspect_tile;
 use residuum::device::Gpu;
 use residuum::device::cudarc::driver::safe::{profiler_start, profiler_stop};
 use residuum::predict::fitted::Rows;
-use residuum::{Bound, Config, Effort, Field, Kind, PredictorChoice, compress, decompress};
+use residuum::{Archive, Bound, Config, Effort, Field, Kind, PredictorChoice, compress, decompress};
+use std::io::Cursor;
 
 /// A float type under test.
 trait TestFloat: Rows + residuum::device::cudarc::driver::DeviceRepr {}
 impl TestFloat for f32 {}
 impl TestFloat for f64 {}
 
-/// Archive and values from the device are those of the CPU.
-fn same<T: TestFloat>(gpu: &mut Gpu, values: &[f64], shape: &[usize], fill: Option<f64>, config: &Config, what: &str) {
+/// Archive and values from the device are those of the CPU. Returns the archive.
+fn same<T: TestFloat>(
+    gpu: &mut Gpu,
+    values: &[f64],
+    shape: &[usize],
+    fill: Option<f64>,
+    config: &Config,
+    what: &str,
+) -> Vec<u8> {
     let values: Vec<T> = values.iter().map(|&v| T::from_f64(v)).collect();
     let fill = fill.map(T::from_f64);
     let field = Field::new(&values, shape).unwrap();
@@ -34,6 +43,15 @@ fn same<T: TestFloat>(gpu: &mut Gpu, values: &[f64], shape: &[usize], fill: Opti
     let (wanted, _) = decompress::<T>(&expected).unwrap();
     let differs = restored.iter().zip(&wanted).position(|(a, b)| a.to_bits() != b.to_bits());
     assert!(differs.is_none() && restored.len() == wanted.len(), "{what}: value {differs:?} differs");
+    archive
+}
+
+/// Whether guesses of sizes have offsets in the first tile of an archive.
+fn has_offsets(archive: &[u8]) -> bool {
+    let mut archive = Archive::open(Cursor::new(archive)).unwrap();
+    let (tiling, dtype) = (archive.variable(0).unwrap().plan.tiling.clone(), archive.schema().variables[0].dtype);
+    let tile = archive.coded_tile(0, 0).unwrap();
+    inspect_tile(&tile, dtype, &tiling.region(0)).unwrap().predictor.contains("guesses by rows")
 }
 
 fn through<T: TestFloat>(
@@ -189,9 +207,10 @@ fn best() {
     let mut gpu = Gpu::open(0).unwrap();
     let mut random = Random(12);
     let shapes: [&[usize]; 4] = [&[7, 40, 52], &[3, 4, 36, 31], &[2, 130, 97], &[102, 24, 27]];
+    let mut n_offsets = 0;
     for (i, shape) in shapes.into_iter().enumerate() {
-        for (k, kind) in ["smooth", "fill", "spikes", "nan patch"].into_iter().enumerate() {
-            if i == 3 && k % 2 == 1 {
+        for (k, kind) in ["smooth", "fill", "spikes", "nan patch", "rough below"].into_iter().enumerate() {
+            if i == 3 && (k % 2 == 1 || k == 4) {
                 continue; // Long ones take their time.
             }
             let values = content(kind, shape, &mut random);
@@ -200,13 +219,14 @@ fn best() {
                 Config::new(bounds[(i + k) % 4]).with_predictor(PredictorChoice::Fitted).with_effort(Effort::Best);
             let fill = (kind == "fill").then_some(FILL);
             let what = format!("{kind} {}", config.bound);
-            if k == 0 {
-                same::<f64>(&mut gpu, &values, shape, fill, &config, &what);
-            } else {
-                same::<f32>(&mut gpu, &values, shape, fill, &config, &what);
-            }
+            let archive = match k {
+                0 => same::<f64>(&mut gpu, &values, shape, fill, &config, &what),
+                _ => same::<f32>(&mut gpu, &values, shape, fill, &config, &what),
+            };
+            n_offsets += usize::from(has_offsets(&archive));
         }
     }
+    assert!(n_offsets > 0, "no offsets of guesses");
 }
 
 /// Tiles whose steps are coded in two chains of several streams, with levels that have launches of their own.
@@ -217,18 +237,17 @@ fn chains() {
     let mut random = Random(31);
     // The first has two streams for each chain.
     let shapes: [&[usize]; 4] = [&[11, 270, 271], &[5, 3, 131, 140], &[4, 2, 180, 190], &[180, 38, 39]];
-    let kinds = ["nan patch", "smooth", "fill", "spikes"];
+    let kinds = ["nan patch", "smooth", "rough below", "spikes"];
     for (i, (shape, kind)) in shapes.into_iter().zip(kinds).enumerate() {
         let values = content(kind, shape, &mut random);
         let effort = if i == 1 { Effort::Best } else { Effort::Balanced };
         let predictor = PredictorChoice::Fitted;
         let config = Config::new(Bound::rel([1e-3, 1e-2][i % 2])).with_predictor(predictor).with_effort(effort);
-        let fill = (kind == "fill").then_some(FILL);
-        if i == 2 {
-            same::<f64>(&mut gpu, &values, shape, fill, &config, kind);
-        } else {
-            same::<f32>(&mut gpu, &values, shape, fill, &config, kind);
-        }
+        let archive = match i {
+            2 => same::<f64>(&mut gpu, &values, shape, None, &config, kind),
+            _ => same::<f32>(&mut gpu, &values, shape, None, &config, kind),
+        };
+        assert!(kind != "rough below" || has_offsets(&archive), "no offsets of guesses");
     }
 }
 

@@ -230,7 +230,7 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
         room.grow(rows_a_run * all.stride);
         let mut first = self.rows.start;
         while first < self.rows.end {
-            // Rows with the same weights.
+            // Rows with the same weights and offset.
             let bands = site.bands(first);
             let n = (first..self.rows.end).take(rows_a_run).take_while(|&i| site.bands(i) == bands).count();
             let strip = Strip { start: all.start + first * all.dy, rows: n, ..all };

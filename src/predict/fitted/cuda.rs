@@ -3,10 +3,13 @@
 use super::Plan;
 use super::fit::Fitted;
 use super::lattice::{A, B2};
+use super::sample::MAX_BANDS;
 use super::schedule::Schedule;
-use super::site::Guess;
+use super::site::{GUESS_BANDS, Guess};
 use crate::device::Run;
-use crate::device::layout::{BLOCK, COARSE, FIT_WEIGHTS_BYTES, Fit, FitPass, NO_IMAGE, RANS_TABLE_BYTES, Site, WIDE};
+use crate::device::layout::{
+    self, BLOCK, COARSE, FIT_WEIGHTS_BYTES, Fit, FitPass, NO_IMAGE, RANS_TABLE_BYTES, Site, WIDE,
+};
 use crate::encode::rans;
 use crate::error::Result;
 
@@ -78,6 +81,9 @@ fn site(schedule: &Schedule, n_streams: usize) -> Site {
         ..Site::default()
     }
 }
+
+// Kernels and this side speak of the same bands.
+const _: () = assert!(layout::GUESS_BANDS == GUESS_BANDS && layout::FIT_BANDS == MAX_BANDS);
 
 /// Levels whose lattice is too large for the one block that does the coarser ones, coarse to fine.
 fn fine_levels(schedule: &Schedule) -> impl Iterator<Item = usize> {

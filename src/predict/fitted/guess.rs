@@ -63,10 +63,12 @@ struct Band {
 /// Fits the offsets of a guess: how much larger or smaller sizes are in each band of rows than `weights` say. Nothing where that would not pay for
 /// its bits in the plan.
 fn fit_offsets(samples: &[&Samples], weights: &[i16], count: f64) -> Vec<i8> {
-    /// Guesses are trusted as if there were samples with a multiple of the size of single ones that say the same: few codes that are not 0 say little.
+    /// So many times the size of a sample with a code (`Σ size² / Σ size`) is added to what sizes of a band sum to and to what was guessed: the few codes
+    /// other than 0 that there are at loose bounds say little.
     const DOUBT: f64 = 30.0;
     /// Bits that a value costs whose guess is off by an eighth of an octave: `½ (ln 2 / 8)² / ln 2`.
     const PRICE: f64 = 0.0054;
+    /// Two octaves: more is chance.
     const LARGEST: f64 = 16.0;
     let mut bands = [Band::default(); GUESS_BANDS];
     samples.iter().for_each(|samples| add_bands(samples, weights, &mut bands));
@@ -136,7 +138,6 @@ mod tests {
     use super::super::encode::encode;
     use super::super::learn::Budget;
     use super::super::plan::Plan;
-    use super::*;
     use crate::encode::bytes::Reader;
     use crate::quantize::Quantizer;
 

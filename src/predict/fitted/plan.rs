@@ -39,7 +39,7 @@ pub struct Plan {
     pub n_streams: usize,
     /// By pass: weights of taps as integers.
     pub(super) taps: Vec<Fitted>,
-    /// By pass: weights of features.
+    /// By pass: weights of features, and offsets.
     pub(super) guesses: Vec<Guess>,
     /// First buckets of contexts 1, 2, …
     pub(super) thresholds: Vec<u8>,
@@ -95,7 +95,9 @@ impl Plan {
         let finest: Vec<usize> = self.taps.iter().map(|f| f.bands.iter().map(Vec::len).max().unwrap_or(0)).collect();
         let n_taps = finest.iter().max().copied().unwrap_or(0);
         let wrap = if self.wrap { ", wrap" } else { "" };
-        format!("fitted (up to {n_taps} taps, {} contexts{wrap})", self.thresholds.len() + 1)
+        let n_offsets = self.guesses.iter().filter(|guess| !guess.offsets.is_empty()).count();
+        let offsets = if n_offsets > 0 { format!(", {n_offsets} guesses by rows") } else { String::new() };
+        format!("fitted (up to {n_taps} taps, {} contexts{offsets}{wrap})", self.thresholds.len() + 1)
     }
 
     /// Appends the plan, as [`Plan::read`] expects it.
@@ -286,12 +288,12 @@ pub(super) fn offset_len(offset: i8) -> u32 {
 /// A small number as one from 1 on: 0, −1, 1, −2, …
 fn folded(x: i8) -> u32 {
     let x = i32::from(x);
-    1 + ((x << 1) ^ (x >> 31)) as u32
+    (if x < 0 { -2 * x } else { 1 + 2 * x }) as u32
 }
 
 fn unfolded(n: u32) -> Option<i8> {
-    let n = n - 1;
-    i8::try_from((n >> 1) as i32 ^ -((n & 1) as i32)).ok()
+    let half = (n / 2) as i32;
+    i8::try_from(if n.is_multiple_of(2) { -half } else { half }).ok()
 }
 
 fn take_gamma(bits: &mut BitReader<'_>) -> Option<u32> {
@@ -303,4 +305,58 @@ fn take_gamma(bits: &mut BitReader<'_>) -> Option<u32> {
         }
     }
     Some((1 << log2) + if log2 > 0 { bits.take(log2) } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: [usize; 2] = [24, 32];
+
+    /// A plan of one image whose first guess has these offsets, written bit by bit.
+    fn written(revision: u32, offsets: Option<[u32; GUESS_BANDS]>) -> Vec<u8> {
+        let schedule = Schedule::new(&SHAPE, false);
+        let mut bits = BitWriter::default();
+        [(u64::from(revision), 4), (0, 1), (0, 6)].into_iter().for_each(|(v, n)| bits.put(v, n));
+        for _ in 0..schedule.n_passes() {
+            [(0, 2), (0, 4)].into_iter().for_each(|(v, n)| bits.put(v, n));
+            put_gamma(&mut bits, 1);
+        }
+        for pass in 0..schedule.n_passes() {
+            bits.put(0, 4);
+            (0..n_features(0) + 1).for_each(|_| bits.put(0, 1));
+            if revision >= FORWARDS {
+                let offsets = offsets.filter(|_| pass == 0);
+                bits.put(u64::from(offsets.is_some()), 1);
+                offsets.into_iter().flatten().for_each(|n| put_gamma(&mut bits, n));
+            }
+        }
+        bits.put(0, 5);
+        (0..3).for_each(|_| bits.put(0, 11));
+        let mut out = vec![];
+        bytes::put_bytes(&mut out, &bits.finish());
+        out
+    }
+
+    fn read(revision: u32, offsets: Option<[u32; GUESS_BANDS]>) -> Option<Vec<i8>> {
+        let written = written(revision, offsets);
+        let plan = Plan::read(&mut Reader::new(&written), &SHAPE).ok()?;
+        Some(plan.guesses[0].offsets.clone())
+    }
+
+    #[test]
+    fn offsets_are_eight_that_fit_a_byte_and_not_all_0() {
+        assert_eq!(read(FORWARDS, None), Some(vec![]));
+        assert_eq!(read(FORWARDS_WITHOUT, None), Some(vec![]));
+        // 0, −1, 1, −2, …
+        assert_eq!(read(FORWARDS, Some([1, 2, 3, 4, 255, 256, 1, 1])), Some(vec![0, -1, 1, -2, 127, -128, 0, 0]));
+        for bad in [[1; 8], [1, 1, 257, 1, 1, 1, 1, 1], [258, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 65_536]] {
+            assert_eq!(read(FORWARDS, Some(bad)), None, "{bad:?}");
+        }
+        // One image has no middle.
+        for revision in [0, OUTWARDS, OUTWARDS_WITHOUT, OUTWARDS + 1, 15] {
+            assert_eq!(read(revision, None), None, "revision {revision}");
+        }
+        assert!((i8::MIN..=i8::MAX).all(|x| unfolded(folded(x)) == Some(x)));
+    }
 }

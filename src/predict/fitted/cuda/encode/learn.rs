@@ -133,7 +133,7 @@ impl Encoder {
         self.weights(run, self.n_taps.len() as u32)
     }
 
-    /// Fits of all passes to all their samples; those in use stay.
+    /// Fits of all passes to all their samples; weights of taps in use stay.
     pub(super) fn settle_all(&self, run: &mut Run<'_>, rounds: u32) -> Result<()> {
         let n_passes = self.n_taps.len() as u32;
         let slot = 2 * n_passes * (self.n_chains() as u32 - 1);
