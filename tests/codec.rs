@@ -202,9 +202,9 @@ fn hostile_tiles_do_not_panic() {
     let mut random = Random(3);
     for entry in ENTRIES {
         for (bound, _) in BOUNDS {
-            for shape in [&[5usize, 12][..], &[300], &[3, 4, 5, 6, 7]] {
+            for shape in [&[5usize, 12][..], &[300], &[3, 4, 5, 6, 7], &[24, 25]] {
                 let region: Vec<_> = shape.iter().map(|&n| 0..n as u64).collect();
-                let kind = ["smooth", "nan patch", "spikes", "mixed signs"][random.below(4)];
+                let kind = ["smooth", "nan patch", "spikes", "mixed signs", "rough below"][random.below(5)];
                 let values: Vec<f32> = content(kind, shape, &mut random).iter().map(|&v| v as f32).collect();
                 let config = Config::new(*bound).with_predictor(entry.predictor);
                 let stats = residuum::compress::statistics(&values, None);
