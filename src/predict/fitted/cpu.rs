@@ -230,16 +230,16 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
         room.grow(rows_a_run * all.stride);
         let mut first = self.rows.start;
         while first < self.rows.end {
-            // Rows with the same weights and offset.
-            let bands = site.bands(first);
-            let n = (first..self.rows.end).take(rows_a_run).take_while(|&i| site.bands(i) == bands).count();
+            // Rows with the same weights.
+            let band = site.band(first);
+            let n = (first..self.rows.end).take(rows_a_run).take_while(|&i| site.band(i) == band).count();
             let strip = Strip { start: all.start + first * all.dy, rows: n, ..all };
             let len = strip.len();
             let site = site.at(first, 0, len);
             let run = self.values.run_mut(first, len);
-            site.predict(bands.0, run);
+            site.predict(band, run);
             if end.needs_buckets() {
-                site.guess(bands.1, run, room);
+                site.guess(first..first + n, run, room);
             }
             let codes = &mut room.codes[..len];
             end.rows(strip, run, &room.buckets[..len], codes);

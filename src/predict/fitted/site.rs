@@ -2,6 +2,7 @@
 
 use super::lattice::{Plane, Tap, own_taps, side_taps};
 use super::rows::{self, Rows};
+use std::ops::Range;
 
 /// Values and code sizes of the four planes of a lattice.
 #[derive(Clone, Debug)]
@@ -112,9 +113,9 @@ pub struct Guess {
 }
 
 impl Guess {
-    /// The band that row `i` of `n_rows` belongs to.
-    pub fn band(&self, i: usize, n_rows: usize) -> usize {
-        i * self.offsets.len() / n_rows
+    /// What is added to buckets of row `i` of `n_rows`.
+    fn offset(&self, i: usize, n_rows: usize) -> i32 {
+        self.offsets.get(i * self.offsets.len() / n_rows).map_or(0, |&offset| i32::from(offset))
     }
 }
 
@@ -152,11 +153,6 @@ impl<T: Rows> Site<'_, T> {
     /// The same site at the run of `len` values from column `j` of row `i` on.
     pub fn at(&self, i: usize, j: usize, len: usize) -> Self {
         Self { start: Plane::<T>::at(self.stride, i, j), len, ..self.clone() }
-    }
-
-    /// The bands that row `i` belongs to: that of the weights of taps, and that of the guess.
-    pub fn bands(&self, i: usize) -> (usize, usize) {
-        (self.band(i), self.weights.guess.band(i, self.size.0))
     }
 
     /// The band that row `i` belongs to.
@@ -234,18 +230,28 @@ impl<T: Rows> Site<'_, T> {
         }
     }
 
-    /// Buckets of the guessed sizes of the run, which is predicted as `row`, with the offset of `band`.
-    pub fn guess(&self, band: usize, row: &[T], room: &mut Room) {
+    /// Buckets of the guessed sizes of the run, which is predicted as `row` and has these rows of the phase.
+    pub fn guess(&self, rows: Range<usize>, row: &[T], room: &mut Room) {
         let n = row.len();
         self.features(row, room);
         let buckets = &mut room.buckets[..n];
-        let Guess { weights, offsets } = &self.weights.guess;
-        let Some((&constant, of_features)) = weights.split_last() else { return buckets.fill(0) };
+        let guess = &self.weights.guess;
+        let Some((&constant, of_features)) = guess.weights.split_last() else { return buckets.fill(0) };
         let guesses = &mut room.guesses[..n];
         guesses.fill(i32::from(constant) << 4);
         for (weights, features) in of_features.as_chunks::<4>().0.iter().zip(room.features.chunks_exact(4 * n)) {
             rows::add_weighted_4(guesses, weights.map(i32::from), features);
         }
-        rows::buckets(guesses, offsets.get(band).map_or(0, |&o| i32::from(o)), buckets);
+        let (first, last) = (rows.start, rows.end - 1);
+        let mut from = 0;
+        for i in rows {
+            // Rows with the same offset at once.
+            let offset = guess.offset(i, self.size.0);
+            if i == last || guess.offset(i + 1, self.size.0) != offset {
+                let end = if i == last { n } else { (i + 1 - first) * self.stride };
+                rows::buckets(&guesses[from..end], offset, &mut buckets[from..end]);
+                from = end;
+            }
+        }
     }
 }
