@@ -236,16 +236,18 @@ fn chains() {
     let mut gpu = Gpu::open(0).unwrap();
     let mut random = Random(31);
     // The first has two streams for each chain.
-    let shapes: [&[usize]; 4] = [&[11, 270, 271], &[5, 3, 131, 140], &[4, 2, 180, 190], &[180, 38, 39]];
-    let kinds = ["nan patch", "smooth", "rough below", "spikes"];
+    let shapes: [&[usize]; 5] =
+        [&[11, 270, 271], &[5, 3, 131, 140], &[4, 2, 180, 190], &[180, 38, 39], &[4, 2, 180, 190]];
+    let kinds = ["nan patch", "smooth", "rough below", "spikes", "fill"];
     for (i, (shape, kind)) in shapes.into_iter().zip(kinds).enumerate() {
         let values = content(kind, shape, &mut random);
         let effort = if i == 1 { Effort::Best } else { Effort::Balanced };
         let predictor = PredictorChoice::Fitted;
         let config = Config::new(Bound::rel([1e-3, 1e-2][i % 2])).with_predictor(predictor).with_effort(effort);
+        let fill = (kind == "fill").then_some(FILL);
         let archive = match i {
-            2 => same::<f64>(&mut gpu, &values, shape, None, &config, kind),
-            _ => same::<f32>(&mut gpu, &values, shape, None, &config, kind),
+            2 | 4 => same::<f64>(&mut gpu, &values, shape, fill, &config, kind),
+            _ => same::<f32>(&mut gpu, &values, shape, fill, &config, kind),
         };
         assert!(kind != "rough below" || has_offsets(&archive), "no offsets of guesses");
     }
