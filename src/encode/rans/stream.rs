@@ -100,7 +100,7 @@ pub fn encode(
     out: &mut Vec<u8>,
 ) {
     // Plain bits go forward, states backwards: the decoder runs through both forward.
-    let mut plain = BitWriter::with_capacity(codes.len() / 8);
+    let mut plain = BitWriter::with_capacity(codes.len() / 4);
     // By bucket: its context, and the first token that needs a second look.
     let mut of_bucket = [[0; 2]; 256];
     for (of_bucket, &context) in of_bucket.iter_mut().zip(contexts) {

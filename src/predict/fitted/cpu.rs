@@ -227,7 +227,7 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
     fn work(mut self, site: &Site<'_, T>, all: Strip) {
         let rows_a_run = RUN.div_ceil(all.stride).min(self.rows.len());
         let Lane { end, room } = self.lane;
-        room.grow(rows_a_run * all.stride);
+        room.grow(RUN.max(rows_a_run * all.stride));
         let mut first = self.rows.start;
         while first < self.rows.end {
             // Rows with the same weights.
@@ -257,7 +257,7 @@ impl<T: Rows, E: End<T>> Block<'_, T, E> {
 const ENOUGH: usize = 1 << 8;
 
 /// Values of a run, about: long enough to hide what a kernel costs, short enough for the first cache.
-const RUN: usize = 1 << 10;
+pub(super) const RUN: usize = 1 << 10;
 
 /// The four planes of values, and of sizes, put together to the lattice that they are the parts of.
 fn interleaved<T: Rows>(planes: &Planes<T>, size: (usize, usize), stride: usize, wrap: bool) -> (Plane<T>, Plane<u8>) {

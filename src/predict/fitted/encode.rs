@@ -1,7 +1,7 @@
 //! From values to codes: fits, the run that counts, contexts. Class of all but that run: `EncoderOnly`.
 
 use super::course::Shelf;
-use super::cpu::{End, Lane, Pyramid, Strip, Tile};
+use super::cpu::{End, Lane, Pyramid, RUN, Strip, Tile};
 use super::lattice::{A, B2, block_limit};
 use super::learn::{Budget, Learner};
 use super::plan::{self, Plan};
@@ -277,7 +277,10 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
 
     fn rows(&mut self, strip: Strip, run: &mut [T], buckets: &[u8], codes: &mut [i32]) {
         let q = &self.quantizer;
-        self.truth.resize(self.truth.len().max(run.len() + strip.stride), T::default());
+        let room = run.len() + strip.stride;
+        if self.truth.len() < room {
+            self.truth.resize(room.max(2 * RUN), T::default());
+        }
         for (start, span) in strip.each() {
             // NaN between rows, which misses nothing.
             self.truth[span.end..span.start + strip.stride.max(strip.columns)].fill(T::from_f64(f64::NAN));

@@ -59,7 +59,8 @@ impl Fitted {
         let of_band = |band: &Vec<(u8, i16)>| {
             let sum: f64 = band.iter().map(|&(_, w)| f64::from(w) / scale).sum();
             let share = (1.0 - sum) / taps.n_near as f64;
-            let mut weights: Vec<(u8, f64)> = (0..taps.n_near as u8).map(|t| (t, share)).collect();
+            let mut weights = Vec::with_capacity(taps.n_near + band.len());
+            weights.extend((0..taps.n_near as u8).map(|t| (t, share)));
             for &(tap, weight) in band {
                 let weight = f64::from(weight) / scale;
                 match weights.get_mut(usize::from(tap)).filter(|_| usize::from(tap) < taps.n_near) {
@@ -122,8 +123,8 @@ fn to_integers(bands: &[Vec<(u8, f64)>]) -> Fitted {
         let mut band: Vec<(u8, i16)> = band
             .iter()
             .map(|&(t, w)| (t, (w * scale).round_ties_even().clamp(-32_000.0, 32_000.0) as i16))
-            .filter(|w| w.1 != 0)
             .collect();
+        band.retain(|w| w.1 != 0);
         band.sort_unstable();
         band
     };
@@ -152,10 +153,9 @@ impl<'a> System<'a> {
     }
 
     /// What the products of a tap are with all.
-    fn column(&self, t: usize) -> Vec<f64> {
-        let mut column: Vec<f64> = (0..self.n_taps).map(|j| self.at(t.max(j), t.min(j))).collect();
-        column[t] += self.ridge;
-        column
+    fn column(&self, t: usize) -> impl Iterator<Item = f64> {
+        let at = move |j: usize| self.at(t.max(j), t.min(j));
+        (0..self.n_taps).map(move |j| if j == t { at(j) + self.ridge } else { at(j) })
     }
 
     /// Bits for `n` values whose squared errors sum to `rss`, in bins, as choices between taps and bands need them; never below 0.
@@ -178,9 +178,9 @@ impl<'a> System<'a> {
         let Selection { order, columns, z, rss } = chosen;
         // Back substitution.
         let mut w = vec![0.0; order.len()];
-        for k in (0..order.len()).rev() {
-            let sum: f64 = (k + 1..order.len()).map(|j| columns[k][order[j]] * w[j]).sum();
-            w[k] = (z[k] - sum) / columns[k][order[k]];
+        for (k, column) in columns.chunks_exact(self.n_taps.max(1)).enumerate().rev() {
+            let sum: f64 = (k + 1..order.len()).map(|j| column[order[j]] * w[j]).sum();
+            w[k] = (z[k] - sum) / column[order[k]];
         }
         let cost = bits(rss) + order.len() as f64 * price;
         (order.into_iter().zip(w).collect(), cost)
@@ -193,7 +193,9 @@ impl<'a> System<'a> {
         let floor: Vec<f64> = d.iter().map(|d| 1e-7 * d).collect();
         let mut r: Vec<f64> = (0..n_taps).map(|j| self.at(n_taps, j)).collect();
         let yy = self.at(n_taps, n_taps);
-        let mut chosen = Selection { order: vec![], columns: vec![], z: vec![], rss: yy };
+        let most = most.min(n_taps);
+        let (order, z) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        let mut chosen = Selection { order, columns: Vec::with_capacity(most * n_taps), z, rss: yy };
         let mut gains = vec![0.0; n_taps];
         while chosen.order.len() < most {
             gains_of(&d, &r, &floor, &mut gains);
@@ -209,14 +211,15 @@ impl<'a> System<'a> {
                 break;
             }
             let inverse = 1.0 / d[t].sqrt();
-            let mut column = self.column(t);
-            chosen.columns.iter().for_each(|c| add_scaled(&mut column, -c[t], c));
+            let before = chosen.columns.len();
+            chosen.columns.extend(self.column(t));
+            let (columns, column) = chosen.columns.split_at_mut(before);
+            columns.chunks_exact(n_taps).for_each(|c| add_scaled(column, -c[t], c));
             let zt = r[t] * inverse;
-            take_off(&mut column, inverse, zt, &mut d, &mut r);
+            take_off(column, inverse, zt, &mut d, &mut r);
             // Never again.
             d[t] = 0.0;
             chosen.z.push(zt);
-            chosen.columns.push(column);
             chosen.order.push(t);
             chosen.rss = left;
         }
@@ -251,7 +254,7 @@ fn take_off(column: &mut [f64], inverse: f64, z: f64, d: &mut [f64], r: &mut [f6
 /// Taps in the order in which they were selected, with the columns of the Cholesky factor, the right-hand side and what is left.
 struct Selection {
     order: Vec<usize>,
-    columns: Vec<Vec<f64>>,
+    columns: Vec<f64>,
     z: Vec<f64>,
     rss: f64,
 }

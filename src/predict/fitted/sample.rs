@@ -125,7 +125,7 @@ impl Samples {
             features: Buffer::default(),
             most_guess,
             n_guess: 0,
-            guess_bands: vec![],
+            guess_bands: Vec::with_capacity(4 * GUESS_BANDS),
             guess_every,
             n_pieces: 0,
             share: 1.0,
@@ -136,8 +136,8 @@ impl Samples {
 
     /// Equations of both chains, of the taps that both still look at; no samples of the guess.
     pub fn of_both(first: &Self, second: &Self) -> Self {
-        let is_kept = |tap: &&u8| second.candidates.contains(tap);
-        let kept: Vec<u8> = first.candidates.iter().filter(is_kept).copied().collect();
+        let mut kept = first.candidates.clone();
+        kept.retain(|tap| second.candidates.contains(tap));
         let [mut both, others] = [first, second].map(|of_chain| {
             let (bands, candidates) = (of_chain.bands.clone(), of_chain.candidates.clone());
             let (features, guess_bands) = (Buffer::default(), vec![]);
@@ -159,8 +159,10 @@ impl Samples {
         // The value comes last.
         let places: Vec<usize> = kept.iter().map(place).chain([n_taps]).collect();
         for band in &mut self.bands {
+            // Places ascend, so that each product moves towards the front.
             let pairs = places.iter().enumerate().flat_map(|(k, &i)| places[..=k].iter().map(move |&j| (i, j)));
-            band.g = pairs.map(|(i, j)| band.g[i * (i + 1) / 2 + j]).collect();
+            pairs.enumerate().for_each(|(to, (i, j))| band.g[to] = band.g[i * (i + 1) / 2 + j]);
+            band.g.truncate(places.len() * (places.len() + 1) / 2);
         }
         self.candidates = kept.to_vec();
     }
@@ -240,7 +242,8 @@ struct Part {
 
 /// Pieces in batches of [`BATCH`] values, of which each begins at place 0; long ones are taken part by part.
 fn parts(pieces: &[(usize, Range<usize>)]) -> Vec<Part> {
-    let mut parts = Vec::with_capacity(2 * pieces.len());
+    let n_values: usize = pieces.iter().map(|piece| piece.1.len()).sum();
+    let mut parts = Vec::with_capacity(pieces.len() + n_values / BATCH);
     let mut n = 0;
     for (row, span) in pieces {
         let mut column = span.start;
@@ -267,7 +270,8 @@ fn sample_band<T: Rows>(
     const GROUP: usize = 4;
     let n_rows = candidates.len() + 1;
     let parts = parts(pieces);
-    let batches: Vec<&[Part]> = parts.chunk_by(|_, next| next.places.start > 0).collect();
+    let mut batches: Vec<&[Part]> = Vec::with_capacity(parts.len());
+    batches.extend(parts.chunk_by(|_, next| next.places.start > 0));
     let mut x = Buffer::<f32>::new(batches.len().min(GROUP) * n_rows * BATCH);
     for group in batches.chunks(GROUP) {
         // Halves of the rows of a batch are tasks.
@@ -354,6 +358,8 @@ pub struct SampleRoom<T> {
 impl<T: Rows> SampleRoom<T> {
     /// Makes room for pieces of up to `len` values.
     fn grow(&mut self, len: usize) {
+        const LEAST: usize = 128;
+        let len = len.max(LEAST);
         self.run.grow(len);
         if self.sizes.len() < len {
             self.predicted.resize(len, T::default());
@@ -380,7 +386,7 @@ pub fn sample_sizes<T: Rows>(
         samples.features = Buffer::new((n + 1) * most);
     }
     let begin = samples.n_guess;
-    let mut taken: Vec<(usize, Range<usize>)> = vec![];
+    let mut taken: Vec<(usize, Range<usize>)> = Vec::with_capacity(pieces.len() / samples.guess_every + 1);
     for (i, span) in pieces {
         samples.n_pieces += 1;
         let len = span.len().min(most - samples.n_guess);
@@ -397,11 +403,12 @@ pub fn sample_sizes<T: Rows>(
     // Some pieces a task, each with its columns of the table.
     let mut rest: Vec<&mut [u16]> =
         samples.features.chunks_exact_mut(most).map(|f| &mut f[begin..samples.n_guess]).collect();
-    let mut tasks = vec![];
+    let mut tasks = Vec::with_capacity(GUESS_TASKS);
     for (pieces, room) in taken.chunks(taken.len().div_ceil(GUESS_TASKS).max(1)).zip(rooms) {
         let len = pieces.iter().map(|p| p.1.len()).sum();
-        let columns = rest.iter_mut().filter_map(|row| row.split_off_mut(..len));
-        tasks.push((pieces, room, columns.collect::<Vec<_>>()));
+        let mut columns = Vec::with_capacity(n + 1);
+        columns.extend(rest.iter_mut().filter_map(|row| row.split_off_mut(..len)));
+        tasks.push((pieces, room, columns));
     }
     awake::for_each(tasks, (samples.n_guess - begin) / ENOUGH, |(pieces, room, mut out)| {
         let longest = pieces.iter().map(|p| p.1.len()).max().unwrap_or(0);

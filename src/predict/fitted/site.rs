@@ -45,7 +45,8 @@ impl Taps {
     pub fn new(phase: u8, n_sides: usize, is_empty: impl Fn(u8) -> bool) -> Self {
         let (near, far) = own_taps(phase);
         let there = |t: &&Tap| !is_empty(t.plane);
-        let mut all: Vec<Tap> = near.iter().filter(there).copied().collect();
+        let mut all: Vec<Tap> = Vec::with_capacity(near.len() + far.len() + n_sides * side_taps(phase).len());
+        all.extend(near.iter().filter(there));
         let n_near = all.len();
         all.extend(far.iter().filter(there));
         let n_own = all.len();
