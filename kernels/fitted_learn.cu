@@ -297,7 +297,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) fitted_merge(const Args a) {
   both->count = first.count > second.count ? first.count : second.count;
 }
 
-// Closes the equations; leaves only the `most_taps` candidates that seem to gain the most (0: all), or those that the other chain left after as many
+// Closes the equations; leaves only the `most_taps` candidates that seem to gain the most (0: all), or those that the other chain left after fewer
 // images. A block a pass.
 extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args a) {
   if (settled(a)) return;
@@ -309,7 +309,7 @@ extern "C" __global__ void __launch_bounds__(SELECTORS) fitted_reduce(const Args
   if (threadIdx.x == 0) fitting->share = __ddiv_rn(mul(fitting->count, (double)a.step.rounds), not_below(n, 1.0));
   if (a.step.most_taps != 0 && a.step.first_slot != NO_SLOT) {
     const Fitting& first = a.fittings[a.step.first_slot];
-    if (first.cut_after == 0 || first.cut_after > a.step.n_had) return;
+    if (first.cut_after == 0 || first.cut_after >= a.step.n_had) return;
     if (threadIdx.x < first.n_candidates) fitting->candidates[threadIdx.x] = first.candidates[threadIdx.x];
     if (threadIdx.x == 0) fitting->n_candidates = first.n_candidates;
     return;

@@ -120,10 +120,8 @@ fn to_integers(bands: &[Vec<(u8, f64)>]) -> Fitted {
     }
     let scale = f64::from(1u32 << shift);
     let integers = |band: &Vec<(u8, f64)>| {
-        let mut band: Vec<(u8, i16)> = band
-            .iter()
-            .map(|&(t, w)| (t, (w * scale).round_ties_even().clamp(-32_000.0, 32_000.0) as i16))
-            .collect();
+        let mut band: Vec<(u8, i16)> =
+            band.iter().map(|&(t, w)| (t, (w * scale).round_ties_even().clamp(-32_000.0, 32_000.0) as i16)).collect();
         band.retain(|w| w.1 != 0);
         band.sort_unstable();
         band

@@ -118,8 +118,8 @@ pub(super) struct Learner<'a, T: Rows> {
     pub knows_sizes: bool,
 }
 
-/// The cut to [`MOST_TAPS`] of a pass that both chains have: chain 0 makes it, and chain 1 makes the same after as many images, so that their
-/// samples are of the same taps.
+/// The cut to [`MOST_TAPS`] of a pass that both chains have: chain 0 makes it, and chain 1 makes the same before the next image after as many,
+/// so that their samples are of the same taps and it hardly waits.
 #[derive(Default)]
 struct Cut {
     /// Images of the pass in chain 0,
@@ -206,7 +206,7 @@ impl<'a, T: Rows> Learner<'a, T> {
         let cuts = Arc::new(Cuts { of_passes, is_left: AtomicBool::new(false) });
         [0, 1].map(|chain| {
             let of_pass = |(pass, (taps, sampling)): (usize, (&Taps, &Sampling))| Pass {
-                samples: Samples::new(sampling.n, sampling.most_guess(), taps.all.len()),
+                samples: Samples::new(sampling.extent, sampling.most_guess(), taps.all.len()),
                 every: sampling.every,
                 count: sampling.count,
                 n_images: 0,
@@ -279,18 +279,21 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
         let start = start + self.schedule.images[image].place * self.schedule.lattices.ny * self.schedule.lattices.nx;
         let truth = |i: usize, j: usize, out: &mut [T]| T::gather(&self.values[start + i * dy + j * dx..], dx, out);
         let Some(p) = &mut self.passes[pass] else { unreachable!("the image is of this chain") };
+        if self.follows
+            && self.chain == 1
+            && !p.is_alone
+            && let Some(kept) = self.cuts.after(pass, p.n_images)
+        {
+            p.samples.keep(kept);
+        }
         let pieces = sample::pieces(site.size.0, site.size.1, p.every, self.schedule.turn(image));
         sample::sample_equations(site, &truth, &pieces, &mut p.samples);
         p.n_images += 1;
         let mut is_cut = false;
         if self.follows && p.n_images.is_power_of_two() {
             p.samples.close(p.count);
-            if !self.is_final {
-                if self.chain == 0 || p.is_alone {
-                    is_cut = p.samples.keep_best_taps(MOST_TAPS);
-                } else if let Some(kept) = self.cuts.after(pass, p.n_images) {
-                    p.samples.keep(kept);
-                }
+            if !self.is_final && (self.chain == 0 || p.is_alone) {
+                is_cut = p.samples.keep_best_taps(MOST_TAPS);
             }
             // The fit of all samples may have more bands.
             p.fitted = fit::fit(&p.samples, if self.is_final { MAX_BANDS } else { 1 });
@@ -315,8 +318,8 @@ impl<T: Rows> Teacher<T> for Learner<'_, T> {
 pub(super) struct Sampling {
     /// Of so many values of the trial one is sampled.
     pub every: usize,
-    /// Number of samples, about.
-    pub n: f64,
+    /// What the samples are enough for.
+    pub extent: Extent,
     /// Number of values in the tile.
     pub count: f64,
     /// Chains that have images of the kind.
@@ -326,7 +329,7 @@ pub(super) struct Sampling {
 impl Sampling {
     /// Samples of the guess that a chain takes, at most.
     pub fn most_guess(&self) -> usize {
-        Extent::of(self.n).most_guess.div_ceil(self.n_chains)
+        self.extent.most_guess.div_ceil(self.n_chains)
     }
 
     /// Of all passes, for a trial over `images`.
@@ -337,11 +340,19 @@ impl Sampling {
         // root of their number.
         let samples = budget.samples(counts.iter().sum(), is_final);
         let roots: f64 = counts.iter().map(|n| n.sqrt()).sum();
+        let mut n_of_kind = vec![0; schedule.sides_of_kind.len()];
+        images.iter().for_each(|&image| n_of_kind[schedule.images[image].kind] += 1);
         let of_pass = |(pass, (&count, &there)): (usize, (&f64, &f64))| {
             let n_samples = samples * count.sqrt() / roots;
             let every = (there / n_samples.max(1.0)).max(1.0) as usize;
-            let n_chains = schedule.chains_of_kind(schedule.kind_of_pass(pass));
-            Self { every, n: there / every as f64, count, n_chains }
+            let kind = schedule.kind_of_pass(pass);
+            let n_chains = schedule.chains_of_kind(kind);
+            let is_shared = |&image: &usize| schedule.images[image].kind == kind && schedule.is_shared(image);
+            let n_shared = match images.iter().find(|image| is_shared(image)) {
+                Some(_) => there / (n_of_kind[kind] * every) as f64,
+                None => 0.0,
+            };
+            Self { every, extent: Extent::of(there / every as f64, n_shared), count, n_chains }
         };
         counts.iter().zip(&there).enumerate().map(of_pass).collect()
     }

@@ -193,7 +193,7 @@ pub fn products_of_few(x: &[f32], n: usize, stride: usize, g: &mut [f64], column
 }
 
 /// Number of products of rows `a` and `a + 1`, as far as there are such.
-pub fn pair_len(n: usize, a: usize) -> usize {
+fn pair_len(n: usize, a: usize) -> usize {
     a + 1 + if a + 1 < n { a + 2 } else { 0 }
 }
 
@@ -208,18 +208,10 @@ pub type Quarters = [[[f32; LANES / 4]; MOST_ROWS]; 2];
 /// Before there are any.
 pub const NO_QUARTERS: Quarters = [[[0.0; LANES / 4]; MOST_ROWS]; 2];
 
-/// Those of rows `a` (even) and `a + 1` alone, so that threads can share them; `quarters` are room for it. Products are added as they are multiplied, rounded once (IEEE 754's fused
+/// Those of rows `a` (even) and `a + 1`; `quarters` are room for it. Products are added as they are multiplied, rounded once (IEEE 754's fused
 /// operation): only the encoder sums any.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn products_of_pair(
-    x: &[f32],
-    n: usize,
-    stride: usize,
-    len: usize,
-    a: usize,
-    g: &mut [f64],
-    quarters: &mut Quarters,
-) {
+fn products_of_pair(x: &[f32], n: usize, stride: usize, len: usize, a: usize, g: &mut [f64], quarters: &mut Quarters) {
     let row = |i: usize| x[i.min(n - 1) * stride..][..len].as_chunks::<LANES>().0;
     for b in (0..=(a + 1).min(n - 1)).step_by(4) {
         let (of_a, of_b) = ([row(a), row(a + 1)], [row(b), row(b + 1), row(b + 2), row(b + 3)]);

@@ -32,40 +32,16 @@ impl Equations {
 
 /// Values whose products are taken at once; the sums of a batch are in single precision.
 const BATCH: usize = 256;
-/// Threads that a batch is worth, where there is one at a time.
-const SHARES: usize = 2;
-
-/// Adds [`rows::products`] of batches of so many columns each, one after the other, in so many shares of about equal work.
-fn multiply(batches: &[(&[f32], usize)], n_rows: usize, stride: usize, mut g: &mut [f64], n_shares: usize) {
+/// Adds [`rows::products`] of a batch of `len` columns.
+fn multiply(x: &[f32], n_rows: usize, len: usize, g: &mut [f64]) {
     thread_local! {
         /// Zeros once: making them anew would take as long as the products of a short batch.
         static ROOM: RefCell<(rows::Quarters, rows::Columns)> =
             const { RefCell::new((rows::NO_QUARTERS, rows::NO_COLUMNS)) };
     }
-    if n_shares < 2 {
-        return ROOM.with_borrow_mut(|(quarters, columns)| {
-            for &(x, len) in batches {
-                match len {
-                    rows::LANES => rows::products_of_few(x, n_rows, stride, g, columns),
-                    _ => rows::products(x, n_rows, stride, len, g, quarters),
-                }
-            }
-        });
-    }
-    // Row `a` has `a` products, so that the first pair goes with the last.
-    let pairs =
-        (0..n_rows).step_by(2).filter_map(|a| g.split_off_mut(..rows::pair_len(n_rows, a)).map(|pair| (a, pair)));
-    let mut shares: Vec<Vec<(usize, &mut [f64])>> = (0..n_shares).map(|_| vec![]).collect();
-    for (k, pair) in pairs.enumerate() {
-        let turn = k % (2 * n_shares);
-        shares[turn.min(2 * n_shares - 1 - turn)].push(pair);
-    }
-    awake::for_each(shares, n_shares, |mut pairs| {
-        let mut quarters = rows::NO_QUARTERS;
-        for &(x, len) in batches {
-            let quarters = &mut quarters;
-            pairs.iter_mut().for_each(|(a, pair)| rows::products_of_pair(x, n_rows, stride, len, *a, pair, quarters));
-        }
+    ROOM.with_borrow_mut(|(quarters, columns)| match len {
+        rows::LANES => rows::products_of_few(x, n_rows, BATCH, g, columns),
+        _ => rows::products(x, n_rows, BATCH, len, g, quarters),
     });
 }
 
@@ -95,6 +71,7 @@ pub struct Samples {
 }
 
 /// What a number of samples is enough for.
+#[derive(Clone, Copy, Debug)]
 pub struct Extent {
     /// Bands of rows.
     pub n_bands: usize,
@@ -105,19 +82,22 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Of about `n` samples.
-    pub fn of(n: f64) -> Self {
+    /// Of about `n` samples, of which threads share `n_shared` of an image.
+    pub fn of(n: f64, n_shared: f64) -> Self {
+        /// Samples that are worth a thread.
+        const ENOUGH: f64 = 200.0;
         let n_bands = ((n / SAMPLES_PER_BAND) as usize + 1).min(MAX_BANDS).next_power_of_two();
         let n_bands = if n_bands as f64 * SAMPLES_PER_BAND > n && n_bands > 1 { n_bands / 2 } else { n_bands };
+        let n_bands = if n_shared >= 2.0 * ENOUGH { n_bands.max(2) } else { n_bands };
         let guess_every = ((n / GUESS_SAMPLES as f64) as usize).max(1);
         Self { n_bands, most_guess: (n as usize).clamp(64, GUESS_SAMPLES), guess_every }
     }
 }
 
 impl Samples {
-    /// For about `n` samples of a phase with `n_taps` taps, at most `most_guess` of them for the guess.
-    pub fn new(n: f64, most_guess: usize, n_taps: usize) -> Self {
-        let Extent { n_bands, guess_every, .. } = Extent::of(n);
+    /// For samples of a phase with `n_taps` taps, at most `most_guess` of them for the guess.
+    pub fn new(extent: Extent, most_guess: usize, n_taps: usize) -> Self {
+        let Extent { n_bands, guess_every, .. } = extent;
         let n_rows = n_taps + 1;
         let equations = Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 };
         Self {
@@ -226,8 +206,7 @@ pub fn sample_equations<T: Rows>(
     let of_band = |(k, band): (usize, &mut Equations)| {
         let first = pieces.partition_point(|p| p.0 * n_bands / n_rows < k);
         let last = pieces.partition_point(|p| p.0 * n_bands / n_rows <= k);
-        let n_shares = if n_bands == 1 { n_threads.min(SHARES).min(rayon::current_num_threads()) } else { 1 };
-        sample_band(site, truth, &pieces[first..last], &samples.candidates, band, n_shares);
+        sample_band(site, truth, &pieces[first..last], &samples.candidates, band);
     };
     awake::for_each(samples.bands.iter_mut().enumerate(), n_threads, of_band);
 }
@@ -257,39 +236,19 @@ fn parts(pieces: &[(usize, Range<usize>)]) -> Vec<Part> {
     parts
 }
 
-/// Adds products of the pieces to the equations of their band, on so many threads.
+/// Adds products of the pieces to the equations of their band.
 fn sample_band<T: Rows>(
     site: &Site<'_, T>,
-    truth: &(dyn Fn(usize, usize, &mut [T]) + Sync),
+    truth: &dyn Fn(usize, usize, &mut [T]),
     pieces: &[(usize, Range<usize>)],
     candidates: &[u8],
     band: &mut Equations,
-    n_shares: usize,
 ) {
-    /// Batches that are made before they are multiplied: threads meet twice for all of them, and they stay in the second cache.
-    const GROUP: usize = 4;
     let n_rows = candidates.len() + 1;
-    let parts = parts(pieces);
-    let mut batches: Vec<&[Part]> = Vec::with_capacity(parts.len());
-    batches.extend(parts.chunk_by(|_, next| next.places.start > 0));
-    let mut x = Buffer::<f32>::new(batches.len().min(GROUP) * n_rows * BATCH);
-    for group in batches.chunks(GROUP) {
-        // Halves of the rows of a batch are tasks.
-        let n_first = if n_shares > 1 { n_rows.div_ceil(2) } else { n_rows };
-        let mut n_there = [0; GROUP];
-        let of_batch = group.iter().zip(x.chunks_exact_mut(n_rows * BATCH)).zip(&mut n_there);
-        let halves = of_batch.flat_map(|((batch, x), n_there)| {
-            let (first, second) = x.split_at_mut(n_first * BATCH);
-            [(*batch, 0, first, Some(n_there)), (*batch, n_first, second, None)]
-        });
-        awake::for_each(halves.filter(|h| !h.2.is_empty()), n_shares, |(batch, from, x, n_there)| {
-            let n = deviations(site, truth, batch, candidates, from, x);
-            n_there.into_iter().for_each(|there| *there = n);
-        });
-        band.n += n_there.iter().sum::<usize>() as f64;
-        let of_batch = group.iter().zip(x.chunks_exact(n_rows * BATCH));
-        let batches: Vec<_> = of_batch.map(|(batch, x)| (x, len_of(batch).next_multiple_of(rows::LANES))).collect();
-        multiply(&batches, n_rows, BATCH, &mut band.g, n_shares);
+    let mut x = Buffer::<f32>::new(n_rows * BATCH);
+    for batch in parts(pieces).chunk_by(|_, next| next.places.start > 0) {
+        band.n += deviations(site, truth, batch, candidates, &mut x) as f64;
+        multiply(&x, n_rows, len_of(batch).next_multiple_of(rows::LANES), &mut band.g);
     }
 }
 
@@ -298,14 +257,13 @@ fn len_of(batch: &[Part]) -> usize {
     batch.last().map_or(0, |part| part.places.end)
 }
 
-/// Makes rows of a batch, `from` the first: deviations of the taps from the near mean, and of the value, which comes last; all by their
+/// Makes rows of a batch: deviations of the taps from the near mean, and of the value, which comes last; all by their
 /// weights. Zeros up to a multiple of [`rows::LANES`]. Returns how many values are there.
 fn deviations<T: Rows>(
     site: &Site<'_, T>,
     truth: &dyn Fn(usize, usize, &mut [T]),
     batch: &[Part],
     candidates: &[u8],
-    from: usize,
     x: &mut [f32],
 ) -> usize {
     let (mut mean, mut values) = ([T::default(); BATCH], [T::default(); BATCH]);
@@ -329,7 +287,7 @@ fn deviations<T: Rows>(
             *w = if is_there { *w } else { 0.0 };
             n_there += usize::from(is_there);
         }
-        for (k, x) in (from..).zip(x.chunks_exact_mut(BATCH)) {
+        for (k, x) in x.chunks_exact_mut(BATCH).enumerate() {
             let x = &mut x[part.places.clone()];
             match candidates.get(k) {
                 Some(&tap) => {

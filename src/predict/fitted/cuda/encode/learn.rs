@@ -55,7 +55,7 @@ impl Encoder {
     fn samples_of_bands(&self, trial: &Trial, image: usize, level: usize, phase: u8) -> Vec<usize> {
         let sampling = &trial.samplings[self.schedule.pass(self.schedule.images[image].kind, level, phase)];
         let (rows, columns) = self.schedule.lattices.plane_size(level, phase);
-        let Extent { n_bands, .. } = Extent::of(sampling.n);
+        let n_bands = sampling.extent.n_bands;
         let mut of_bands = vec![0; n_bands];
         for (row, span) in pieces(rows, columns, sampling.every, self.schedule.turn(image)) {
             of_bands[row * n_bands / rows] += span.len();
@@ -170,7 +170,7 @@ impl Encoder {
         let sampling = &round.trial.samplings[pass];
         let follows = round.number == 1;
         let (rows, columns) = self.schedule.lattices.plane_size(level, phase);
-        let Extent { n_bands, guess_every, .. } = Extent::of(sampling.n);
+        let Extent { n_bands, guess_every, .. } = sampling.extent;
         let pieces = pieces(rows, columns, sampling.every, self.schedule.turn(image));
         (run.args.site.image, run.args.site.level, run.args.site.phase) =
             (image as u32, level as u32, u32::from(phase));
