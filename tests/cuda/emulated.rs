@@ -206,7 +206,7 @@ fn lists() {
 fn best() {
     let mut gpu = Gpu::open(0).unwrap();
     let mut random = Random(12);
-    let shapes: [&[usize]; 4] = [&[7, 40, 52], &[3, 4, 36, 31], &[2, 130, 97], &[102, 24, 27]];
+    let shapes: [&[usize]; 4] = [&[7, 40, 52], &[3, 4, 36, 31], &[2, 190, 120], &[102, 24, 27]];
     let mut n_offsets = 0;
     for (i, shape) in shapes.into_iter().enumerate() {
         for (k, kind) in ["smooth", "fill", "spikes", "nan patch", "rough below"].into_iter().enumerate() {
