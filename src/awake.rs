@@ -15,7 +15,7 @@
 //!
 //! A tile may fall into two [`halves`], of which the second may wait for the first. The first is begun at once by the thread that calls for both, and a
 //! thread at a half, or at a part of its steps, looks for no other work: so no half waits below another on a stack. Steps of a half are shared on a
-//! board of its own, or done where they come up.
+//! board of its own, or done where they come up; once the other half is done, its threads take part in them.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,6 +31,8 @@ struct Apart<T>(T);
 static AT_WORK: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
 /// Watches that have not begun.
 static N_PENDING: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
+/// Halves at work in the process.
+static N_HALVES: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
 /// Looks in vain that a thread does at once, some 20 µs: what most steps last.
 const AT_ONCE: usize = 1000;
 
@@ -140,9 +142,12 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_s
             });
         }
         worker(0);
+        // Whoever has done a long thing takes part in the steps of the other.
+        let mut board = (!is_short).then(board::Watch::new);
         let mut n_looks = 0;
         while n_others.load(Ordering::Acquire) > 0 && n_looks < PATIENCE {
-            if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            let took_part = board.as_mut().is_some_and(board::Watch::take_part);
+            if took_part || rayon::yield_now() == Some(rayon::Yield::Executed) {
                 n_looks = 0;
             }
             pause(&mut n_looks);
@@ -159,6 +164,25 @@ thread_local! {
 /// As long as it lives, what is at work here is a half.
 struct Share((usize, usize));
 
+/// As long as it lives, a half is at work, and its thread watches no board.
+struct AtHalf {
+    _share: Share,
+    _suspended: board::Suspended,
+}
+
+impl AtHalf {
+    fn new(half: usize, n_threads: usize) -> Self {
+        N_HALVES.0.fetch_add(1, Ordering::Relaxed);
+        Self { _share: Share::of(half, n_threads), _suspended: board::Suspended::new() }
+    }
+}
+
+impl Drop for AtHalf {
+    fn drop(&mut self) {
+        N_HALVES.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Share {
     fn of(half: usize, n_threads: usize) -> Self {
         Self(SHARE.replace((half, n_threads)))
@@ -173,7 +197,12 @@ impl Drop for Share {
 
 /// So many threads, or those there are. Whoever wants one need not ask.
 fn at_most(n_threads: usize) -> usize {
-    if n_threads < 2 { n_threads } else { n_threads.min(rayon::current_num_threads()).min(SHARE.get().1) }
+    if n_threads < 2 {
+        return n_threads;
+    }
+    // Of the last half all threads, as those of the other have done.
+    let share = if N_HALVES.0.load(Ordering::Relaxed) < 2 { usize::MAX } else { SHARE.get().1 };
+    n_threads.min(rayon::current_num_threads()).min(share)
 }
 
 /// Between two looks at what other threads do. Who looks in vain again and again leaves the processor to other programs that want it.
@@ -212,7 +241,7 @@ pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> 
 pub fn halves(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
     let n_threads = at_most(usize::MAX).div_ceil(2);
     let work = |half: usize, work: Box<dyn FnOnce() + Send>| {
-        let _share = Share::of(half, n_threads);
+        let _at_half = AtHalf::new(half, n_threads);
         work();
     };
     if AT_WORK.0.load(Ordering::Relaxed) > 1 {

@@ -55,7 +55,7 @@ impl<T: Rows> Shelf<T> {
         self.slot(image).get_or_insert_with(|| Arc::new(make())).clone()
     }
 
-    /// Puts an image there, if any has it beside it.
+    /// Puts an image there that is decoded, or about to be, if any has it beside it.
     pub fn put(&self, image: usize, pyramid: Arc<Pyramid<T>>) {
         if self.n_uses[image].load(Ordering::Relaxed) > 0 {
             *self.slot(image) = Some(pyramid);
@@ -72,11 +72,13 @@ impl<T: Rows> Shelf<T> {
     }
 
     /// Has `visit` called for all `images` with the lanes that its codes go to and the worker of its chain: in the order given where there is one lane or
-    /// one chain, else, ascending, on two threads where they do not follow from each other.
+    /// one chain, else, ascending, on two threads where they do not follow from each other. If `in_order`, images that belong to all streams are on
+    /// their own, so that their codes come one after the other.
     pub fn walk<E: Send, W: Send>(
         &self,
         schedule: &Schedule,
         images: &[usize],
+        in_order: bool,
         lanes: &mut [Lane<E>],
         workers: [&mut W; 2],
         visit: impl Fn(&mut W, usize, &mut [Lane<E>]) + Sync,
@@ -100,8 +102,10 @@ impl<T: Rows> Shelf<T> {
         }
         // The first two steps are on their own, as both chains go on from them.
         let (begin, rest) = images.split_at(images.partition_point(|&image| image < 2 * schedule.n_fast));
-        let (shared, begin) = begin.split_at(begin.partition_point(|&image| schedule.is_shared(image)));
-        shared.iter().for_each(|&image| visit(first, image, lanes));
+        let (shared, begin) = begin.split_at(begin.partition_point(|&image| in_order && schedule.is_shared(image)));
+        for &image in shared {
+            visit(if schedule.images[image].chain == 0 { first } else { second }, image, lanes);
+        }
         let (of_first, of_second) = lanes.split_at_mut(block_limit(n_lanes, 1, 2));
         self.is_shared.store(true, Ordering::Relaxed);
         for images in [begin, rest] {
@@ -128,7 +132,7 @@ impl<T: Rows> Tile<'_, T> {
         let images: Vec<usize> = (0..self.schedule.images.len()).collect();
         let shelf = Shelf::new(self.schedule, images.iter().copied());
         let items: Vec<Mutex<Option<I>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
-        shelf.walk(self.schedule, &images, lanes, teachers, |teacher, image, lanes| {
+        shelf.walk(self.schedule, &images, true, lanes, teachers, |teacher, image, lanes| {
             let pyramid = self.next(&shelf, image, teacher, lanes);
             if let Some(item) = items[image].lock().unwrap_or_else(PoisonError::into_inner).take() {
                 finished(item, &pyramid);
@@ -145,8 +149,9 @@ impl<T: Rows> Tile<'_, T> {
         lanes: &mut [Lane<E>],
     ) -> Arc<Pyramid<T>> {
         let sides: Vec<_> = self.schedule.images[image].sides.iter().map(|&s| shelf.get(s)).collect();
-        let pyramid = Arc::new(self.image(image, &sides, teacher, lanes));
+        let pyramid = Arc::new(self.pyramid());
         shelf.put(image, pyramid.clone());
+        self.image(image, &sides, teacher, lanes, &pyramid);
         shelf.leave(self.schedule, image);
         pyramid
     }
@@ -198,7 +203,7 @@ mod tests {
                     awake::scope(|| {
                         let shelf = Shelf::<f32>::new(&schedule, images.iter().copied());
                         let mut lanes = [Lane::new(()), Lane::new(())];
-                        shelf.walk(&schedule, &images, &mut lanes, [&mut (), &mut ()], |(), image, _| {
+                        shelf.walk(&schedule, &images, true, &mut lanes, [&mut (), &mut ()], |(), image, _| {
                             schedule.images[image].sides.iter().for_each(|&s| assert!(shelf.get(s).is_empty()));
                             assert_ne!(image, bad, "as it shall");
                             shelf.put(image, Arc::default());

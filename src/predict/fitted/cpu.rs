@@ -8,7 +8,8 @@ use super::schedule::{Image, Schedule};
 use super::site::{Planes, Room, Site, Taps, Weights};
 use crate::awake;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Rows one after the other, of a phase mostly: where their values lie in the tile, and where in a run.
 #[derive(Clone, Copy)]
@@ -85,35 +86,87 @@ pub(super) struct Tile<'a, T: Rows> {
     pub step: T,
 }
 
-/// The lattices of an image, finest first.
-pub(super) type Pyramid<T> = Vec<Planes<T>>;
+/// The lattices of an image, finest first. They come coarsest first, and images that have it beside them, on another thread, follow lattice by
+/// lattice.
+pub(super) struct Pyramid<T: Rows> {
+    levels: Vec<OnceLock<Planes<T>>>,
+    /// Whether whoever makes it has ended by a panic.
+    is_left: AtomicBool,
+}
+
+impl<T: Rows> Pyramid<T> {
+    /// Without any of its lattices.
+    pub fn new(n_levels: usize) -> Self {
+        Self { levels: (0..n_levels).map(|_| OnceLock::new()).collect(), is_left: AtomicBool::new(false) }
+    }
+
+    /// A lattice that is there, or that another thread is about to make.
+    ///
+    /// # Panics
+    /// If that thread panicked.
+    pub fn level(&self, level: usize) -> &Planes<T> {
+        let mut n_looks = 0;
+        loop {
+            if let Some(planes) = self.levels[level].get() {
+                return planes;
+            }
+            assert!(!self.is_left.load(Ordering::Relaxed), "the image has been left");
+            awake::pause(&mut n_looks);
+        }
+    }
+
+    /// Puts a lattice there, once.
+    pub fn put(&self, level: usize, planes: Planes<T>) {
+        assert!(self.levels[level].set(planes).is_ok(), "lattices are made once");
+    }
+
+    /// To be held while it is made.
+    fn leaving(&self) -> impl Drop {
+        struct Leaving<'a>(&'a AtomicBool);
+        impl Drop for Leaving<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        Leaving(&self.is_left)
+    }
+}
 
 impl<T: Rows> Tile<'_, T> {
     fn inverse(&self) -> T {
         T::from_f64(1.0 / self.step.to_f64())
     }
 
-    /// Predicts, codes and decodes an image beside the lattices of its side images.
+    /// An image that is yet to be decoded.
+    pub fn pyramid(&self) -> Pyramid<T> {
+        Pyramid::new(self.schedule.lattices.levels)
+    }
+
+    /// Predicts, codes and decodes an image beside the lattices of its side images, to `pyramid`.
     pub fn image<E: End<T>>(
         &self,
         image: usize,
         sides: &[Arc<Pyramid<T>>],
         teacher: &mut dyn Teacher<T>,
         lanes: &mut [Lane<E>],
-    ) -> Pyramid<T> {
+        pyramid: &Pyramid<T>,
+    ) {
+        let _leaving = pyramid.leaving();
         let lattices = self.schedule.lattices;
         let Image { place, kind, is_backwards, .. } = self.schedule.images[image];
         let offset = place * lattices.ny * lattices.nx;
-        let mut pyramid: Pyramid<T> = (0..lattices.levels).map(|_| Planes::default()).collect();
         let wraps = |level: usize| lattices.wraps(level, self.wrap);
         let (mut known, mut known_sizes) = self.base_lattice(offset, sides, &mut lanes[0].end);
         known.fill_margins(wraps(lattices.levels - 1));
         known_sizes.fill_margins(wraps(lattices.levels - 1));
         for level in (0..lattices.levels).rev() {
             let wrap = wraps(level);
-            let planes = &mut pyramid[level];
+            let mut planes = Planes::default();
             planes.values[usize::from(K)] = known;
             planes.sizes[usize::from(K)] = known_sizes;
+            let side_planes: Vec<&Planes<T>> = sides.iter().map(|s| s.level(level)).collect();
             for phase in A..=B2 {
                 let size = lattices.plane_size(level, phase);
                 let stride = lattices.stride(level);
@@ -122,14 +175,13 @@ impl<T: Rows> Tile<'_, T> {
                     continue;
                 }
                 let pass = self.schedule.pass(kind, level, phase);
-                let side_planes: Vec<&Planes<T>> = sides.iter().map(|s| &s[level]).collect();
                 let no_weights = Weights::default();
 
                 let (start, dy, dx) = lattices.raster(level, phase);
                 let strip = Strip { start: offset + start, dy, dx, rows: size.0, columns: size.1, stride };
                 let site = Site {
                     phase,
-                    own: &pyramid[level],
+                    own: &planes,
                     sides: &side_planes,
                     taps: &self.taps[pass],
                     is_backwards,
@@ -142,17 +194,16 @@ impl<T: Rows> Tile<'_, T> {
                 };
                 let site = Site { weights: teacher.weights(image, pass, &site), ..site };
                 Self::phase(&site, strip, wrap, &mut values, &mut sizes, lanes);
-                let planes = &mut pyramid[level];
                 planes.values[usize::from(phase)] = values;
                 planes.sizes[usize::from(phase)] = sizes;
             }
+            pyramid.put(level, planes);
             if level == 0 {
                 break;
             }
             let (size, stride) = (lattices.size(level), lattices.stride(level - 1));
-            (known, known_sizes) = interleaved(&pyramid[level], size, stride, wraps(level - 1));
+            (known, known_sizes) = interleaved(pyramid.level(level), size, stride, wraps(level - 1));
         }
-        pyramid
     }
 
     /// The base lattice: from the first side image where there is one, else each value from the one before.
@@ -162,7 +213,7 @@ impl<T: Rows> Tile<'_, T> {
         let (h, stride) = (1 << lattices.levels, lattices.stride(lattices.levels - 1));
         let (mut values, mut sizes) = (Plane::new((rows, columns), stride), Plane::new((rows, columns), stride));
         let mut codes = vec![0; columns];
-        let beside = sides.first().map(|s| &s[lattices.levels - 1].values[usize::from(K)]);
+        let beside = sides.first().map(|s| &s.level(lattices.levels - 1).values[usize::from(K)]);
         let mut last = self.base;
         for i in 0..rows {
             let start = offset + i * h * lattices.nx;
@@ -287,7 +338,7 @@ pub(super) fn whole<T: Rows>(pyramid: &Pyramid<T>, nx: usize, out: &mut [T]) {
     awake::for_each(out.chunks_mut(ROWS * nx).enumerate(), usize::MAX, |(k, rows)| {
         for (i, row) in (ROWS * k..).zip(rows.chunks_exact_mut(nx)) {
             let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
-            interleave_row(&pyramid[0].values, even, odd, i / 2, row);
+            interleave_row(&pyramid.level(0).values, even, odd, i / 2, row);
         }
     });
 }

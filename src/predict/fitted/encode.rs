@@ -144,14 +144,16 @@ fn trial<T: Rows>(
     if lanes.len() == 1 {
         by_chain.sort_by_key(|&image| schedule.turn_of_chain(image));
     }
-    shelf.walk(schedule, &by_chain, lanes, learners.each_mut(), |learner, image, lanes| {
+    shelf.walk(schedule, &by_chain, false, lanes, learners.each_mut(), |learner, image, lanes| {
         let _leaving = learner.leaving();
         let sides = &schedule.images[image].sides;
         let has_sizes = |&s: &usize| s >= schedule.given() || is_coded(s);
         learner.knows_sizes = sides.iter().take(FEATURE_SIDES).all(has_sizes);
         let side = |&s: &usize| if is_coded(s) { shelf.get(s) } else { shelf.get_or_make(s, || stand_in(s)) };
         let beside: Vec<_> = sides.iter().map(side).collect();
-        shelf.put(image, Arc::new(tile.image(image, &beside, learner, lanes)));
+        let pyramid = Arc::new(tile.pyramid());
+        shelf.put(image, pyramid.clone());
+        tile.image(image, &beside, learner, lanes, &pyramid);
         shelf.leave(schedule, image);
     });
 }

@@ -108,8 +108,7 @@ impl Schedule {
                     masks.push(mask);
                     masks.len() - 1
                 });
-                // Of single images the second follows the first alone: threads share its rows.
-                let chain = if n_before == 0 || n_fast == 1 && slow < 2 { 0 } else { slow % 2 };
+                let chain = if n_before == 0 { 0 } else { slow % 2 };
                 images.push(Image { place: step * n_fast + fast, sides, kind, chain, is_backwards });
             }
         }

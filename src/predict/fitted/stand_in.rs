@@ -42,23 +42,23 @@ const ENOUGH: usize = 1 << 12;
 
 /// The lattices of an image. It has no codes, so their sizes are 0.
 pub(super) fn pyramid<T: Rows>(image: &[T], lattices: Lattices, wrap: bool) -> Pyramid<T> {
-    (0..lattices.levels)
-        .map(|level| {
-            let mut planes = Planes::default();
-            let both = planes.values.iter_mut().zip(&mut planes.sizes).zip(K..=B2);
-            let (rows, columns) = lattices.size(level);
-            awake::for_each(both, rows * columns / ENOUGH, |((values, sizes), plane)| {
-                let size = lattices.plane_size(level, plane);
-                *values = Plane::new(size, lattices.stride(level));
-                *sizes = Plane::new(size, lattices.stride(level));
-                let (start, dy, dx) = lattices.raster(level, plane);
-                for i in 0..values.rows {
-                    T::gather(&image[start + i * dy..], dx, values.row_mut(i));
-                }
-                values.fill_margins(lattices.wraps(level, wrap));
-                sizes.clear();
-            });
-            planes
-        })
-        .collect()
+    let pyramid = Pyramid::new(lattices.levels);
+    for level in 0..lattices.levels {
+        let mut planes = Planes::default();
+        let both = planes.values.iter_mut().zip(&mut planes.sizes).zip(K..=B2);
+        let (rows, columns) = lattices.size(level);
+        awake::for_each(both, rows * columns / ENOUGH, |((values, sizes), plane)| {
+            let size = lattices.plane_size(level, plane);
+            *values = Plane::new(size, lattices.stride(level));
+            *sizes = Plane::new(size, lattices.stride(level));
+            let (start, dy, dx) = lattices.raster(level, plane);
+            for i in 0..values.rows {
+                T::gather(&image[start + i * dy..], dx, values.row_mut(i));
+            }
+            values.fill_margins(lattices.wraps(level, wrap));
+            sizes.clear();
+        });
+        pyramid.put(level, planes);
+    }
+    pyramid
 }
