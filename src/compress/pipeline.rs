@@ -216,7 +216,12 @@ impl<T: Rows> Tile<'_, T> {
             })?;
         }
         // 6. Bytes.
-        Ok(Some(encoded.outcome(self.to_bytes(method::DIRECT, &encoded, found.as_ref()), self.values.len())))
+        let mut outliers = encoded.outliers.clone();
+        if let Some(found) = &found {
+            outliers = Outliers::merged(&outliers, Some(&found.outliers));
+        }
+        let specials = found.map(|f| f.specials.to_bytes(&self.shape)).unwrap_or_default();
+        Ok(Some(encoded.outcome(method::DIRECT, &specials, &[], &self.listed(&outliers), self.values.len())))
     }
 
     /// Codes whose mean square error is bounded too: the bound is tightened until it holds.
@@ -275,9 +280,9 @@ impl<T: Rows> Tile<'_, T> {
         }
         // 6. Bytes.
         let specials = found.map(|f| f.specials.to_bytes(&self.shape)).unwrap_or_default();
-        let bytes = encoded.to_bytes(method::LOG, &specials, &signs, &self.listed(&outliers));
         encoded.outliers = outliers;
-        Ok(Some(encoded.outcome(bytes, self.values.len())))
+        let listed = self.listed(&encoded.outliers);
+        Ok(Some(encoded.outcome(method::LOG, &specials, &signs, &listed, self.values.len())))
     }
 
     fn encode(&self, way: Way, work: &[T], found: Option<&Found>, stats: &Stats, bound: f64) -> Option<Encoded<T>> {
@@ -383,48 +388,37 @@ impl<T: Rows> Tile<'_, T> {
     fn listed(&self, outliers: &Outliers) -> Vec<u8> {
         outliers.to_bytes::<T>(self.config.looks_again() && outliers.are_many(self.values.len()))
     }
-
-    fn to_bytes(&self, method: u8, encoded: &Encoded<T>, found: Option<&Found>) -> Vec<u8> {
-        let mut outliers = encoded.outliers.clone();
-        if let Some(found) = found {
-            outliers = Outliers::merged(&outliers, Some(&found.outliers));
-        }
-        let specials = found.map(|f| f.specials.to_bytes(&self.shape)).unwrap_or_default();
-        encoded.to_bytes(method, &specials, &[], &self.listed(&outliers))
-    }
 }
 
 impl<T: Rows> Encoded<T> {
-    /// With the `bytes` of the tile of `n` values.
-    fn outcome(&self, bytes: Vec<u8>, n: usize) -> Outcome {
-        let has_many_outliers = self.outliers.are_many(n);
-        Outcome { bytes, codes: self.bytes.len(), plan: self.method.plan_bytes(), has_many_outliers }
-    }
-
-    /// Method, base, step, predictor, lists of values stored apart, codes. Layout in `container/format.md`.
-    pub fn to_bytes(&self, method: u8, specials: &[u8], signs: &[u8], outliers: &[u8]) -> Vec<u8> {
+    /// The bytes of the tile of `n` values: method, base, step, predictor, lists of values stored apart, codes. Layout in `container/format.md`.
+    fn outcome(&self, method: u8, specials: &[u8], signs: &[u8], outliers: &[u8], n: usize) -> Outcome {
         // More than most plans take: else all would be copied once more.
         const PLAN: usize = 4096;
         let mut out = Vec::with_capacity(self.bytes.len() + specials.len() + signs.len() + outliers.len() + PLAN);
         out.push(method);
         out.extend_from_slice(&self.base.to_bits().to_le_bytes()[..T::BYTES]);
         out.extend_from_slice(&self.quantizer.step.to_bits().to_le_bytes()[..T::BYTES]);
-        match &self.method {
+        let plan = match &self.method {
             Method::Huffman(predictor) => {
                 out.push(predictor.id());
                 predictor.write(&mut out);
+                0
             }
             Method::Contexts(plan) => {
                 out.push(FITTED);
+                let before = out.len();
                 plan.write(&mut out);
+                out.len() - before
             }
-        }
+        };
         bytes::put_bytes(&mut out, specials);
         if method == method::LOG {
             bytes::put_bytes(&mut out, signs);
         }
         bytes::put_bytes(&mut out, outliers);
         out.extend_from_slice(&self.bytes);
-        out
+        let has_many_outliers = self.outliers.are_many(n);
+        Outcome { bytes: out, codes: self.bytes.len(), plan, has_many_outliers }
     }
 }

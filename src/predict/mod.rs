@@ -84,18 +84,6 @@ impl<T: fitted::Rows> Method<T> {
             Self::Contexts(plan) => plan.describe(),
         }
     }
-
-    /// What the decisions take that were fitted to the tile.
-    pub fn plan_bytes(&self) -> usize {
-        match self {
-            Self::Huffman(_) => 0,
-            Self::Contexts(plan) => {
-                let mut bytes = vec![];
-                plan.write(&mut bytes);
-                bytes.len()
-            }
-        }
-    }
 }
 
 /// Reads a predictor's id and decisions, for a tile of `shape` (axes of length 1 left out).

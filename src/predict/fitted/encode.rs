@@ -71,18 +71,18 @@ pub fn encode<T: Rows>(
         let mut learners = Learner::of_chains(&schedule, &taps, values, *q, &images, budget, is_final);
         let mut lanes = encoders(is_final);
         trial(&tile, &images, &beside, &mut learners, &mut lanes);
-        Learner::finish(&mut learners, &mut plan);
+        Learner::finish(&mut learners, &mut plan, budget.rounds == 1);
         if is_final {
             cheapest.offer(&plan, lanes);
             continue;
         }
         // 2. More trials, through all images, with the fit of the one before: their codes might do.
-        for _ in 1..budget.rounds {
+        for round in 1..budget.rounds {
             learners.iter_mut().for_each(|learner| learner.again(&plan));
             let mut lanes = encoders(true);
             tile.run(learners.each_mut(), &mut lanes, vec![(); schedule.images.len()], |(), _| {});
             cheapest.offer(&plan, lanes);
-            Learner::finish(&mut learners, &mut plan);
+            Learner::finish(&mut learners, &mut plan, round + 1 == budget.rounds);
         }
         // 3. A run with the last fit.
         let mut lanes = encoders(true);

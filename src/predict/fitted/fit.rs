@@ -23,7 +23,7 @@ impl Samples {
         if n_taps <= most || self.bands.iter().map(|b| b.n).sum::<f64>() < enough {
             return false;
         }
-        let sum = self.sum();
+        let sum = self.sum(&self.bands);
         let mut kept = System::new(&sum, n_taps).select(most, |_, _| true).order;
         kept.sort_unstable();
         let kept: Vec<u8> = kept.iter().map(|&k| self.candidates[k]).collect();
@@ -36,9 +36,11 @@ impl Samples {
         self.features.chunks_exact(self.most_guess).map(|row| &row[..self.n_guess]).collect()
     }
 
-    fn sum(&self) -> Equations {
-        let mut sum = Equations::default();
-        self.bands.iter().for_each(|b| sum.add(b));
+    /// Of some of the bands.
+    fn sum(&self, bands: &[Equations]) -> Equations {
+        let n_rows = self.candidates.len() + 1;
+        let mut sum = Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 };
+        bands.iter().for_each(|b| sum.add(b));
         sum
     }
 }
@@ -91,8 +93,7 @@ pub fn fit(samples: &Samples, most_bands: usize) -> Fitted {
     let groups_of = |n_bands: usize| samples.bands.chunks((samples.bands.len() / n_bands).max(1));
     let groups: Vec<&[Equations]> = numbers.iter().flat_map(|&n| groups_of(n)).collect();
     let mut solved = awake::map(groups, usize::MAX, |group| {
-        let mut sum = Equations::default();
-        group.iter().for_each(|b| sum.add(b));
+        let sum = samples.sum(group);
         System::new(&sum, samples.candidates.len()).solve(samples.share, rounds)
     })
     .into_iter();

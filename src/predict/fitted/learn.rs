@@ -249,12 +249,12 @@ impl<'a, T: Rows> Learner<'a, T> {
         Leaving((self.chain == 0).then(|| self.cuts.clone()))
     }
 
-    /// Puts the fits to all samples of a trial into `plan`.
-    pub fn finish(chains: &mut [Self; 2], plan: &mut Plan) {
+    /// Puts the fits to all samples of a trial into `plan`. They are kept if another follows.
+    pub fn finish(chains: &mut [Self; 2], plan: &mut Plan, is_last: bool) {
         let [first, second] = chains;
         let is_final = first.is_final;
         let of_passes: Vec<_> = first.passes.iter_mut().zip(&mut second.passes).collect();
-        let fits = awake::map(of_passes, usize::MAX, |of_chains| match of_chains {
+        let fit = |first: &mut Option<Pass<T>>, second: &mut Option<Pass<T>>| match (first, second) {
             (Some(p), None) | (None, Some(p)) if is_final => (p.fitted.clone(), p.guess.clone()),
             (Some(p), None) | (None, Some(p)) => {
                 p.samples.close(p.count);
@@ -267,6 +267,13 @@ impl<'a, T: Rows> Learner<'a, T> {
                 (fit::fit(&all, MAX_BANDS), guess)
             }
             (None, None) => unreachable!("a kind is that of an image"),
+        };
+        let fits = awake::map(of_passes, usize::MAX, |(first, second)| {
+            let fitted = fit(first, second);
+            if is_last {
+                (*first, *second) = (None, None);
+            }
+            fitted
         });
         (plan.taps, plan.guesses) = fits.into_iter().unzip();
     }

@@ -14,7 +14,7 @@ pub const MAX_BANDS: usize = 8;
 /// Normal equations, in bins: products of taps' deviations from the near mean, and of the value's, which comes last.
 #[derive(Clone, Debug, Default)]
 pub struct Equations {
-    /// Lower triangle row by row.
+    /// Lower triangle row by row; empty before the first.
     pub(super) g: Vec<f64>,
     /// Rows of values in it.
     pub(super) n: f64,
@@ -98,10 +98,8 @@ impl Samples {
     /// For samples of a phase with `n_taps` taps, at most `most_guess` of them for the guess.
     pub fn new(extent: Extent, most_guess: usize, n_taps: usize) -> Self {
         let Extent { n_bands, guess_every, .. } = extent;
-        let n_rows = n_taps + 1;
-        let equations = Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 };
         Self {
-            bands: vec![equations; n_bands],
+            bands: vec![Equations::default(); n_bands],
             features: Buffer::default(),
             most_guess,
             n_guess: 0,
@@ -138,7 +136,7 @@ impl Samples {
         let place = |tap: &u8| self.candidates.iter().position(|t| t == tap).unwrap_or(n_taps);
         // The value comes last.
         let places: Vec<usize> = kept.iter().map(place).chain([n_taps]).collect();
-        for band in &mut self.bands {
+        for band in self.bands.iter_mut().filter(|band| !band.g.is_empty()) {
             // Places ascend, so that each product moves towards the front.
             let pairs = places.iter().enumerate().flat_map(|(k, &i)| places[..=k].iter().map(move |&j| (i, j)));
             pairs.enumerate().for_each(|(to, (i, j))| band.g[to] = band.g[i * (i + 1) / 2 + j]);
@@ -245,6 +243,9 @@ fn sample_band<T: Rows>(
     band: &mut Equations,
 ) {
     let n_rows = candidates.len() + 1;
+    if band.g.is_empty() {
+        band.g = vec![0.0; n_rows * (n_rows + 1) / 2];
+    }
     let mut x = Buffer::<f32>::new(n_rows * BATCH);
     for batch in parts(pieces).chunk_by(|_, next| next.places.start > 0) {
         band.n += deviations(site, truth, batch, candidates, &mut x) as f64;

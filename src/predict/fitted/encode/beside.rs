@@ -90,7 +90,7 @@ impl<'a, T: Rows> Encoding<'a, T> {
         let Known { values, marks, quantizer, .. } = self.known;
         match (turn, &self.early, &self.cheapest) {
             (Turn::Early, Some(plan), _) | (Turn::Cheapest, _, Some((_, plan))) => self.plan = plan.clone(),
-            _ => Learner::finish(&mut self.learners, &mut self.plan),
+            _ => Learner::finish(&mut self.learners, &mut self.plan, false),
         }
         self.weights = (turn != Turn::Again).then(|| self.plan.weights(&self.layout.taps));
         if turn == Turn::Again {
@@ -117,7 +117,7 @@ impl<'a, T: Rows> Encoding<'a, T> {
             *n -= 1;
             if *n == 0 {
                 self.until_early = None;
-                Learner::finish(&mut self.learners, &mut self.plan);
+                Learner::finish(&mut self.learners, &mut self.plan, false);
                 self.early = Some(self.plan.clone());
             }
         }
