@@ -107,8 +107,10 @@ pub fn read(input: &mut impl Read, max_payload: u64) -> Result<(u8, Vec<u8>, u64
     }
     let mut sum = [0; 8];
     input.read_exact(&mut sum).map_err(cut)?;
-    // Grows as bytes arrive, so that a false length costs nothing.
-    let mut payload = Vec::new();
+    /// Room to begin with.
+    const ROOM: u64 = 1 << 20;
+    // Grows as bytes arrive, so that a false length costs next to nothing.
+    let mut payload = Vec::with_capacity(len.min(ROOM) as usize);
     input.take(len).read_to_end(&mut payload)?;
     if payload.len() as u64 != len {
         return Err(Error::corrupt("section is cut short"));

@@ -22,8 +22,8 @@ impl Lengths {
     /// Optimal lengths for `counts`, cut to [`MAX_BITS`].
     pub fn from_counts(counts: &[u32]) -> Self {
         let mut bits = [0; N_TOKENS];
-        let mut used: Vec<(u32, u16)> =
-            counts.iter().enumerate().filter(|(_, c)| **c > 0).map(|(i, &c)| (c, i as u16)).collect();
+        let mut used: Vec<(u32, u16)> = Vec::with_capacity(counts.len());
+        used.extend(counts.iter().enumerate().filter(|(_, c)| **c > 0).map(|(i, &c)| (c, i as u16)));
         if used.len() < 2 {
             return Self { bits, only: used.first().map(|u| u.1) };
         }
@@ -158,7 +158,8 @@ impl Lengths {
 fn tree_lengths(used: &[(u32, u16)]) -> Vec<usize> {
     let n = used.len();
     // Two queues: leaves ascending, inner nodes in order of making, which is ascending too.
-    let mut weight: Vec<u64> = used.iter().map(|u| u64::from(u.0)).collect();
+    let mut weight: Vec<u64> = Vec::with_capacity(2 * n);
+    weight.extend(used.iter().map(|u| u64::from(u.0)));
     let mut parent = vec![0usize; 2 * n - 1];
     let (mut leaf, mut inner) = (0, n);
     for made in n..2 * n - 1 {

@@ -99,7 +99,10 @@ pub fn tokenize<'a>(chunk: &[i32], contexts: Contexts, room: &'a mut [Placed]) -
 }
 
 fn tokenize_one<'a>(codes: &[i32], contexts: Contexts, room: &'a mut [Placed]) -> (Part<'a>, Vec<u16>) {
-    let mut part = Part::default();
+    /// About one code in so many has plain bits.
+    const EXTRA: usize = 16;
+    let room_of = |n: usize| Vec::with_capacity(n / EXTRA);
+    let mut part = Part { run_extras: room_of(codes.len()), value_extras: room_of(codes.len()), ..Part::default() };
     let n = tokenize_part(codes, contexts, room, &mut part.run_extras, &mut part.value_extras);
     part.tokens = &room[..n];
     let counts = count(part.tokens);
