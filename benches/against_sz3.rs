@@ -1,8 +1,8 @@
 //! Size and speed against SZ3 3.3.2 on the same fields in the same run. Prints Markdown; `just bench` puts it into `BENCHMARKS.md`.
 //!
 //! `RESIDUUM_FIELDS=DIR` names a folder of f32 `.npy` files or NetCDF files (default `../shared/data/fields`), `RESIDUUM_EFFORTS` the
-//! efforts (default `fast,balanced,best`), `RESIDUUM_REPEATS` how often each
-//! timing is taken (default 5, the best counts). SZ3's size is the best of three ways to hand it the field: every 2-D slice by itself,
+//! efforts (default `fast,balanced,best`), `RESIDUUM_REPEATS` how often all timings are taken in turn (default 3; of each the best counts, so that
+//! what else a machine does for a while is not taken for a property of one line). SZ3's size is the best of three ways to hand it the field: every 2-D slice by itself,
 //! whole (up to four axes, slower ones merged), and whole per leading index. Its speed is that of the whole field, its fastest way.
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -24,6 +24,18 @@ struct Outcome {
     max_error_over_bound: f64,
 }
 
+impl Outcome {
+    /// With the shorter times of two measurements; the first need not have any.
+    fn or_faster(self, other: Self) -> Self {
+        let shorter = |a: f64, b: f64| if b > 0.0 { a.min(b) } else { a };
+        Self {
+            compress_s: shorter(self.compress_s, other.compress_s),
+            decompress_s: shorter(self.decompress_s, other.decompress_s),
+            ..self
+        }
+    }
+}
+
 fn main() {
     if std::env::args().any(|a| a == "--test" || a == "--list") {
         return; // `cargo test --benches` only wants to know that it starts.
@@ -31,7 +43,9 @@ fn main() {
     let folder =
         std::env::var_os("RESIDUUM_FIELDS").map_or_else(|| PathBuf::from("../shared/data/fields"), PathBuf::from);
     let efforts = std::env::var("RESIDUUM_EFFORTS").unwrap_or_else(|_| "fast,balanced,best".to_string());
-    let repeats = std::env::var("RESIDUUM_REPEATS").ok().and_then(|r| r.parse().ok()).unwrap_or(5);
+    let named = |e| (e, str::parse(e).unwrap_or_else(|e| panic!("RESIDUUM_EFFORTS: {e}")));
+    let efforts: Vec<(&str, Effort)> = efforts.split(',').map(named).collect();
+    let repeats = std::env::var("RESIDUUM_REPEATS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap_or_else(|e| panic!("{}: {e}; RESIDUUM_FIELDS names the folder of .npy or .nc files", folder.display()))
         .map(|e| e.expect("folder entry").path())
@@ -40,19 +54,32 @@ fn main() {
     files.sort();
 
     let fields: Vec<Input> = files.iter().flat_map(|f| load(f)).collect();
-    // SZ3 once for all efforts.
-    let sz3: Vec<Outcome> =
-        fields.iter().flat_map(|f| BOUNDS.map(|rel| sz3_on(&f.values, &f.shape, rel, repeats))).collect();
-    for effort in efforts.split(',') {
-        println!("### Effort `{effort}`\n");
-        table(&fields, &sz3, effort.parse().unwrap_or_else(|e| panic!("RESIDUUM_EFFORTS: {e}")), repeats);
+    // Kept for all fields, as a program keeps its threads.
+    let pools = [1, 2].map(|n| ThreadPoolBuilder::new().num_threads(n).build().expect("thread pool"));
+    let lines: Vec<(&Input, f64)> = fields.iter().flat_map(|f| BOUNDS.map(|rel| (f, rel))).collect();
+    let mut sz3: Vec<Outcome> = lines.iter().map(|(f, rel)| sz3_on(&f.values, &f.shape, *rel)).collect();
+    // By effort, line and number of threads.
+    let mut ours = vec![vec![[Outcome::default(); 2]; lines.len()]; efforts.len()];
+    for _ in 0..repeats {
+        for (i, (field, rel)) in lines.iter().enumerate() {
+            sz3[i] = sz3[i].or_faster(sz3_whole(&field.values, &field.shape, *rel));
+            for (ours, (_, effort)) in ours.iter_mut().zip(&efforts) {
+                for (ours, pool) in ours[i].iter_mut().zip(&pools) {
+                    *ours = residuum_on(&field.values, &field.shape, *rel, *effort, pool).or_faster(*ours);
+                }
+                let [one, two] = ours[i];
+                assert_eq!(one.bytes, two.bytes, "{}: the archive depends on the number of threads", field.name);
+            }
+        }
+    }
+    for (ours, (name, _)) in ours.iter().zip(&efforts) {
+        println!("### Effort `{name}`\n");
+        table(&fields, &sz3, ours);
         println!();
     }
 }
 
-fn table(fields: &[Input], sz3: &[Outcome], effort: Effort, repeats: usize) {
-    // Kept for all fields, as a program keeps its threads.
-    let pools = [1, 2].map(|n| ThreadPoolBuilder::new().num_threads(n).build().expect("thread pool"));
+fn table(fields: &[Input], sz3: &[Outcome], ours: &[[Outcome; 2]]) {
     println!(
         "| field | rel | residuum | SZ3 | SZ3 / size | bits/value | PSNR (SZ3) | max error / bound | compress MB/s (SZ3) | decompress MB/s (SZ3) | 2 threads |"
     );
@@ -62,11 +89,9 @@ fn table(fields: &[Input], sz3: &[Outcome], effort: Effort, repeats: usize) {
     let mut worst_psnr = (f64::INFINITY, String::new());
     let mut psnr_sum = 0.0;
     let mut logs: Vec<[f64; 4]> = Vec::new();
-    for (i, Input { name, shape, values }) in fields.iter().enumerate() {
+    for (i, Input { name, values, .. }) in fields.iter().enumerate() {
         for (b, rel) in BOUNDS.into_iter().enumerate() {
-            let ours = residuum_on(values, shape, rel, effort, &pools[0], repeats);
-            let two = residuum_on(values, shape, rel, effort, &pools[1], repeats);
-            assert_eq!(ours.bytes, two.bytes, "{name}: the archive depends on the number of threads");
+            let [ours, two] = ours[i * BOUNDS.len() + b];
             let sz3 = sz3[i * BOUNDS.len() + b];
             let mb = values.len() as f64 * 4e-6;
             let gain = sz3.bytes as f64 / ours.bytes as f64;
@@ -161,9 +186,9 @@ fn quality(values: &[f32], restored: &[f32], absolute: f64) -> (f64, f64) {
     (c.psnr(), c.max_error_over_bound)
 }
 
-/// The shortest of `repeats` runs or more, over a tenth of a second at least: a system needs some time until threads that are
-/// new to the work have a core each.
-fn best_time<R>(repeats: usize, mut f: impl FnMut() -> R) -> (f64, R) {
+/// The shortest of the runs of a tenth of a second, two at least: a system needs some time until threads that are new to the work have a core
+/// each.
+fn best_time<R>(mut f: impl FnMut() -> R) -> (f64, R) {
     const SECONDS: f64 = 0.1;
     let begin = Instant::now();
     let mut run = || {
@@ -173,7 +198,7 @@ fn best_time<R>(repeats: usize, mut f: impl FnMut() -> R) -> (f64, R) {
     };
     let mut best = run();
     let mut n = 1;
-    while n < repeats || begin.elapsed().as_secs_f64() < SECONDS {
+    while n < 2 || begin.elapsed().as_secs_f64() < SECONDS {
         let next = run();
         best = (best.0.min(next.0), next.1);
         n += 1;
@@ -181,60 +206,49 @@ fn best_time<R>(repeats: usize, mut f: impl FnMut() -> R) -> (f64, R) {
     best
 }
 
-fn residuum_on(
-    values: &[f32],
-    shape: &[usize],
-    rel: f64,
-    effort: Effort,
-    pool: &ThreadPool,
-    repeats: usize,
-) -> Outcome {
+fn residuum_on(values: &[f32], shape: &[usize], rel: f64, effort: Effort, pool: &ThreadPool) -> Outcome {
     let field = Field::new(values, shape).expect("field");
     let config = Config::new(Bound::rel(rel)).with_effort(effort);
-    let (compress_s, archive) =
-        pool.install(|| best_time(repeats, || residuum::compress(&field, &config).expect("compress")));
+    let (compress_s, archive) = pool.install(|| best_time(|| residuum::compress(&field, &config).expect("compress")));
     let (decompress_s, restored) =
-        pool.install(|| best_time(repeats, || residuum::decompress::<f32>(&archive).expect("decompress").0));
+        pool.install(|| best_time(|| residuum::decompress::<f32>(&archive).expect("decompress").0));
     let (psnr, max_error_over_bound) = quality(values, &restored, rel * range(values));
     assert!(max_error_over_bound <= 1.0, "bound violated");
     Outcome { bytes: archive.len(), compress_s, decompress_s, psnr, max_error_over_bound }
 }
 
-fn sz3_on(values: &[f32], shape: &[usize], rel: f64, repeats: usize) -> Outcome {
+/// SZ3 on a whole field.
+fn sz3_whole(values: &[f32], shape: &[usize], rel: f64) -> Outcome {
+    const MOST_AXES: usize = 4;
     let axes: Vec<usize> = shape.iter().copied().filter(|&n| n > 1).collect();
-    let merged = |keep: usize| {
-        let split = axes.len().saturating_sub(keep);
-        let mut merged = axes[split..].to_vec();
-        if split > 0 {
-            merged[0] *= axes[..split].iter().product::<usize>();
-        }
-        merged
-    };
+    let split = axes.len().saturating_sub(MOST_AXES);
+    let mut merged = axes[split..].to_vec();
+    if split > 0 {
+        merged[0] *= axes[..split].iter().product::<usize>();
+    }
     let absolute = rel * range(values);
-    let whole = sz3_part(values, &merged(4), absolute, repeats);
-    let mut best = whole;
-    for inner in 2..axes.len().min(5) {
-        let part = &axes[axes.len() - inner..];
-        let parts = values.chunks(part.iter().product()).map(|v| sz3_part(v, part, absolute, 1));
-        let bytes = parts.map(|o| o.bytes).sum();
-        if bytes < best.bytes {
-            best.bytes = bytes;
-        }
-    }
-    best
-}
-
-fn sz3_part(values: &[f32], axes: &[usize], absolute: f64, repeats: usize) -> Outcome {
-    let mut builder = sz3::DimensionedData::build(&values);
-    for &n in axes {
-        builder = builder.dim(n).expect("dimension");
-    }
-    let data = builder.finish().expect("dimensions");
-    let config = sz3::Config::new(sz3::ErrorBound::Absolute(absolute))
-        .compression_algorithm(sz3::CompressionAlgorithm::interpolation_lorenzo());
-    let (compress_s, archive) = best_time(repeats, || sz3::compress_with_config(&data, &config).expect("SZ3 compress"));
-    let (decompress_s, restored) =
-        best_time(repeats, || sz3::decompress::<f32, _>(&*archive).expect("SZ3 decompress").1);
+    let (compress_s, archive) = best_time(|| sz3_archive(values, &merged, absolute));
+    let (decompress_s, restored) = best_time(|| sz3::decompress::<f32, _>(&*archive).expect("SZ3 decompress").1);
     let (psnr, max_error_over_bound) = quality(values, restored.data(), absolute);
     Outcome { bytes: archive.len(), compress_s, decompress_s, psnr, max_error_over_bound }
+}
+
+/// The same, with the size of the best way to hand it the field.
+fn sz3_on(values: &[f32], shape: &[usize], rel: f64) -> Outcome {
+    let axes: Vec<usize> = shape.iter().copied().filter(|&n| n > 1).collect();
+    let absolute = rel * range(values);
+    let whole = sz3_whole(values, shape, rel);
+    let sizes = (2..axes.len().min(5)).map(|inner| {
+        let part = &axes[axes.len() - inner..];
+        values.chunks(part.iter().product()).map(|v| sz3_archive(v, part, absolute).len()).sum()
+    });
+    Outcome { bytes: sizes.fold(whole.bytes, usize::min), ..whole }
+}
+
+fn sz3_archive(values: &[f32], axes: &[usize], absolute: f64) -> Vec<u8> {
+    let data = axes.iter().fold(sz3::DimensionedData::build(&values), |data, &n| data.dim(n).expect("dimension"));
+    let data = data.finish().expect("dimensions");
+    let config = sz3::Config::new(sz3::ErrorBound::Absolute(absolute))
+        .compression_algorithm(sz3::CompressionAlgorithm::interpolation_lorenzo());
+    sz3::compress_with_config(&data, &config).expect("SZ3 compress")
 }

@@ -142,7 +142,7 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_s
             });
         }
         worker(0);
-        // Whoever has done a long thing takes part in the steps of the other.
+        // Who is done with one of two long things takes part in the steps of the other.
         let mut board = (!is_short).then(board::Watch::new);
         let mut n_looks = 0;
         while n_others.load(Ordering::Acquire) > 0 && n_looks < PATIENCE {
@@ -200,7 +200,7 @@ fn at_most(n_threads: usize) -> usize {
     if n_threads < 2 {
         return n_threads;
     }
-    // Of the last half all threads, as those of the other have done.
+    // Once one half is done, all threads are there for the other.
     let share = if N_HALVES.0.load(Ordering::Relaxed) < 2 { usize::MAX } else { SHARE.get().1 };
     n_threads.min(rayon::current_num_threads()).min(share)
 }

@@ -187,27 +187,38 @@ impl<T: Rows> Course<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::site::Planes;
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     /// Whoever waits for a chain that panicked does so too.
     #[test]
     fn a_panic_ends_both_chains() {
-        let schedule = Schedule::new(&[8, 3, 24, 24], true);
+        for (shape, in_order) in [(&[8, 3, 24, 24][..], true), (&[8, 24, 24], true), (&[8, 24, 24], false)] {
+            a_panic_ends_both(&Schedule::new(shape, true), in_order);
+        }
+    }
+
+    fn a_panic_ends_both(schedule: &Schedule, in_order: bool) {
         let images: Vec<usize> = (0..schedule.images.len()).collect();
         for n_threads in [1, 2, 4] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
             // At the first step, for which chain 1 waits, and in either chain later.
-            for bad in [1, 2, 4, 9, 20] {
+            for bad in [0, 1, 2, 4, 9, 20].into_iter().filter(|bad| images.contains(bad)) {
                 let run = || {
                     awake::scope(|| {
-                        let shelf = Shelf::<f32>::new(&schedule, images.iter().copied());
+                        let shelf = Shelf::<f32>::new(schedule, images.iter().copied());
                         let mut lanes = [Lane::new(()), Lane::new(())];
-                        shelf.walk(&schedule, &images, true, &mut lanes, [&mut (), &mut ()], |(), image, _| {
-                            schedule.images[image].sides.iter().for_each(|&s| assert!(shelf.get(s).is_empty()));
+                        shelf.walk(schedule, &images, in_order, &mut lanes, [&mut (), &mut ()], |(), image, _| {
+                            let pyramid = Arc::new(Pyramid::new(1));
+                            shelf.put(image, pyramid.clone());
+                            let _leaving = pyramid.leaving();
+                            for &s in &schedule.images[image].sides {
+                                assert!(shelf.get(s).level(0).values[0].is_empty());
+                            }
                             assert_ne!(image, bad, "as it shall");
-                            shelf.put(image, Arc::default());
-                            shelf.leave(&schedule, image);
+                            pyramid.put(0, Planes::default());
+                            shelf.leave(schedule, image);
                         });
                     });
                 };

@@ -121,7 +121,7 @@ impl<T: Rows> Pyramid<T> {
     }
 
     /// To be held while it is made.
-    fn leaving(&self) -> impl Drop {
+    pub fn leaving(&self) -> impl Drop {
         struct Leaving<'a>(&'a AtomicBool);
         impl Drop for Leaving<'_> {
             fn drop(&mut self) {

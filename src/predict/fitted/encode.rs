@@ -139,7 +139,7 @@ fn trial<T: Rows>(
     let schedule = tile.schedule;
     let shelf = Shelf::new(schedule, images.iter().copied());
     let is_coded = |image: usize| images.binary_search(&image).is_ok();
-    // Chain 1 waits for what chain 0 found out after as many images.
+    // Chain 1 waits for what chain 0 found out after fewer images.
     let mut by_chain = images.to_vec();
     if lanes.len() == 1 {
         by_chain.sort_by_key(|&image| schedule.turn_of_chain(image));
