@@ -9,6 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use residuum::bound::{Comparison, Resolved};
 use residuum::io::{self, OpenOptions};
 use residuum::{Bound, Config, DType, Effort, Field, Values};
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,6 +19,8 @@ const BOUNDS: [f64; 3] = [1e-2, 1e-3, 1e-4];
 #[derive(Clone, Copy, Default)]
 struct Outcome {
     bytes: usize,
+    /// Of the archive.
+    checksum: u64,
     compress_s: f64,
     decompress_s: f64,
     psnr: f64,
@@ -45,7 +48,7 @@ fn main() {
     let efforts = std::env::var("RESIDUUM_EFFORTS").unwrap_or_else(|_| "fast,balanced,best".to_string());
     let named = |e| (e, str::parse(e).unwrap_or_else(|e| panic!("RESIDUUM_EFFORTS: {e}")));
     let efforts: Vec<(&str, Effort)> = efforts.split(',').map(named).collect();
-    let repeats = std::env::var("RESIDUUM_REPEATS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
+    let repeats: usize = std::env::var("RESIDUUM_REPEATS").ok().and_then(|r| r.parse().ok()).unwrap_or(3).max(1);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap_or_else(|e| panic!("{}: {e}; RESIDUUM_FIELDS names the folder of .npy or .nc files", folder.display()))
         .map(|e| e.expect("folder entry").path())
@@ -68,7 +71,12 @@ fn main() {
                     *ours = residuum_on(&field.values, &field.shape, *rel, *effort, pool).or_faster(*ours);
                 }
                 let [one, two] = ours[i];
-                assert_eq!(one.bytes, two.bytes, "{}: the archive depends on the number of threads", field.name);
+                assert_eq!(
+                    (one.bytes, one.checksum),
+                    (two.bytes, two.checksum),
+                    "{}: the archive depends on the number of threads",
+                    field.name
+                );
             }
         }
     }
@@ -174,6 +182,12 @@ fn load(path: &Path) -> Vec<Input> {
     fields
 }
 
+fn checksum(archive: &[u8]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(archive);
+    hasher.finish()
+}
+
 fn range(values: &[f32]) -> f64 {
     let finite = values.iter().filter(|v| v.is_finite());
     let (lo, hi) = finite.fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
@@ -214,7 +228,7 @@ fn residuum_on(values: &[f32], shape: &[usize], rel: f64, effort: Effort, pool: 
         pool.install(|| best_time(|| residuum::decompress::<f32>(&archive).expect("decompress").0));
     let (psnr, max_error_over_bound) = quality(values, &restored, rel * range(values));
     assert!(max_error_over_bound <= 1.0, "bound violated");
-    Outcome { bytes: archive.len(), compress_s, decompress_s, psnr, max_error_over_bound }
+    Outcome { bytes: archive.len(), checksum: checksum(&archive), compress_s, decompress_s, psnr, max_error_over_bound }
 }
 
 /// SZ3 on a whole field.
@@ -230,7 +244,7 @@ fn sz3_whole(values: &[f32], shape: &[usize], rel: f64) -> Outcome {
     let (compress_s, archive) = best_time(|| sz3_archive(values, &merged, absolute));
     let (decompress_s, restored) = best_time(|| sz3::decompress::<f32, _>(&*archive).expect("SZ3 decompress").1);
     let (psnr, max_error_over_bound) = quality(values, restored.data(), absolute);
-    Outcome { bytes: archive.len(), compress_s, decompress_s, psnr, max_error_over_bound }
+    Outcome { bytes: archive.len(), checksum: checksum(&archive), compress_s, decompress_s, psnr, max_error_over_bound }
 }
 
 /// The same, with the size of the best way to hand it the field.
@@ -242,7 +256,8 @@ fn sz3_on(values: &[f32], shape: &[usize], rel: f64) -> Outcome {
         let part = &axes[axes.len() - inner..];
         values.chunks(part.iter().product()).map(|v| sz3_archive(v, part, absolute).len()).sum()
     });
-    Outcome { bytes: sizes.fold(whole.bytes, usize::min), ..whole }
+    // Times are taken later.
+    Outcome { bytes: sizes.fold(whole.bytes, usize::min), compress_s: f64::MAX, decompress_s: f64::MAX, ..whole }
 }
 
 fn sz3_archive(values: &[f32], axes: &[usize], absolute: f64) -> Vec<u8> {

@@ -85,11 +85,22 @@ fn watch(done: &AtomicBool) {
 /// By the board if there are watches and no other step is on it; else in one of two [`halves`] here alone, and elsewhere as rayon's parallel
 /// iterators, but for the end: a thread that waits there looks for other work and does not fall asleep soon, as those do after some 10 µs.
 pub fn for_each<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, work: impl Fn(I) + Sync) {
-    share_out(items, n_threads, true, work);
+    share_out(items, n_threads, Use::Shared, work);
 }
 
-/// The same, on the board only if `is_short`.
-fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_short: bool, work: impl Fn(I) + Sync) {
+/// What the board is to a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// It is shared there.
+    Shared,
+    /// It is long, and leaves the board to its own steps.
+    Left,
+    /// The same, and whoever is done takes part in the steps of the other.
+    Watched,
+}
+
+/// The same, with such a use of the board.
+fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, with: Use, work: impl Fn(I) + Sync) {
     /// Looks for work until the thread may sleep: some milliseconds.
     const PATIENCE: usize = 10_000;
     let n_threads = at_most(n_threads);
@@ -116,7 +127,7 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_s
     };
     match SHARE.get() {
         (half, usize::MAX) => {
-            if is_short && board::share(half, n_threads, &worker) {
+            if with == Use::Shared && board::share(half, n_threads, &worker) {
                 return;
             }
         }
@@ -142,11 +153,12 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, is_s
             });
         }
         worker(0);
-        // Who is done with one of two long things takes part in the steps of the other.
-        let mut board = (!is_short).then(board::Watch::new);
+        let mut watch = (with == Use::Watched).then(board::Watch::new);
         let mut n_looks = 0;
         while n_others.load(Ordering::Acquire) > 0 && n_looks < PATIENCE {
-            let took_part = board.as_mut().is_some_and(board::Watch::take_part);
+            // Those of other tiles are for the threads that have none.
+            watch = watch.filter(|_| AT_WORK.0.load(Ordering::Relaxed) == 1);
+            let took_part = watch.as_mut().is_some_and(board::Watch::take_part);
             if took_part || rayon::yield_now() == Some(rayon::Yield::Executed) {
                 n_looks = 0;
             }
@@ -227,10 +239,14 @@ pub fn map<I: Send, R: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) -
 
 /// Does two things at once, long ones with short steps of their own, to which the board is left. The first is begun here and now.
 pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+    both(a, b, Use::Left)
+}
+
+fn both<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send, with: Use) -> (A, B) {
     let (mut done_a, mut done_b) = (None, None);
     let a: Box<dyn FnOnce() + Send> = Box::new(|| done_a = Some(a()));
     let b: Box<dyn FnOnce() + Send> = Box::new(|| done_b = Some(b()));
-    share_out(vec![a, b], 2, false, |work| work());
+    share_out(vec![a, b], 2, with, |work| work());
     match (done_a, done_b) {
         (Some(a), Some(b)) => (a, b),
         _ => unreachable!("for_each does all work"),
@@ -249,7 +265,7 @@ pub fn halves(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
         a();
         b();
     } else {
-        join(|| work(0, Box::new(a)), || work(1, Box::new(b)));
+        both(|| work(0, Box::new(a)), || work(1, Box::new(b)), Use::Watched);
     }
 }
 

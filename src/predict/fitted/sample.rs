@@ -242,6 +242,9 @@ fn sample_band<T: Rows>(
     candidates: &[u8],
     band: &mut Equations,
 ) {
+    if pieces.is_empty() {
+        return;
+    }
     let n_rows = candidates.len() + 1;
     if band.g.is_empty() {
         band.g = vec![0.0; n_rows * (n_rows + 1) / 2];
