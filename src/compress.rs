@@ -25,8 +25,8 @@ mod plan;
 mod scan;
 
 use flight::Flight;
+use pipeline::compress_only;
 pub use pipeline::compress_tile;
-use pipeline::compress_tile_of;
 pub(crate) use pipeline::store_as_it_is;
 #[cfg(feature = "forecast")]
 pub(crate) use pipeline::{Tile, bins};
@@ -91,15 +91,21 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
     let shape: Vec<u64> = field.shape().iter().map(|&n| n as u64).collect();
     let schema = Schema::single(Format::Raw, "data", T::DTYPE, &shape);
     let bound = config.bound_of("data");
-    let stats = statistics(field.values(), field.fill());
-    let plan = Plan {
-        variable: 0,
-        treatment: plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits))?,
-        tiling: Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape)),
-        forecast: None,
+    let tiling = Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape));
+    let treat = |stats| plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits));
+    let (treatment, only) = if tiling.count() == 1 {
+        let (treatment, coded) = compress_only(field.values(), field.fill(), &tiling.region(0), treat, config)?;
+        (treatment, Some(coded))
+    } else {
+        (treat(statistics(field.values(), field.fill()))?, None)
     };
+    let plan = Plan { variable: 0, treatment, tiling, forecast: None };
     let mut writer = Writer::new(out, &schema)?;
     writer.begin(&plan)?;
+    if let Some(coded) = only {
+        writer.tile(&coded)?;
+        return writer.finish();
+    }
     let mut rest = field.values();
     let tiles = (0..plan.tiling.count()).map(|i| {
         let region = plan.tiling.region(i);
@@ -108,11 +114,8 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
         (values, region)
     });
     let tiles: Vec<_> = tiles.collect();
-    // The range of all values is that of the only tile.
-    let stats = (tiles.len() == 1).then_some(stats);
     for batch in tile::batches(tiles.iter().map(|t| size_of_val(t.0) as u64), config.tile_bytes) {
-        let compress =
-            |(values, region): &(&[T], Vec<_>)| compress_tile_of(values, stats, region, &plan.treatment, config);
+        let compress = |(values, region): &(&[T], Vec<_>)| compress_tile(values, region, &plan.treatment, config);
         let coded: Vec<_> = tiles[batch].par_iter().with_max_len(1).map(compress).collect();
         coded.into_iter().try_for_each(|coded| writer.tile(&coded?))?;
     }

@@ -1,7 +1,8 @@
 //! Large working buffers, used again.
 //!
 //! Memory fresh from the system costs more than a pass of the codec over it (a page fault every 4 KiB), so that buffers that
-//! were given back are kept for the next tile or the next call: at most [`KEEP_BYTES`] in the process.
+//! were given back are kept for the next tile or the next call: at most [`KEEP_BYTES`] in the process. Smaller ones that one thread makes and another
+//! gives back are here too: a system's allocator that has a heap for each thread puts both to sleep over that (glibc, from 1 KiB on).
 
 use bytemuck::Pod;
 use std::marker::PhantomData;
@@ -74,6 +75,18 @@ impl<T: Pod> Buffer<T> {
             bytemuck::cast_slice_mut::<T, u8>(&mut buffer).fill(0xa5);
         }
         buffer
+    }
+
+    /// The same, of zeros.
+    pub fn zeros(len: usize) -> Self {
+        let mut buffer = Self::new(len);
+        buffer.fill(T::zeroed());
+        buffer
+    }
+
+    /// Leaves the first `len` elements at most.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
     }
 }
 

@@ -33,11 +33,31 @@ pub fn compress_tile<T: Rows>(
     treatment: &Treatment,
     config: &Config,
 ) -> Result<Vec<u8>> {
-    compress_tile_of(values, None, region, treatment, config)
+    // Inside the pool, so that each parallel step starts at once.
+    awake::scope(|| code_tile(values, None, region, treatment, config))
 }
 
-/// The same where the statistics of the values are known.
-pub(super) fn compress_tile_of<T: Rows>(
+/// The same for a field of one tile, whose treatment is up to the statistics of its values: they too are found inside the pool, so that its threads
+/// wake up once.
+///
+/// # Errors
+/// As [`compress_tile`] and `treat`.
+pub(super) fn compress_only<T: Rows>(
+    values: &[T],
+    fill: Option<T>,
+    region: &[Range<u64>],
+    treat: impl FnOnce(Stats) -> Result<Treatment> + Send,
+    config: &Config,
+) -> Result<(Treatment, Vec<u8>)> {
+    awake::scope(|| {
+        let stats = statistics(values, fill);
+        let treatment = treat(stats)?;
+        let coded = code_tile(values, Some(stats), region, &treatment, config)?;
+        Ok((treatment, coded))
+    })
+}
+
+fn code_tile<T: Rows>(
     values: &[T],
     stats: Option<Stats>,
     region: &[Range<u64>],
@@ -47,28 +67,25 @@ pub(super) fn compress_tile_of<T: Rows>(
     let Treatment::Lossy { resolved, fill, .. } = treatment else {
         return Ok(store_exactly(values));
     };
-    // Inside the pool, so that each parallel step starts at once.
-    awake::scope(|| {
-        if matches!(resolved, Resolved::Exact) {
-            return Ok(store_exactly(values));
-        }
-        let tile = Tile { values, stats, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
-        let coded = tile.in_the_cheaper_way(|way| match *resolved {
-            Resolved::Exact => Ok(None),
-            Resolved::Absolute(bound) => tile.direct(way, bound, resolved),
-            Resolved::PointWise(relative) => tile.logarithmic(way, relative, resolved),
-            Resolved::MeanSquare { absolute, max_mse } => tile.mean_square(way, absolute, max_mse),
-        })?;
-        let is_good = |coded: &Outcome| {
-            let is_near_the_resolution = coded.has_many_outliers && config.looks_again();
-            saves_enough(coded.bytes.len(), std::mem::size_of_val(values)) && !is_near_the_resolution
-        };
-        Ok(match coded {
-            Some(coded) if is_good(&coded) => coded.bytes,
-            // With this effort nobody looks whether another way of storing them exactly were smaller yet.
-            Some(coded) if !config.looks_again() => smaller_or_as_they_are(coded.bytes, values),
-            coded => smaller_or_exact(coded.map(|c| c.bytes), values),
-        })
+    if matches!(resolved, Resolved::Exact) {
+        return Ok(store_exactly(values));
+    }
+    let tile = Tile { values, stats, shape: tile::coding_shape(region), fill: fill.map(T::from_bits), config };
+    let coded = tile.in_the_cheaper_way(|way| match *resolved {
+        Resolved::Exact => Ok(None),
+        Resolved::Absolute(bound) => tile.direct(way, bound, resolved),
+        Resolved::PointWise(relative) => tile.logarithmic(way, relative, resolved),
+        Resolved::MeanSquare { absolute, max_mse } => tile.mean_square(way, absolute, max_mse),
+    })?;
+    let is_good = |coded: &Outcome| {
+        let is_near_the_resolution = coded.has_many_outliers && config.looks_again();
+        saves_enough(coded.bytes.len(), std::mem::size_of_val(values)) && !is_near_the_resolution
+    };
+    Ok(match coded {
+        Some(coded) if is_good(&coded) => coded.bytes,
+        // With this effort nobody looks whether another way of storing them exactly were smaller yet.
+        Some(coded) if !config.looks_again() => smaller_or_as_they_are(coded.bytes, values),
+        coded => smaller_or_exact(coded.map(|c| c.bytes), values),
     })
 }
 

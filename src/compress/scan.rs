@@ -1,5 +1,6 @@
 //! Passes over values before they are coded.
 
+use crate::awake;
 use crate::bound::{Stats, is_special};
 use crate::field::Values;
 use crate::predict::fitted::Rows;
@@ -42,7 +43,8 @@ pub fn statistics<T: Rows>(values: &[T], fill: Option<T>) -> Stats {
             .filter(|&&v| !is_special(v, fill))
             .fold(Stats::default(), |s, v| s.merged(Stats { min: v.to_f64(), max: v.to_f64(), n: 1 }))
     };
-    values.par_chunks(BLOCK).map(of_block).reduce(Stats::default, Stats::merged)
+    let blocks = awake::map(values.chunks(BLOCK).collect(), usize::MAX, of_block);
+    blocks.into_iter().fold(Stats::default(), Stats::merged)
 }
 
 /// A working copy with NaN in marked places.

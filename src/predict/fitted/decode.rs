@@ -1,7 +1,7 @@
 //! From codes to values.
 
 use super::course::Course;
-use super::cpu::{End, Lane, Strip, Tile, whole};
+use super::cpu::{End, Lane, RUN, Strip, Tile, whole};
 use super::layout::Layout;
 use super::plan::{self, Plan};
 use super::rows::{N_BUCKETS, Rows};
@@ -168,7 +168,15 @@ fn lanes<'a, T: Rows>(
     for _ in 0..plan.n_streams {
         let decoder = Decoder::new(&mut Reader::new(reader.bytes()?))?;
         let log = keeps_codes.then(Vec::new);
-        lanes.push(Lane::new(Restorer { decoder, marks, coding, step, contexts: vec![], kept: vec![], log }));
+        lanes.push(Lane::new(Restorer {
+            decoder,
+            marks,
+            coding,
+            step,
+            contexts: Vec::with_capacity(2 * RUN),
+            kept: Vec::with_capacity(2 * RUN),
+            log,
+        }));
     }
     if !reader.is_empty() {
         return Err(Error::corrupt("bytes after the last coded stream"));

@@ -256,7 +256,17 @@ impl<'a, T: Rows> Encoder<'a, T> {
     fn new(values: &'a [T], marks: Option<&'a [bool]>, quantizer: Quantizer<T>, n_codes: usize) -> Self {
         let codes = Buffer::new(n_codes);
         let (tokens, buckets) = (Buffer::new(n_codes), Buffer::new(n_codes));
-        Self { values, marks, quantizer, truth: vec![], codes, tokens, buckets, n_codes: 0, misses: vec![] }
+        Self {
+            values,
+            marks,
+            quantizer,
+            truth: Vec::with_capacity(2 * RUN),
+            codes,
+            tokens,
+            buckets,
+            n_codes: 0,
+            misses: vec![],
+        }
     }
 
     fn codes(&self) -> &[i32] {

@@ -5,6 +5,7 @@ use super::sample::{Equations, SAMPLES_PER_BAND, Samples};
 use super::site::{Guess, Taps, Weights};
 use crate::awake;
 use crate::quantize::log::log2;
+use crate::scratch::Buffer;
 use multiversion::multiversion;
 
 /// Bits of a tap's place and of its head, about.
@@ -39,7 +40,7 @@ impl Samples {
     /// Of some of the bands.
     fn sum(&self, bands: &[Equations]) -> Equations {
         let n_rows = self.candidates.len() + 1;
-        let mut sum = Equations { g: vec![0.0; n_rows * (n_rows + 1) / 2], n: 0.0 };
+        let mut sum = Equations { g: Buffer::zeros(n_rows * (n_rows + 1) / 2), n: 0.0 };
         bands.iter().for_each(|b| sum.add(b));
         sum
     }
@@ -176,13 +177,13 @@ impl<'a> System<'a> {
         let chosen = self.select(self.n_taps, |rss, left| bits(rss) - bits(left) >= price);
         let Selection { order, columns, z, rss } = chosen;
         // Back substitution.
-        let mut w = vec![0.0; order.len()];
-        for (k, column) in columns.chunks_exact(self.n_taps.max(1)).enumerate().rev() {
+        let mut w = Buffer::zeros(order.len());
+        for (k, column) in columns.chunks_exact(self.n_taps.max(1)).take(order.len()).enumerate().rev() {
             let sum: f64 = (k + 1..order.len()).map(|j| column[order[j]] * w[j]).sum();
             w[k] = (z[k] - sum) / column[order[k]];
         }
         let cost = bits(rss) + order.len() as f64 * price;
-        (order.into_iter().zip(w).collect(), cost)
+        (order.into_iter().zip(w.iter().copied()).collect(), cost)
     }
 
     /// Forward selection of at most `most` taps, as long as `pays` says so of the residual sums of squares before and after.
@@ -194,8 +195,8 @@ impl<'a> System<'a> {
         let yy = self.at(n_taps, n_taps);
         let most = most.min(n_taps);
         let (order, z) = (Vec::with_capacity(most), Vec::with_capacity(most));
-        let mut chosen = Selection { order, columns: Vec::with_capacity(most * n_taps), z, rss: yy };
-        let mut gains = vec![0.0; n_taps];
+        let mut chosen = Selection { order, columns: Buffer::new(most * n_taps), z, rss: yy };
+        let mut gains = Buffer::zeros(n_taps);
         while chosen.order.len() < most {
             gains_of(&d, &r, &floor, &mut gains);
             // The last one of those that gain the most.
@@ -210,9 +211,9 @@ impl<'a> System<'a> {
                 break;
             }
             let inverse = 1.0 / d[t].sqrt();
-            let before = chosen.columns.len();
-            chosen.columns.extend(self.column(t));
-            let (columns, column) = chosen.columns.split_at_mut(before);
+            let (columns, rest) = chosen.columns.split_at_mut(chosen.order.len() * n_taps);
+            let column = &mut rest[..n_taps];
+            column.iter_mut().zip(self.column(t)).for_each(|(to, product)| *to = product);
             columns.chunks_exact(n_taps).for_each(|c| add_scaled(column, -c[t], c));
             let zt = r[t] * inverse;
             take_off(column, inverse, zt, &mut d, &mut r);
@@ -253,7 +254,8 @@ fn take_off(column: &mut [f64], inverse: f64, z: f64, d: &mut [f64], r: &mut [f6
 /// Taps in the order in which they were selected, with the columns of the Cholesky factor, the right-hand side and what is left.
 struct Selection {
     order: Vec<usize>,
-    columns: Vec<f64>,
+    /// One after the other, room for as many as there might be.
+    columns: Buffer<f64>,
     z: Vec<f64>,
     rss: f64,
 }

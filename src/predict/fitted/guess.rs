@@ -6,6 +6,7 @@ use super::sample::Samples;
 use super::site::{GUESS_BANDS, Guess};
 use crate::awake;
 use crate::quantize::log::log2;
+use crate::scratch::Buffer;
 
 /// Fits the guess of sizes to those of all `samples`; `count` values will follow it.
 pub fn fit_guess(samples: &[&Samples], n_features: usize, count: f64) -> Guess {
@@ -19,11 +20,11 @@ pub fn fit_guess(samples: &[&Samples], n_features: usize, count: f64) -> Guess {
     let sum = |row: usize| tables.iter().map(|rows| rows::sum_of(rows[row])).sum::<u64>() as f64;
     let product =
         |i: usize, j: usize| tables.iter().map(|rows| rows::sum_of_products(rows[i], rows[j])).sum::<u64>() as f64;
-    let mut w = vec![0.0; n];
+    let mut w = Buffer::zeros(n);
     if n_samples >= 64 {
-        let mut a = vec![0.0; n * n];
-        let mut b = vec![0.0; n];
-        let sums = a.chunks_exact_mut(n).zip(&mut b).enumerate();
+        let mut a = Buffer::zeros(n * n);
+        let mut b = Buffer::zeros(n);
+        let sums = a.chunks_exact_mut(n).zip(b.iter_mut()).enumerate();
         awake::for_each(sums, n_samples / ENOUGH, |(i, (a, b))| {
             if i < n_features {
                 a[..=i].iter_mut().enumerate().for_each(|(j, a)| *a = product(i, j));
@@ -111,7 +112,7 @@ fn add_bands(samples: &Samples, weights: &[i16], bands: &mut [Band; GUESS_BANDS]
 }
 
 /// Solves a symmetric positive system given by its lower triangle.
-fn cholesky_solve(mut a: Vec<f64>, mut b: Vec<f64>, n: usize) -> Vec<f64> {
+fn cholesky_solve(mut a: Buffer<f64>, mut b: Buffer<f64>, n: usize) -> Buffer<f64> {
     for j in 0..n {
         for k in 0..j {
             let ljk = a[j * n + k];

@@ -268,13 +268,10 @@ impl<'a, T: Rows> Learner<'a, T> {
             }
             (None, None) => unreachable!("a kind is that of an image"),
         };
-        let fits = awake::map(of_passes, usize::MAX, |(first, second)| {
-            let fitted = fit(first, second);
-            if is_last {
-                (*first, *second) = (None, None);
-            }
-            fitted
-        });
+        let fits = awake::map(of_passes, usize::MAX, |(first, second)| fit(first, second));
+        if is_last {
+            chains.iter_mut().for_each(|chain| chain.passes.clear());
+        }
         (plan.taps, plan.guesses) = fits.into_iter().unzip();
     }
 }

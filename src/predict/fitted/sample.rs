@@ -15,7 +15,7 @@ pub const MAX_BANDS: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub struct Equations {
     /// Lower triangle row by row; empty before the first.
-    pub(super) g: Vec<f64>,
+    pub(super) g: Buffer<f64>,
     /// Rows of values in it.
     pub(super) n: f64,
 }
@@ -23,9 +23,9 @@ pub struct Equations {
 impl Equations {
     pub(super) fn add(&mut self, other: &Self) {
         if self.g.is_empty() {
-            self.g = vec![0.0; other.g.len()];
+            self.g = Buffer::zeros(other.g.len());
         }
-        self.g.iter_mut().zip(&other.g).for_each(|(a, b)| *a += b);
+        self.g.iter_mut().zip(&*other.g).for_each(|(a, b)| *a += b);
         self.n += other.n;
     }
 }
@@ -247,7 +247,7 @@ fn sample_band<T: Rows>(
     }
     let n_rows = candidates.len() + 1;
     if band.g.is_empty() {
-        band.g = vec![0.0; n_rows * (n_rows + 1) / 2];
+        band.g = Buffer::zeros(n_rows * (n_rows + 1) / 2);
     }
     let mut x = Buffer::<f32>::new(n_rows * BATCH);
     for batch in parts(pieces).chunk_by(|_, next| next.places.start > 0) {
@@ -310,11 +310,11 @@ fn deviations<T: Rows>(
 
 /// Room for the samples of a task.
 #[derive(Default)]
-pub struct SampleRoom<T> {
+pub struct SampleRoom<T: Rows> {
     run: Room,
-    predicted: Vec<T>,
-    truth: Vec<T>,
-    sizes: Vec<u8>,
+    predicted: Buffer<T>,
+    truth: Buffer<T>,
+    sizes: Buffer<u8>,
 }
 
 impl<T: Rows> SampleRoom<T> {
@@ -324,9 +324,9 @@ impl<T: Rows> SampleRoom<T> {
         let len = len.max(LEAST);
         self.run.grow(len);
         if self.sizes.len() < len {
-            self.predicted.resize(len, T::default());
-            self.truth.resize(len, T::default());
-            self.sizes.resize(len, 0);
+            self.predicted = Buffer::new(len);
+            self.truth = Buffer::new(len);
+            self.sizes = Buffer::new(len);
         }
     }
 }

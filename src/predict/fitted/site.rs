@@ -2,6 +2,7 @@
 
 use super::lattice::{Plane, Tap, own_taps, side_taps};
 use super::rows::{self, Rows};
+use crate::scratch::Buffer;
 use std::ops::Range;
 
 /// Values and code sizes of the four planes of a lattice.
@@ -124,24 +125,24 @@ impl Guess {
 #[derive(Default)]
 pub struct Room {
     /// Features, one run after the other.
-    pub features: Vec<u16>,
-    guesses: Vec<i32>,
+    pub features: Buffer<u16>,
+    guesses: Buffer<i32>,
     /// How large codes are guessed to be.
-    pub buckets: Vec<u8>,
+    pub buckets: Buffer<u8>,
     /// Codes.
-    pub codes: Vec<i32>,
-    zeros: Vec<u8>,
+    pub codes: Buffer<i32>,
+    zeros: Buffer<u8>,
 }
 
 impl Room {
     /// Makes room for runs of up to `len` values.
     pub fn grow(&mut self, len: usize) {
         if self.zeros.len() < len {
-            self.features.resize(len * (OWN_FEATURES + FEATURE_SIDES * SIDE_FEATURES), 0);
-            self.guesses.resize(len, 0);
-            self.buckets.resize(len, 0);
-            self.codes.resize(len, 0);
-            self.zeros.resize(len, 0);
+            self.features = Buffer::zeros(len * (OWN_FEATURES + FEATURE_SIDES * SIDE_FEATURES));
+            self.guesses = Buffer::zeros(len);
+            self.buckets = Buffer::zeros(len);
+            self.codes = Buffer::zeros(len);
+            self.zeros = Buffer::zeros(len);
         }
     }
 }
