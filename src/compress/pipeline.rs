@@ -57,6 +57,7 @@ pub(super) fn compress_only<T: Rows>(
     })
 }
 
+/// The work on a tile, within its scope; `stats` are those of its values where they are known.
 fn code_tile<T: Rows>(
     values: &[T],
     stats: Option<Stats>,
