@@ -25,7 +25,7 @@ mod plan;
 mod scan;
 
 use flight::Flight;
-use pipeline::compress_only;
+use pipeline::compress_only_tile;
 pub use pipeline::compress_tile;
 pub(crate) use pipeline::store_as_it_is;
 #[cfg(feature = "forecast")]
@@ -93,8 +93,9 @@ pub fn compress_to<T: Rows, W: Write>(field: &Field<'_, T>, config: &Config, out
     let bound = config.bound_of("data");
     let tiling = Tiling::new(&shape, config.max_tile_values(T::DTYPE, &shape));
     let treat = |stats| plan_treatment(bound, Some(stats), T::DTYPE, field.fill().map(Float::to_bits));
+    // The bound may be up to the range of all values, which is a pass over them: that of the only tile belongs to the work on it.
     let (treatment, only) = if tiling.count() == 1 {
-        let (treatment, coded) = compress_only(field.values(), field.fill(), &tiling.region(0), treat, config)?;
+        let (treatment, coded) = compress_only_tile(field.values(), field.fill(), &tiling.region(0), treat, config)?;
         (treatment, Some(coded))
     } else {
         (treat(statistics(field.values(), field.fill()))?, None)

@@ -42,7 +42,7 @@ pub fn compress_tile<T: Rows>(
 ///
 /// # Errors
 /// As [`compress_tile`] and `treat`.
-pub(super) fn compress_only<T: Rows>(
+pub(super) fn compress_only_tile<T: Rows>(
     values: &[T],
     fill: Option<T>,
     region: &[Range<u64>],

@@ -165,6 +165,8 @@ fn lanes<'a, T: Rows>(
 ) -> Result<Vec<Lane<Restorer<'a, T>>>> {
     let mut reader = Reader::new(data);
     let mut lanes = Vec::with_capacity(plan.n_streams);
+    // Room at once for rows that are not very long: lanes that grow lists side by side wait for each other in the allocator.
+    const ROOM: usize = 2 * RUN;
     for _ in 0..plan.n_streams {
         let decoder = Decoder::new(&mut Reader::new(reader.bytes()?))?;
         let log = keeps_codes.then(Vec::new);
@@ -173,8 +175,8 @@ fn lanes<'a, T: Rows>(
             marks,
             coding,
             step,
-            contexts: Vec::with_capacity(2 * RUN),
-            kept: Vec::with_capacity(2 * RUN),
+            contexts: Vec::with_capacity(ROOM),
+            kept: Vec::with_capacity(ROOM),
             log,
         }));
     }

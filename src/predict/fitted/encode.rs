@@ -260,6 +260,7 @@ impl<'a, T: Rows> Encoder<'a, T> {
             values,
             marks,
             quantizer,
+            // As much as most rows need, see `rows`: made here, not side by side with other lanes.
             truth: Vec::with_capacity(2 * RUN),
             codes,
             tokens,
