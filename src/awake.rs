@@ -51,6 +51,7 @@ pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
         let is_alone = AT_WORK.0.fetch_add(1, Ordering::Relaxed) == 0;
         let _done = Done(&done.0);
         let _suspended = board::Suspended::new();
+        let _within = Within::new(false);
         if is_alone {
             let n_watches = rayon::current_num_threads() - 1;
             N_PENDING.0.fetch_add(n_watches, Ordering::Relaxed);
@@ -103,6 +104,8 @@ enum Use {
 fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, with: Use, work: impl Fn(I) + Sync) {
     /// Looks for work until the thread may sleep: some milliseconds.
     const PATIENCE: usize = 10_000;
+    /// Items for each thread from which on steps within the work on one are not shared: there is always another item.
+    const ENOUGH: usize = 4;
     let n_threads = at_most(n_threads);
     if n_threads < 2 {
         return items.into_iter().for_each(work);
@@ -112,11 +115,13 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, with
     if n_threads < 2 {
         return items.into_iter().for_each(work);
     }
+    let has_enough = with == Use::Shared && items.len() >= ENOUGH * n_threads;
     // Each thread's part on a line of its own: looking whether anything is left of another's costs one exchange of it.
     let part_of = |k: usize| Apart(Mutex::new(items.split_off(k * items.len() / (k + 1)).into_iter()));
     let mut parts: Vec<_> = (0..n_threads).rev().map(part_of).collect();
     parts.reverse();
     let worker = |k: usize| {
+        let _within = has_enough.then(|| Within::new(true));
         let (before, after) = parts.split_at(k);
         for part in after.iter().chain(before) {
             let next = || part.0.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -173,6 +178,26 @@ thread_local! {
     static SHARE: Cell<(usize, usize)> = const { Cell::new((0, usize::MAX)) };
 }
 
+thread_local! {
+    /// Whether the thread is at a step of so many items that steps within are done where they come up.
+    static IS_WITHIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says so, or that it is not, as long as it lives.
+struct Within(bool);
+
+impl Within {
+    fn new(is_within: bool) -> Self {
+        Self(IS_WITHIN.replace(is_within))
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        IS_WITHIN.set(self.0);
+    }
+}
+
 /// As long as it lives, what is at work here is a half.
 struct Share((usize, usize));
 
@@ -209,8 +234,8 @@ impl Drop for Share {
 
 /// So many threads, or those there are. Whoever wants one need not ask.
 fn at_most(n_threads: usize) -> usize {
-    if n_threads < 2 {
-        return n_threads;
+    if n_threads < 2 || IS_WITHIN.get() {
+        return n_threads.min(1);
     }
     // Once one half is done, all threads are there for the other.
     let share = if N_HALVES.0.load(Ordering::Relaxed) < 2 { usize::MAX } else { SHARE.get().1 };

@@ -9,6 +9,10 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
+mod fill;
+
+pub use fill::{Unfilled, filled};
+
 /// How much is kept while nobody uses it.
 pub const KEEP_BYTES: usize = 64 << 20;
 

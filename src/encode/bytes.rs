@@ -1,6 +1,8 @@
 //! Variable-length integers and length-prefixed byte strings, with a reader that never trusts a length.
 
 use crate::error::{Error, Result};
+use std::cell::RefCell;
+use zstd::bulk::Compressor;
 
 /// zstd level of small side sections: they are short, so time does not matter.
 const SIDE_LEVEL: i32 = 12;
@@ -22,7 +24,7 @@ pub fn put_bytes(out: &mut Vec<u8>, data: &[u8]) {
 
 /// Appends a byte string, zstd-compressed if that is shorter: varint `2 · length + compressed`, then the bytes.
 pub fn put_packed(out: &mut Vec<u8>, data: &[u8]) {
-    let packed = zstd::bulk::compress(data, SIDE_LEVEL).unwrap_or_default();
+    let packed = packed(data).unwrap_or_default();
     if !packed.is_empty() && packed.len() < data.len() {
         put_varint(out, packed.len() as u64 * 2 + 1);
         out.extend_from_slice(&packed);
@@ -30,6 +32,25 @@ pub fn put_packed(out: &mut Vec<u8>, data: &[u8]) {
         put_varint(out, data.len() as u64 * 2);
         out.extend_from_slice(data);
     }
+}
+
+/// A zstd frame of small data.
+fn packed(data: &[u8]) -> std::io::Result<Vec<u8>> {
+    /// What is longer takes its time anyway, and room that nobody shall keep.
+    const SHORT: usize = 1 << 12;
+    thread_local! {
+        /// One for all short strings: to make it takes four times as long as to use it.
+        static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    }
+    if data.len() > SHORT {
+        return zstd::bulk::compress(data, SIDE_LEVEL);
+    }
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let mut compressor = kept.take().map_or_else(|| Compressor::new(SIDE_LEVEL), Ok)?;
+        let packed = compressor.compress(data)?;
+        *kept = Some(compressor);
+        Ok(packed)
+    })
 }
 
 /// Decompresses a zstd frame that holds at most `max_len` bytes.

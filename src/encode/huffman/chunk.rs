@@ -4,36 +4,31 @@ use super::FOUR_STREAMS_FROM_BYTES;
 use super::book::{MAX_BITS, entry};
 use super::token::{self, Contexts, Meaning};
 use super::tokenize::{self, N_INDICES, Placed, Tokens};
+use crate::awake;
 use crate::encode::bits::{BitReader, BitWriter};
 use crate::error::{Error, Result};
 use multiversion::multiversion;
-use rayon::prelude::*;
+use std::sync::Arc;
 
-/// A chunk as bits.
-pub struct Coded {
-    /// The streams, one after the other.
-    pub bytes: Vec<u8>,
-    /// Their lengths: one or four.
-    pub lens: Vec<usize>,
-}
-
-/// Writes a chunk with its coder; the streams are tasks.
-pub fn encode_chunk(chunk: &Tokens<'_>, coder: &[u32]) -> Coded {
-    let n_bits: u64 = chunk.counts.iter().zip(coder).map(|(&n, &code)| u64::from(n) * u64::from(code >> 24)).sum();
-    let n_bytes = n_bits.div_ceil(8) as usize;
-    if n_bytes < FOUR_STREAMS_FROM_BYTES {
-        let mut writer = BitWriter::with_capacity(n_bytes + 4);
-        chunk.parts.iter().for_each(|part| write_part(part, coder, &mut writer));
-        let bytes = writer.finish();
-        return Coded { lens: vec![bytes.len()], bytes };
+/// Writes chunks with their coders, as one or four streams each; the streams are tasks.
+pub fn encode_chunks(chunks: &[Tokens<'_>], coders: &[Arc<Vec<u32>>]) -> Vec<Vec<Vec<u8>>> {
+    let mut n_streams = Vec::with_capacity(chunks.len());
+    let mut streams = Vec::with_capacity(4 * chunks.len());
+    for (chunk, coder) in chunks.iter().zip(coders) {
+        let n_bits: u64 =
+            chunk.counts.iter().zip(&**coder).map(|(&n, &code)| u64::from(n) * u64::from(code >> 24)).sum();
+        let n_bytes = n_bits.div_ceil(8) as usize;
+        let (n, room) = if n_bytes < FOUR_STREAMS_FROM_BYTES { (1, n_bytes + 4) } else { (4, n_bytes / 3) };
+        n_streams.push(n);
+        streams.extend(chunk.parts.chunks(4 / n).map(|parts| (parts, coder, room)));
     }
-    let stream = |part: &tokenize::Part<'_>| {
-        let mut writer = BitWriter::with_capacity(n_bytes / 3);
-        write_part(part, coder, &mut writer);
+    let stream = |(parts, coder, room): (&[tokenize::Part<'_>], &Arc<Vec<u32>>, usize)| {
+        let mut writer = BitWriter::with_capacity(room);
+        parts.iter().for_each(|part| write_part(part, coder, &mut writer));
         writer.finish()
     };
-    let streams: Vec<Vec<u8>> = chunk.parts.par_iter().map(stream).collect();
-    Coded { bytes: streams.concat(), lens: streams.iter().map(Vec::len).collect() }
+    let mut streams = awake::map(streams, usize::MAX, stream).into_iter();
+    n_streams.into_iter().map(|n| streams.by_ref().take(n).collect()).collect()
 }
 
 /// A token's code and its length.

@@ -5,6 +5,7 @@ use super::cpu::Head;
 use super::token::N_CONTEXTS;
 use super::tokenize::{CONTEXT_SIZE, Placed, tokenize};
 use crate::error::Result;
+use crate::scratch::Buffer;
 
 /// Bits of each of `codes`, which [`super::cpu::decode`] made of `data`. The token of a run is shared out among its zeros, and what zstd saved
 /// or books and directory took among all codes, so that the sum is that of the section.
@@ -16,10 +17,10 @@ pub fn bits(data: &[u8], codes: &[i32]) -> Result<Vec<f32>> {
     let lengths: Vec<Vec<u32>> = head.books.iter().map(|b| b.iter().flat_map(|l| l.codes()).collect()).collect();
     debug_assert!(lengths.iter().all(|l| l.len() == N_CONTEXTS * CONTEXT_SIZE));
     let mut out = Vec::with_capacity(codes.len());
-    let mut room = vec![Placed::default(); CHUNK];
-    for (chunk, place) in codes.chunks(CHUNK).zip(&head.places) {
+    let mut room = Buffer::<Placed>::new(codes.len());
+    let chunks = tokenize(codes, head.contexts, &mut room);
+    for ((chunk, tokens), place) in codes.chunks(CHUNK).zip(&chunks).zip(&head.places) {
         let lengths = &lengths[place.book];
-        let tokens = tokenize(chunk, head.contexts, &mut room[..chunk.len()]);
         for part in &tokens.parts {
             for &token in part.tokens {
                 let n_bits = (lengths[token.index()] >> 24) as f32;

@@ -2,7 +2,7 @@
 
 use super::CHUNK;
 use super::book::{self, Lengths};
-use super::chunk::{Coded, Place, decode_chunk, encode_chunk};
+use super::chunk::{Place, decode_chunk, encode_chunks};
 use super::token::{self, Contexts, N_CONTEXTS, N_RUN, N_TOKENS};
 use super::tokenize::{CONTEXT_SIZE, Placed, Tokens, tokenize};
 use crate::awake;
@@ -29,8 +29,7 @@ pub enum Packing {
 pub fn encode(codes: &[i32], packing: Packing) -> Vec<u8> {
     let contexts = choose_contexts(codes);
     let mut room = Buffer::<Placed>::new(codes.len());
-    let chunks = codes.chunks(CHUNK).zip(room.chunks_mut(CHUNK)).collect();
-    let chunks: Vec<Tokens<'_>> = awake::map(chunks, usize::MAX, |(chunk, room)| tokenize(chunk, contexts, room));
+    let chunks = tokenize(codes, contexts, &mut room);
     let books = choose_books(&chunks);
     let of_contexts: Vec<&[u32]> = books.iter().flat_map(|(_, counts)| counts.chunks_exact(CONTEXT_SIZE)).collect();
     let lengths: Vec<(Lengths, Vec<u32>)> = awake::map(of_contexts, usize::MAX, |counts| {
@@ -52,11 +51,9 @@ pub fn encode(codes: &[i32], packing: Packing) -> Vec<u8> {
     }
     bytes::put_bytes(&mut out, &lengths_of_books.finish());
 
-    let to_code = chunks.iter().zip(&coders).collect();
-    let coded: Vec<Coded> = awake::map(to_code, usize::MAX, |(chunk, coder)| encode_chunk(chunk, coder));
-    let chunks: Vec<&[u8]> = coded.iter().map(|c| &c.bytes[..]).collect();
-    let packed = if packing == Packing::Zstd { pack_if_it_pays(&chunks) } else { None };
-    put_chunks(&mut out, &chunks, coded.iter().map(|c| c.lens.clone()), packed.as_deref());
+    let coded = encode_chunks(&chunks, &coders);
+    let packed = if packing == Packing::Zstd { pack_if_it_pays(&coded) } else { None };
+    put_chunks(&mut out, &coded, packed.as_deref());
     out
 }
 
@@ -139,9 +136,10 @@ fn log2_scaled(n: u32) -> u32 {
 }
 
 /// Chunks behind zstd, if that saves more than 1 %, first in a sample.
-fn pack_if_it_pays(chunks: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
+fn pack_if_it_pays(chunks: &[Vec<Vec<u8>>]) -> Option<Vec<Vec<u8>>> {
     const SAMPLE: usize = 1 << 14;
     let pack = |bytes: &[u8]| zstd::bulk::compress(bytes, ZSTD_LEVEL).ok();
+    let chunks: Vec<Vec<u8>> = chunks.iter().map(|streams| streams.concat()).collect();
     let longest = chunks.iter().max_by_key(|c| c.len())?;
     let sample = &longest[..longest.len().min(SAMPLE)];
     let packed_sample = pack(sample)?;
@@ -149,7 +147,7 @@ fn pack_if_it_pays(chunks: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
         return None;
     }
     // Should zstd fail on any chunk, all stay as they are.
-    let packed = awake::map(chunks.iter().collect(), usize::MAX, |c: &&[u8]| pack(c));
+    let packed = awake::map(chunks.iter().collect(), usize::MAX, |c: &Vec<u8>| pack(c));
     let packed: Vec<Vec<u8>> = packed.into_iter().collect::<Option<_>>()?;
     let plain: usize = chunks.iter().map(|c| c.len()).sum();
     (packed.iter().map(Vec::len).sum::<usize>() * 100 < plain * 99).then_some(packed)
@@ -211,19 +209,20 @@ impl<'a> Head<'a> {
     }
 }
 
-/// The flag, the directory and the chunks.
-fn put_chunks(out: &mut Vec<u8>, chunks: &[&[u8]], lens: impl Iterator<Item = Vec<usize>>, packed: Option<&[Vec<u8>]>) {
+/// The flag, the directory and the chunks, of one or four streams each.
+fn put_chunks(out: &mut Vec<u8>, chunks: &[Vec<Vec<u8>>], packed: Option<&[Vec<u8>]>) {
     out.push(u8::from(packed.is_some()));
-    for (i, (bytes, lens)) in chunks.iter().zip(lens).enumerate() {
-        bytes::put_varint(out, bytes.len() as u64 * 2 + u64::from(lens.len() == 4));
-        lens[..lens.len() - 1].iter().for_each(|&len| bytes::put_varint(out, len as u64));
+    for (i, streams) in chunks.iter().enumerate() {
+        let lens = streams.iter().map(|s| s.len() as u64);
+        bytes::put_varint(out, lens.clone().sum::<u64>() * 2 + u64::from(streams.len() == 4));
+        lens.take(streams.len() - 1).for_each(|len| bytes::put_varint(out, len));
         if let Some(packed) = packed {
             bytes::put_varint(out, packed[i].len() as u64);
         }
     }
     match packed {
         Some(packed) => packed.iter().for_each(|p| out.extend_from_slice(p)),
-        None => chunks.iter().for_each(|c| out.extend_from_slice(c)),
+        None => chunks.iter().flatten().for_each(|s| out.extend_from_slice(s)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::CHUNK;
 use super::token::{self, Contexts, N_CONTEXTS, Token};
+use crate::awake;
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 
@@ -78,24 +79,28 @@ pub fn part_end(len: usize, at: usize) -> usize {
     (0..4).map(|k| part(len, k).1).find(|&end| at < end).unwrap_or(len)
 }
 
-/// Makes tokens of a chunk; its parts are tasks. `room` is as long: a code makes at most one token.
-pub fn tokenize<'a>(chunk: &[i32], contexts: Contexts, room: &'a mut [Placed]) -> Tokens<'a> {
-    let mut rest = room;
-    let rooms = std::array::from_fn::<_, 4, _>(|k| {
-        let (start, end) = part(chunk.len(), k);
-        let (here, later) = std::mem::take(&mut rest).split_at_mut(end - start);
-        rest = later;
-        (&chunk[start..end], here)
-    });
-    let [a, b, c, d] = rooms;
-    let one = |(codes, room): (&[i32], &'a mut [Placed])| tokenize_one(codes, contexts, room);
-    let ((a, b), (c, d)) = rayon::join(|| rayon::join(|| one(a), || one(b)), || rayon::join(|| one(c), || one(d)));
-    let mut counts = vec![0; N_INDICES];
-    let parts = [a, b, c, d].map(|(part, more)| {
+/// Makes tokens of chunks, of which parts are the tasks. `room` is as long as `codes`: a code makes at most one token.
+pub fn tokenize<'a>(codes: &[i32], contexts: Contexts, room: &'a mut [Placed]) -> Vec<Tokens<'a>> {
+    let mut parts = Vec::with_capacity(4 * codes.len().div_ceil(CHUNK));
+    for (chunk, mut room) in codes.chunks(CHUNK).zip(room.chunks_mut(CHUNK)) {
+        parts.extend((0..4).map(|k| {
+            let (start, end) = part(chunk.len(), k);
+            let (here, later) = std::mem::take(&mut room).split_at_mut(end - start);
+            room = later;
+            (&chunk[start..end], here)
+        }));
+    }
+    let mut parts = awake::map(parts, usize::MAX, |(codes, room)| tokenize_one(codes, contexts, room)).into_iter();
+    let mut next = |counts: &mut [u32]| {
+        let (part, more) = parts.next().unwrap_or_default();
         counts.iter_mut().zip(more).for_each(|(s, m)| *s += u32::from(m));
         part
-    });
-    Tokens { parts, counts }
+    };
+    let chunk = |_| {
+        let mut counts = vec![0; N_INDICES];
+        Tokens { parts: std::array::from_fn(|_| next(&mut counts)), counts }
+    };
+    codes.chunks(CHUNK).map(chunk).collect()
 }
 
 fn tokenize_one<'a>(codes: &[i32], contexts: Contexts, room: &'a mut [Placed]) -> (Part<'a>, Vec<u16>) {

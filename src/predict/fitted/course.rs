@@ -100,7 +100,7 @@ impl<T: Rows> Shelf<T> {
             }
             return;
         }
-        // The first two steps are on their own, as both chains go on from them.
+        // Both chains go on from the first two steps.
         let (begin, rest) = images.split_at(images.partition_point(|&image| image < 2 * schedule.n_fast));
         let (shared, begin) = begin.split_at(begin.partition_point(|&image| in_order && schedule.is_shared(image)));
         for &image in shared {
@@ -108,15 +108,34 @@ impl<T: Rows> Shelf<T> {
         }
         let (of_first, of_second) = lanes.split_at_mut(block_limit(n_lanes, 1, 2));
         self.is_shared.store(true, Ordering::Relaxed);
-        for images in [begin, rest] {
-            let go = |chain: usize, worker: &mut W, lanes: &mut [Lane<E>]| {
-                let _leaving = Leaving(&self.is_left);
-                let is_here = |image: &&usize| schedule.images[**image].chain == chain;
-                images.iter().filter(is_here).for_each(|&image| visit(worker, image, lanes));
-            };
-            // Images of chain 1 wait for those of chain 0 at the first step, which is begun at once and waits for none.
-            awake::halves(|| go(0, first, of_first), || go(1, second, of_second));
-        }
+        let go = |chain: usize, images: &[usize], worker: &mut W, lanes: &mut [Lane<E>]| {
+            let _leaving = Leaving(&self.is_left);
+            let is_here = |image: &&usize| schedule.images[**image].chain == chain;
+            images.iter().filter(is_here).for_each(|&image| visit(worker, image, lanes));
+        };
+        // Chain 1 follows from the first step of chain 0, which is begun at once and waits for none; chain 0 goes on from that of chain 1, which it
+        // does itself if nobody has begun it: who waits, waits for an image that is at work.
+        let second = Mutex::new((second, of_second, false));
+        let begin_second = |(worker, lanes, has_begun): &mut (&mut W, &mut [Lane<E>], bool)| {
+            if !std::mem::replace(has_begun, true) {
+                go(1, begin, worker, lanes);
+            }
+        };
+        awake::halves(
+            || {
+                go(0, begin, first, of_first);
+                if let Ok(mut second) = second.try_lock() {
+                    begin_second(&mut second);
+                }
+                go(0, rest, first, of_first);
+            },
+            || {
+                let mut second = second.lock().unwrap_or_else(PoisonError::into_inner);
+                begin_second(&mut second);
+                let (worker, lanes, _) = &mut *second;
+                go(1, rest, worker, lanes);
+            },
+        );
     }
 }
 

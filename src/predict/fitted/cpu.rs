@@ -7,6 +7,7 @@ use super::rows::{self, Rows};
 use super::schedule::{Image, Schedule};
 use super::site::{Planes, Room, Site, Taps, Weights};
 use crate::awake;
+use crate::scratch::Unfilled;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -333,10 +334,10 @@ fn interleaved<T: Rows>(planes: &Planes<T>, size: (usize, usize), stride: usize,
 }
 
 /// The values of an image of rows of `nx`.
-pub(super) fn whole<T: Rows>(pyramid: &Pyramid<T>, nx: usize, out: &mut [T]) {
+pub(super) fn whole<T: Rows>(pyramid: &Pyramid<T>, nx: usize, out: Unfilled<'_, T>) {
     const ROWS: usize = 16;
-    awake::for_each(out.chunks_mut(ROWS * nx).enumerate(), usize::MAX, |(k, rows)| {
-        for (i, row) in (ROWS * k..).zip(rows.chunks_exact_mut(nx)) {
+    awake::for_each(out.chunks(ROWS * nx).enumerate(), usize::MAX, |(k, rows)| {
+        for (i, row) in (ROWS * k..).zip(rows.fill(T::default()).chunks_exact_mut(nx)) {
             let (even, odd) = if i % 2 == 0 { (K, B2) } else { (B1, A) };
             interleave_row(&pyramid.level(0).values, even, odd, i / 2, row);
         }

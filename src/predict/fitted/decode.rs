@@ -13,6 +13,7 @@ use crate::encode::rans;
 use crate::encode::rans::stream::{Decoder, Table};
 use crate::error::{Error, Result};
 use crate::quantize::Quantizer;
+use crate::scratch::{Unfilled, filled};
 
 /// Bytes to values, with the decisions that were read before.
 ///
@@ -32,14 +33,15 @@ pub fn decode<T: Rows>(
     let mut lanes = lanes(plan, data, marks, &coding, q.step, false)?;
     let tile = Tile { schedule: &schedule, taps: &taps, wrap: plan.wrap, base, step: q.step };
     let pixels = schedule.lattices.ny * schedule.lattices.nx;
-    let mut values = vec![T::default(); pixels * schedule.images.len()];
     let weights = plan.weights(&taps);
-    let mut images: Vec<Option<&mut [T]>> = values.chunks_exact_mut(pixels.max(1)).map(Some).collect();
-    let in_coding_order = schedule.images.iter().map(|image| images[image.place].take()).collect();
-    tile.run([&mut &weights[..], &mut &weights[..]], &mut lanes, in_coding_order, |image, pyramid| {
-        if let Some(image) = image {
-            whole(pyramid, schedule.lattices.nx, image);
-        }
+    let values = filled(pixels * schedule.images.len(), |values| {
+        let mut images: Vec<Option<Unfilled<'_, T>>> = values.chunks(pixels.max(1)).map(Some).collect();
+        let in_coding_order = schedule.images.iter().map(|image| images[image.place].take()).collect();
+        tile.run([&mut &weights[..], &mut &weights[..]], &mut lanes, in_coding_order, |image, pyramid| {
+            if let Some(image) = image {
+                whole(pyramid, schedule.lattices.nx, image);
+            }
+        });
     });
     lanes.iter().try_for_each(|lane| lane.end.decoder.finish())?;
     Ok(values)

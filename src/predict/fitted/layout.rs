@@ -10,6 +10,7 @@ use super::site::Taps;
 use super::stand_in::pyramid;
 use crate::encode::bytes::Reader;
 use crate::error::Result;
+use crate::scratch::filled;
 
 /// The images of a tile and what may be beside each.
 pub struct Layout {
@@ -55,13 +56,13 @@ impl Layout {
         forecasts: &[Option<Vec<T>>],
     ) -> Vec<T> {
         let [_, levels, ny, nx] = self.shape;
-        let mut out = vec![T::default(); levels * ny * nx];
-        for (level, image) in out.chunks_exact_mut(ny * nx).enumerate() {
-            if let Some(Some(forecast)) = forecasts.get(level) {
-                course.give(&self.schedule, pyramid(forecast, self.schedule.lattices, tile.wrap));
+        filled(levels * ny * nx, |out| {
+            for (level, image) in out.chunks(ny * nx).enumerate() {
+                if let Some(Some(forecast)) = forecasts.get(level) {
+                    course.give(&self.schedule, pyramid(forecast, self.schedule.lattices, tile.wrap));
+                }
+                whole(&course.next(tile, teacher, lanes), nx, image);
             }
-            whole(&course.next(tile, teacher, lanes), nx, image);
-        }
-        out
+        })
     }
 }

@@ -10,7 +10,7 @@ use crate::predict::{Coded, collect_misses};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::{Kernels, Neighbours};
 use crate::quantize::outlier::Outliers;
-use crate::scratch::Buffer;
+use crate::scratch::{Buffer, filled};
 
 /// Values a task works on: long enough to hide its cost, short enough for the first cache.
 const BLOCK: usize = 1 << 13;
@@ -52,9 +52,11 @@ pub fn decode<T: Kernels>(plan: &Interp, codes: &[i32], shape: &[usize], base: T
     let n_anchors = lattice::anchor_count(shape, plan.active);
     let step = q.narrowed(plan.narrowing(plan.levels.len() + 1)).step;
     let passes = lattice::passes(plan, shape);
-    let (long, short) = lattice_lens(n_anchors, &passes);
-    let (mut long, mut short) = (vec![T::default(); long], Buffer::new(short));
-    let (mut known, mut next) = in_turn(&mut long, &mut short, passes.len());
+    // The last lattice is what comes out.
+    let known_passes = &passes[..passes.len().saturating_sub(1)];
+    let (long, short) = lattice_lens(n_anchors, known_passes);
+    let (mut long, mut short) = (Buffer::new(long), Buffer::new(short));
+    let (mut known, mut next) = in_turn(&mut long, &mut short, known_passes.len());
     let (now, mut rest) = codes.split_at(n_anchors);
     let mut last = [base];
     for (value, &code) in known.iter_mut().zip(now) {
@@ -62,15 +64,18 @@ pub fn decode<T: Kernels>(plan: &Interp, codes: &[i32], shape: &[usize], base: T
         *value = last[0];
     }
     let mut n_known = n_anchors;
-    for pass in &passes {
+    for pass in known_passes {
         let (now, later) = rest.split_at(pass.n_codes());
         rest = later;
         let q = q.narrowed(plan.narrowing(pass.level));
-        decode_pass(pass, &known[..n_known], q.step, now, &mut next[..pass.n_after()]);
+        decode_pass(pass, &known[..n_known], q.step, now, |n| next[..pass.n_after()].chunks_mut(n), |rows| rows);
         std::mem::swap(&mut known, &mut next);
         n_known = pass.n_after();
     }
-    long
+    let known = &known[..n_known];
+    let Some(pass) = passes.last() else { return known.to_vec() };
+    let step = q.narrowed(plan.narrowing(pass.level)).step;
+    filled(pass.n_after(), |values| decode_pass(pass, known, step, rest, |n| values.chunks(n), |rows| rows.fill(base)))
 }
 
 /// Lengths of two rooms that serve for the anchors and all lattices in turn; the first takes the last lattice.
@@ -205,19 +210,26 @@ fn copy_known<T: Kernels>(pass: &Pass, known: &[T], next: &mut [T]) {
     });
 }
 
-/// Decodes one pass: makes the next lattice.
-fn decode_pass<T: Kernels>(pass: &Pass, known: &[T], step: T, codes: &[i32], next: &mut [T]) {
+/// Decodes one pass: makes the next lattice, which `blocks` cuts into blocks of so many values, and `rows` gives a thread that is about to write one.
+fn decode_pass<'a, T: Kernels, B: Send, I: Iterator<Item = B>>(
+    pass: &Pass,
+    known: &[T],
+    step: T,
+    codes: &[i32],
+    blocks: impl FnOnce(usize) -> I,
+    rows: impl Fn(B) -> &'a mut [T] + Sync,
+) {
     let weights = pass.order.weights::<T>();
     let (n_before, n_odd) = (pass.before[pass.axis], pass.n_odd());
     let row_len = pass.after[pass.n_axes - 1];
-    let rows_a_block = (BLOCK.min(next.len() / 4) / row_len).max(1);
-    let n_threads = next.len() / ENOUGH;
-    let blocks = next.chunks_mut(rows_a_block * row_len).enumerate();
+    let rows_a_block = (BLOCK.min(pass.n_after() / 4) / row_len).max(1);
+    let n_threads = pass.n_after() / ENOUGH;
+    let blocks = blocks(rows_a_block * row_len).enumerate();
     if pass.is_on_last_axis() {
-        awake::for_each(blocks, n_threads, |(block, rows)| {
+        awake::for_each(blocks, n_threads, |(k, block)| {
             let mut scratch = Scratch::new(pass);
             let mut odd = vec![T::default(); n_odd];
-            for (r, row) in (block * rows_a_block..).zip(rows.chunks_exact_mut(row_len)) {
+            for (r, row) in (k * rows_a_block..).zip(rows(block).chunks_exact_mut(row_len)) {
                 let around = scratch.neighbours(pass, known, r, 0, 0);
                 T::interpolate_decode(around, weights, step, &codes[r * n_odd..][..n_odd], &mut odd);
                 T::interleave(&known[r * n_before..][..n_before], &odd, row);
@@ -225,10 +237,10 @@ fn decode_pass<T: Kernels>(pass: &Pass, known: &[T], step: T, codes: &[i32], nex
         });
     } else {
         let n_mid = pass.n_inner() / row_len;
-        awake::for_each(blocks, n_threads, |(block, rows)| {
+        awake::for_each(blocks, n_threads, |(k, block)| {
             let mut scratch = Scratch::new(pass);
-            let mut cursor = Cursor::all(pass, block * rows_a_block);
-            for row in rows.chunks_exact_mut(row_len) {
+            let mut cursor = Cursor::all(pass, k * rows_a_block);
+            for row in rows(block).chunks_exact_mut(row_len) {
                 let (outer, i, mid) = (cursor.outer, cursor.on_axis, cursor.mid);
                 if i % 2 == 0 {
                     row.copy_from_slice(&known[((outer * n_before + i / 2) * n_mid + mid) * row_len..][..row_len]);

@@ -1,10 +1,10 @@
 //! Lorenzo prediction on the CPU.
 
+use crate::awake;
 use crate::predict::{Coded, none};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
 use crate::scratch::Buffer;
-use rayon::prelude::*;
 
 /// Values a task works on at least.
 const BLOCK: usize = 1 << 15;
@@ -32,8 +32,7 @@ pub fn encode<T: Kernels>(axes: usize, values: &[T], shape: &[usize], base: T, q
         }
     }
     let mut codes = Buffer::new(counts.len());
-    let row_blocks = codes.par_chunks_mut(fast).with_min_len(BLOCK.div_ceil(fast)).enumerate();
-    row_blocks.for_each(|(row, out)| {
+    by_parts(&mut codes, fast, |row, out| {
         let (y, z) = (row % middle, row / middle % slow);
         let at = |back: usize| &counts[(row - back) * fast..][..fast];
         let here = at(0);
@@ -85,18 +84,24 @@ pub fn decode<T: Kernels>(axes: usize, codes: &[i32], shape: &[usize], base: T, 
     let (slow, middle, fast) = block_shape(axes, shape);
     let mut counts = Buffer::new(codes.len());
     counts.copy_from_slice(codes);
-    counts.par_chunks_mut(fast).with_min_len(BLOCK.div_ceil(fast)).for_each(|row| {
+    by_parts(&mut counts, fast, |_, row| {
         let mut sum = 0i32;
         for v in row {
             sum = sum.wrapping_add(*v);
             *v = sum;
         }
     });
-    let planes = counts.par_chunks_mut(middle * fast).with_min_len(BLOCK.div_ceil(middle * fast));
-    planes.for_each(|plane| add_previous(plane, fast));
-    let blocks = counts.par_chunks_mut(slow * middle * fast).with_min_len(BLOCK.div_ceil(slow * middle * fast));
-    blocks.for_each(|block| add_previous(block, middle * fast));
+    by_parts(&mut counts, middle * fast, |_, plane| add_previous(plane, fast));
+    by_parts(&mut counts, slow * middle * fast, |_, block| add_previous(block, middle * fast));
     none::cpu::decode(&counts, base, q)
+}
+
+/// Does `work` on each part of `len` integers, given its index; blocks of parts are the tasks.
+fn by_parts(data: &mut [i32], len: usize, work: impl Fn(usize, &mut [i32]) + Sync) {
+    let n_parts = BLOCK.div_ceil(len);
+    awake::for_each(data.chunks_mut(n_parts * len).enumerate(), usize::MAX, |(block, parts)| {
+        parts.chunks_mut(len).enumerate().for_each(|(k, part)| work(block * n_parts + k, part));
+    });
 }
 
 /// Adds to each part of `len` integers the one before: running sums across parts.
@@ -110,7 +115,7 @@ fn add_previous(data: &mut [i32], len: usize) {
         if len < 2 * BLOCK {
             add((here, before));
         } else {
-            here.par_chunks_mut(BLOCK).zip(before.par_chunks(BLOCK)).for_each(add);
+            awake::for_each(here.chunks_mut(BLOCK).zip(before.chunks(BLOCK)), usize::MAX, add);
         }
     }
 }
