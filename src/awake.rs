@@ -18,6 +18,7 @@
 //! board of its own, or done where they come up; once the other half is done, its threads take part in them.
 
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -33,6 +34,8 @@ static AT_WORK: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
 static N_PENDING: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
 /// Halves at work in the process.
 static N_HALVES: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
+/// Threads that [`linger`], or are about to.
+static N_LINGERING: Apart<AtomicUsize> = Apart(AtomicUsize::new(0));
 /// Looks in vain that a thread does at once, some 20 µs: what most steps last.
 const AT_ONCE: usize = 1000;
 
@@ -47,7 +50,7 @@ pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
         }
     }
     let done = Apart(AtomicBool::new(false));
-    rayon::scope(|scope| {
+    let result = rayon::scope(|scope| {
         let is_alone = AT_WORK.0.fetch_add(1, Ordering::Relaxed) == 0;
         let _done = Done(&done.0);
         let _suspended = board::Suspended::new();
@@ -60,7 +63,35 @@ pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
             }
         }
         f()
-    })
+    });
+    let n_others = rayon::current_num_threads() - 1;
+    if n_others > 0 && N_LINGERING.0.compare_exchange(0, n_others, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let here = rayon::current_thread_index();
+        (0..n_others).for_each(|_| rayon::spawn(move || linger(here)));
+    }
+    result
+}
+
+/// Looks for work a little longer than the pool's threads do before they sleep: tiles come one after the other, and to wake a thread up takes the one that
+/// does it 20 µs on some machines, and that thread twice as long. `not_on` is the thread that has other things to do.
+fn linger(not_on: Option<usize>) {
+    /// Looks in vain until it may sleep: some 100 µs.
+    const PATIENCE: usize = 1000;
+    /// Says so on the way out, also when what it found panics.
+    struct Lingering;
+    impl Drop for Lingering {
+        fn drop(&mut self) {
+            N_LINGERING.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let _lingering = Lingering;
+    let mut n_looks = 0;
+    while n_looks < PATIENCE && rayon::current_thread_index() != not_on {
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            n_looks = 0;
+        }
+        pause(&mut n_looks);
+    }
 }
 
 /// Takes part in the steps of a tile until it is `done`, or another is at work too.
@@ -94,6 +125,8 @@ pub fn for_each<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, w
 enum Use {
     /// It is shared there.
     Shared,
+    /// The same, of one list instead of a part for each thread.
+    OneList,
     /// It is long, and leaves the board to its own steps.
     Left,
     /// The same, and whoever is done takes part in the steps of the other.
@@ -115,9 +148,11 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, with
     if n_threads < 2 {
         return items.into_iter().for_each(work);
     }
-    let has_enough = with == Use::Shared && items.len() >= ENOUGH * n_threads;
+    let is_posted = matches!(with, Use::Shared | Use::OneList);
+    let has_enough = is_posted && items.len() >= ENOUGH * n_threads;
     // Each thread's part on a line of its own: looking whether anything is left of another's costs one exchange of it.
-    let part_of = |k: usize| Apart(Mutex::new(items.split_off(k * items.len() / (k + 1)).into_iter()));
+    let begin_of = |k: usize, n: usize| if with == Use::OneList && k > 0 { n } else { k * n / (k + 1) };
+    let part_of = |k: usize| Apart(Mutex::new(items.split_off(begin_of(k, items.len())).into_iter()));
     let mut parts: Vec<_> = (0..n_threads).rev().map(part_of).collect();
     parts.reverse();
     let worker = |k: usize| {
@@ -132,7 +167,7 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, with
     };
     match SHARE.get() {
         (half, usize::MAX) => {
-            if with == Use::Shared && board::share(half, n_threads, &worker) {
+            if is_posted && board::share(half, n_threads, &worker) {
                 return;
             }
         }
@@ -262,6 +297,18 @@ pub fn map<I: Send, R: Send>(items: Vec<I>, n_threads: usize, work: impl Fn(I) -
     results.into_iter().flatten().collect()
 }
 
+/// The same for few items of unlike `size`: the largest first, each by whoever is free.
+pub fn map_uneven<I: Send, R: Send>(items: Vec<I>, size: impl Fn(&I) -> usize, work: impl Fn(I) -> R + Sync) -> Vec<R> {
+    if items.len() < 2 || at_most(usize::MAX) < 2 {
+        return items.into_iter().map(work).collect();
+    }
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    let mut items: Vec<_> = items.into_iter().zip(&mut results).collect();
+    items.sort_by_key(|(item, _)| Reverse(size(item)));
+    share_out(items, usize::MAX, Use::OneList, |(item, result)| *result = Some(work(item)));
+    results.into_iter().flatten().collect()
+}
+
 /// Does two things at once, long ones with short steps of their own, to which the board is left. The first is begun here and now.
 pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     both(a, b, Use::Left)
@@ -315,6 +362,8 @@ mod tests {
                         assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 3));
                     }
                     assert_eq!(join(|| 1, || "b"), (1, "b"));
+                    let items: Vec<usize> = (0..20).map(|i| i * 7 % 20).collect();
+                    assert_eq!(map_uneven(items.clone(), |&i| i, |i| i), items);
                 });
             });
         }

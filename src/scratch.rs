@@ -2,11 +2,13 @@
 //!
 //! Memory fresh from the system costs more than a pass of the codec over it (a page fault every 4 KiB), so that buffers that
 //! were given back are kept for the next tile or the next call: at most [`KEEP_BYTES`] in the process. Smaller ones that one thread makes and another
-//! gives back are here too: a system's allocator that has a heap for each thread puts both to sleep over that (glibc, from 1 KiB on).
+//! gives back are here too: a system's allocator that has a heap for each thread puts both to sleep over that (glibc, from 1 KiB on). Of these there
+//! are very many, so that threads have stores of their own for them: in one alone they would wait for each other all the time.
 
 use bytemuck::Pod;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 mod fill;
@@ -14,16 +16,54 @@ mod fill;
 pub use fill::{Unfilled, filled};
 
 /// How much is kept while nobody uses it.
-pub const KEEP_BYTES: usize = 64 << 20;
+pub const KEEP_BYTES: usize = LARGE_BYTES + N_STORES * SMALL_BYTES;
+/// Of large buffers, in one store for all threads,
+const LARGE_BYTES: usize = 64 << 20;
+/// and of small ones in each of their stores.
+const SMALL_BYTES: usize = 4 << 20;
+/// Stores of small buffers; more threads than that share them.
+const N_STORES: usize = 16;
+/// Words of the largest small buffer.
+const SMALL: usize = 1 << 14;
 
-/// What was given back.
+/// What was given back. On lines of memory of its own.
+#[repr(align(128))]
 struct Store {
     /// By class of length.
     words: [Vec<Vec<u64>>; N_CLASSES],
     n_words: usize,
+    most_words: usize,
 }
 
-static KEPT: Mutex<Store> = Mutex::new(Store { words: [const { Vec::new() }; N_CLASSES], n_words: 0 });
+static LARGE: Mutex<Store> = Mutex::new(Store::new(LARGE_BYTES));
+static SMALLS: [Mutex<Store>; N_STORES] = [const { Mutex::new(Store::new(SMALL_BYTES)) }; N_STORES];
+/// Threads that have a store.
+static N_THREADS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// The store of this thread.
+    static STORE: usize = N_THREADS.fetch_add(1, Ordering::Relaxed) % N_STORES;
+}
+
+/// At least `n` words, if such are kept: from the thread's own store if it can be, as they are near.
+fn take(n: usize) -> Option<Vec<u64>> {
+    if n > SMALL {
+        return LARGE.lock().unwrap_or_else(PoisonError::into_inner).take(n);
+    }
+    let own = own_store();
+    let kept = SMALLS[own].lock().unwrap_or_else(PoisonError::into_inner).take(n);
+    kept.or_else(|| (1..N_STORES).find_map(|k| SMALLS[(own + k) % N_STORES].try_lock().ok()?.take(n)))
+}
+
+/// Keeps what was given back.
+fn keep(words: Vec<u64>) {
+    let store = if words.len() > SMALL { &LARGE } else { &SMALLS[own_store()] };
+    store.lock().unwrap_or_else(PoisonError::into_inner).keep(words);
+}
+
+fn own_store() -> usize {
+    // A thread may give back the last of its buffers when its number is gone.
+    STORE.try_with(|&k| k).unwrap_or(0)
+}
 
 /// Classes of lengths, in words: four an octave.
 const N_CLASSES: usize = 4 * 64;
@@ -37,6 +77,10 @@ fn class_of(n: usize) -> (usize, usize) {
 }
 
 impl Store {
+    const fn new(most_bytes: usize) -> Self {
+        Self { words: [const { Vec::new() }; N_CLASSES], n_words: 0, most_words: most_bytes / size_of::<u64>() }
+    }
+
     /// At least `n` words, at most about twice as many, if such are there.
     fn take(&mut self, n: usize) -> Option<Vec<u64>> {
         const LARGER: usize = 3;
@@ -51,7 +95,7 @@ impl Store {
     fn keep(&mut self, words: Vec<u64>) {
         self.n_words += words.len();
         self.words[class_of(words.len()).0].push(words);
-        while self.n_words * size_of::<u64>() > KEEP_BYTES
+        while self.n_words > self.most_words
             && let Some(largest) = self.words.iter_mut().rev().find_map(Vec::pop)
         {
             self.n_words -= largest.len();
@@ -71,8 +115,7 @@ impl<T: Pod> Buffer<T> {
     pub fn new(len: usize) -> Self {
         assert!(align_of::<T>() <= align_of::<u64>());
         let n_words = (len * size_of::<T>()).div_ceil(size_of::<u64>());
-        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take(n_words);
-        let words = kept.unwrap_or_else(|| vec![0; class_of(n_words).1]);
+        let words = take(n_words).unwrap_or_else(|| vec![0; class_of(n_words).1]);
         let mut buffer = Self { words, len, element: PhantomData };
         if cfg!(debug_assertions) {
             // Whoever relies on what was there before is found by the tests.
@@ -98,7 +141,7 @@ impl<T: Pod> Drop for Buffer<T> {
     fn drop(&mut self) {
         let words = std::mem::take(&mut self.words);
         if !words.is_empty() {
-            KEPT.lock().unwrap_or_else(PoisonError::into_inner).keep(words);
+            keep(words);
         }
     }
 }

@@ -244,11 +244,14 @@ pub fn copy_overlap<T: Clone>(from: &[T], from_region: &[Range<u64>], to: &mut [
     if shared.iter().any(|r| r.start >= r.end) {
         return;
     }
-    let Some((last, outer)) = shared.split_last() else {
+    if shared.is_empty() {
         to.clone_from_slice(from);
         return;
-    };
-    let len = (last.end - last.start) as usize;
+    }
+    // What both boxes have whole on all axes but the first of a run lies together.
+    let is_whole = |&k: &usize| from_region[k] == shared[k] && to_region[k] == shared[k];
+    let (outer, run) = shared.split_at((1..shared.len()).rev().find(|k| !is_whole(k)).unwrap_or(0));
+    let len = region_len(run) as usize;
     let offset = |region: &[Range<u64>], at: &[u64]| {
         region.iter().zip(at).fold(0, |o, (r, &i)| o * (r.end - r.start) + (i - r.start)) as usize
     };

@@ -410,11 +410,8 @@ impl<T: Rows> Tile<'_, T> {
 
 impl<T: Rows> Encoded<T> {
     /// The bytes of the tile of `n` values: method, base, step, predictor, lists of values stored apart, codes. Layout in `container/format.md`.
-    fn outcome(&self, method: u8, specials: &[u8], signs: &[u8], outliers: &[u8], n: usize) -> Outcome {
-        // More than most plans take: else all would be copied once more.
-        const PLAN: usize = 4096;
-        let mut out = Vec::with_capacity(self.bytes.len() + specials.len() + signs.len() + outliers.len() + PLAN);
-        out.push(method);
+    fn outcome(self, method: u8, specials: &[u8], signs: &[u8], outliers: &[u8], n: usize) -> Outcome {
+        let mut out = vec![method];
         out.extend_from_slice(&self.base.to_bits().to_le_bytes()[..T::BYTES]);
         out.extend_from_slice(&self.quantizer.step.to_bits().to_le_bytes()[..T::BYTES]);
         let plan = match &self.method {
@@ -435,8 +432,9 @@ impl<T: Rows> Encoded<T> {
             bytes::put_bytes(&mut out, signs);
         }
         bytes::put_bytes(&mut out, outliers);
-        out.extend_from_slice(&self.bytes);
-        let has_many_outliers = self.outliers.are_many(n);
-        Outcome { bytes: out, codes: self.bytes.len(), plan, has_many_outliers }
+        // In front of the codes, which need not be copied where there is room.
+        let (codes, mut bytes) = (self.bytes.len(), self.bytes);
+        bytes.splice(0..0, out);
+        Outcome { codes, bytes, plan, has_many_outliers: self.outliers.are_many(n) }
     }
 }

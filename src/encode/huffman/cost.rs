@@ -18,7 +18,7 @@ pub fn bits(data: &[u8], codes: &[i32]) -> Result<Vec<f32>> {
     debug_assert!(lengths.iter().all(|l| l.len() == N_CONTEXTS * CONTEXT_SIZE));
     let mut out = Vec::with_capacity(codes.len());
     let mut room = Buffer::<Placed>::new(codes.len());
-    let chunks = tokenize(codes, head.contexts, &mut room);
+    let chunks = tokenize(codes, head.contexts, &mut room, |tokens| tokens);
     for ((chunk, tokens), place) in codes.chunks(CHUNK).zip(&chunks).zip(&head.places) {
         let lengths = &lengths[place.book];
         for part in &tokens.parts {

@@ -29,8 +29,9 @@ pub enum Packing {
 pub fn encode(codes: &[i32], packing: Packing) -> Vec<u8> {
     let contexts = choose_contexts(codes);
     let mut room = Buffer::<Placed>::new(codes.len());
-    let chunks = tokenize(codes, contexts, &mut room);
-    let books = choose_books(&chunks);
+    let priced = tokenize(codes, contexts, &mut room, |tokens| (cost(&tokens.counts), tokens));
+    let (costs, chunks): (Vec<u64>, Vec<Tokens<'_>>) = priced.into_iter().unzip();
+    let books = choose_books(&chunks, &costs);
     let of_contexts: Vec<&[u32]> = books.iter().flat_map(|(_, counts)| counts.chunks_exact(CONTEXT_SIZE)).collect();
     let lengths: Vec<(Lengths, Vec<u32>)> = awake::map(of_contexts, usize::MAX, |counts| {
         let lengths = Lengths::from_counts(counts);
@@ -46,7 +47,8 @@ pub fn encode(codes: &[i32], packing: Packing) -> Vec<u8> {
     for ((n_chunks, _), of_book) in books.iter().zip(lengths.chunks_exact(N_CONTEXTS)) {
         bytes::put_varint(&mut out, *n_chunks as u64);
         of_book.iter().for_each(|(lengths, _)| lengths.write(&mut lengths_of_books));
-        let coder: Arc<Vec<u32>> = Arc::new(of_book.iter().flat_map(|(_, codes)| codes).copied().collect());
+        let codes: [&[u32]; N_CONTEXTS] = std::array::from_fn(|context| &of_book[context].1[..]);
+        let coder = Arc::new(codes.concat());
         coders.extend(std::iter::repeat_n(coder, *n_chunks));
     }
     bytes::put_bytes(&mut out, &lengths_of_books.finish());
@@ -62,12 +64,18 @@ fn choose_contexts(codes: &[i32]) -> Contexts {
     /// Neighbours share lines of memory, which is what a sample costs.
     const RUN: usize = 32;
     const RUNS: usize = 128;
-    let mut counts = [0usize; N_TOKENS - N_RUN];
-    for run in codes.chunks(RUN).step_by((codes.len() / (RUN * RUNS)).max(1)) {
-        for code in run.iter().filter(|&&c| c != 0) {
+    /// Runs of a task.
+    const TASK: usize = 32;
+    let runs: Vec<&[i32]> = codes.chunks(RUN).step_by((codes.len() / (RUN * RUNS)).max(1)).collect();
+    let of_runs = awake::map(runs.chunks(TASK).collect(), usize::MAX, |runs: &[&[i32]]| {
+        let mut counts = [0usize; N_TOKENS - N_RUN];
+        for code in runs.iter().copied().flatten().filter(|&&c| c != 0) {
             counts[usize::from(token::of_value(*code).id) - N_RUN] += 1;
         }
-    }
+        counts
+    });
+    let mut counts = [0; N_TOKENS - N_RUN];
+    of_runs.iter().for_each(|more| counts.iter_mut().zip(more).for_each(|(sum, n)| *sum += n));
     let total: usize = counts.iter().sum();
     let mut thresholds = [0, 0];
     for (k, t) in thresholds.iter_mut().enumerate() {
@@ -85,11 +93,11 @@ fn choose_contexts(codes: &[i32]) -> Contexts {
     Contexts { thresholds }
 }
 
-/// Sets of books for consecutive chunks: how many chunks each serves, and the counts it is made from.
-fn choose_books(chunks: &[Tokens<'_>]) -> Vec<(usize, Vec<u32>)> {
-    let costs = awake::map(chunks.iter().collect(), usize::MAX, |c: &Tokens<'_>| cost(&c.counts));
+/// Sets of books for consecutive chunks: how many chunks each serves, and the counts it is made from. `costs` are those of chunks with books of their
+/// own.
+fn choose_books(chunks: &[Tokens<'_>], costs: &[u64]) -> Vec<(usize, Vec<u32>)> {
     let mut books: Vec<(usize, Vec<u32>, u64)> = Vec::new();
-    for (chunk, alone) in chunks.iter().zip(costs) {
+    for (chunk, &alone) in chunks.iter().zip(costs) {
         if let Some((n, counts, before)) = books.last_mut() {
             let merged: Vec<u32> = counts.iter().zip(&chunk.counts).map(|(a, b)| a + b).collect();
             let together = cost(&merged);
@@ -109,7 +117,15 @@ fn choose_books(chunks: &[Tokens<'_>]) -> Vec<(usize, Vec<u32>)> {
 fn cost(counts: &[u32]) -> u64 {
     /// What a token adds to a book, from measurements.
     const BOOK_TOKEN_COST: u64 = 3 * 1024;
-    let of_book = |counts: &[u32]| entropy(counts) + counts.iter().filter(|&&c| c > 0).count() as u64 * BOOK_TOKEN_COST;
+    /// Counts looked at together.
+    const BLOCK: usize = 64;
+    const _: () = assert!(CONTEXT_SIZE.is_multiple_of(BLOCK));
+    let is_zero = |counts: &[u32]| counts.iter().fold(0, |any, &c| any | c) == 0;
+    let of_book = |counts: &[u32]| {
+        // Large codes are rare: most tokens behind the first ones do not occur.
+        let counts = &counts[..counts.len() - counts.rchunks(BLOCK).take_while(|b| is_zero(b)).count() * BLOCK];
+        entropy(counts) + counts.iter().filter(|&&c| c > 0).count() as u64 * BOOK_TOKEN_COST
+    };
     counts.chunks_exact(CONTEXT_SIZE).map(of_book).sum()
 }
 

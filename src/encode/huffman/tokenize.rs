@@ -79,8 +79,14 @@ pub fn part_end(len: usize, at: usize) -> usize {
     (0..4).map(|k| part(len, k).1).find(|&end| at < end).unwrap_or(len)
 }
 
-/// Makes tokens of chunks, of which parts are the tasks. `room` is as long as `codes`: a code makes at most one token.
-pub fn tokenize<'a>(codes: &[i32], contexts: Contexts, room: &'a mut [Placed]) -> Vec<Tokens<'a>> {
+/// Makes tokens of chunks, of which parts are the tasks, and what `then` makes of each chunk. `room` is as long as `codes`: a code makes at most one
+/// token.
+pub fn tokenize<'a, R: Send>(
+    codes: &[i32],
+    contexts: Contexts,
+    room: &'a mut [Placed],
+    then: impl Fn(Tokens<'a>) -> R + Sync,
+) -> Vec<R> {
     let mut parts = Vec::with_capacity(4 * codes.len().div_ceil(CHUNK));
     for (chunk, mut room) in codes.chunks(CHUNK).zip(room.chunks_mut(CHUNK)) {
         parts.extend((0..4).map(|k| {
@@ -91,16 +97,16 @@ pub fn tokenize<'a>(codes: &[i32], contexts: Contexts, room: &'a mut [Placed]) -
         }));
     }
     let mut parts = awake::map(parts, usize::MAX, |(codes, room)| tokenize_one(codes, contexts, room)).into_iter();
-    let mut next = |counts: &mut [u32]| {
-        let (part, more) = parts.next().unwrap_or_default();
-        counts.iter_mut().zip(more).for_each(|(s, m)| *s += u32::from(m));
-        part
-    };
-    let chunk = |_| {
+    let mut next = || parts.next().unwrap_or_default();
+    let of_chunks: Vec<[_; 4]> = codes.chunks(CHUNK).map(|_| std::array::from_fn(|_| next())).collect();
+    awake::map(of_chunks, usize::MAX, |parts| {
         let mut counts = vec![0; N_INDICES];
-        Tokens { parts: std::array::from_fn(|_| next(&mut counts)), counts }
-    };
-    codes.chunks(CHUNK).map(chunk).collect()
+        let parts = parts.map(|(part, more)| {
+            counts.iter_mut().zip(more).for_each(|(s, m)| *s += u32::from(m));
+            part
+        });
+        then(Tokens { parts, counts })
+    })
 }
 
 fn tokenize_one<'a>(codes: &[i32], contexts: Contexts, room: &'a mut [Placed]) -> (Part<'a>, Vec<u16>) {

@@ -81,7 +81,7 @@ impl<T: Rows> Teacher<T> for &[Weights<T>] {
 /// What both ends know of a tile.
 pub(super) struct Tile<'a, T: Rows> {
     pub schedule: &'a Schedule,
-    pub taps: &'a [Taps],
+    pub taps: &'a [Arc<Taps>],
     pub wrap: bool,
     pub base: T,
     pub step: T,

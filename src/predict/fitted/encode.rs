@@ -73,7 +73,7 @@ pub fn encode<T: Rows>(
         trial(&tile, &images, &beside, &mut learners, &mut lanes);
         Learner::finish(&mut learners, &mut plan, budget.rounds == 1);
         if is_final {
-            cheapest.offer(&plan, lanes);
+            cheapest.offer(&mut plan, lanes);
             continue;
         }
         // 2. More trials, through all images, with the fit of the one before: their codes might do.
@@ -81,14 +81,14 @@ pub fn encode<T: Rows>(
             learners.iter_mut().for_each(|learner| learner.again(&plan));
             let mut lanes = encoders(true);
             tile.run(learners.each_mut(), &mut lanes, vec![(); schedule.images.len()], |(), _| {});
-            cheapest.offer(&plan, lanes);
+            cheapest.offer(&mut plan, lanes);
             Learner::finish(&mut learners, &mut plan, round + 1 == budget.rounds);
         }
         // 3. A run with the last fit.
         let mut lanes = encoders(true);
         let weights = plan.weights(&taps);
         tile.run([&mut &weights[..], &mut &weights[..]], &mut lanes, vec![(); schedule.images.len()], |(), _| {});
-        cheapest.offer(&plan, lanes);
+        cheapest.offer(&mut plan, lanes);
     }
     drop(predicting);
     stages::time(Stage::Encode, || to_bytes(cheapest.plan, cheapest.lanes))
@@ -105,8 +105,12 @@ struct Cheapest<'a, T: Rows> {
 }
 
 impl<'a, T: Rows> Cheapest<'a, T> {
-    fn offer(&mut self, plan: &Plan, lanes: Vec<Lane<Encoder<'a, T>>>) {
-        let cost = if self.is_only { 0 } else { cost_of(&lanes) };
+    fn offer(&mut self, plan: &mut Plan, lanes: Vec<Lane<Encoder<'a, T>>>) {
+        if self.is_only {
+            (self.plan, self.lanes) = (std::mem::take(plan), lanes);
+            return;
+        }
+        let cost = cost_of(&lanes);
         if cost <= self.cost {
             (self.cost, self.plan, self.lanes) = (cost, plan.clone(), lanes);
         }
@@ -183,8 +187,11 @@ fn to_bytes<T: Rows>(mut plan: Plan, lanes: Vec<Lane<Encoder<'_, T>>>) -> Encode
         stream::encode(codes, &mut end.tokens[..n], &mut end.buckets[..n], &contexts, &tables, &mut out);
         out
     };
-    let streams: Vec<Vec<u8>> = awake::map(ends.iter_mut().collect(), usize::MAX, code);
-    let mut bytes = Vec::with_capacity(streams.iter().map(|s| s.len() + size_of::<u64>()).sum());
+    let size = |end: &&mut Encoder<'_, T>| end.n_codes;
+    let streams: Vec<Vec<u8>> = awake::map_uneven(ends.iter_mut().collect(), size, code);
+    /// More than most plans take, which a tile has before its codes.
+    const BEFORE: usize = 4096;
+    let mut bytes = Vec::with_capacity(streams.iter().map(|s| s.len() + size_of::<u64>()).sum::<usize>() + BEFORE);
     streams.iter().for_each(|s| bytes::put_bytes(&mut bytes, s));
     let misses = ends.into_iter().flat_map(|e| e.misses).collect();
     Encoded { plan, bytes, outliers: Outliers::from_unsorted(misses) }
@@ -335,7 +342,8 @@ impl<T: Rows> End<T> for Encoder<'_, T> {
 /// bits: they weigh as much as all zeros together and one each.
 fn choose_contexts<T: Rows>(plan: &mut Plan, ends: &[Encoder<'_, T>]) {
     const N_COUNTS: usize = (N_BUCKETS + 2) * token::N_TOKENS;
-    let counts = awake::map(ends.iter().collect(), usize::MAX, |end: &Encoder<'_, T>| {
+    let size = |end: &&Encoder<'_, T>| end.n_codes;
+    let counts = awake::map_uneven(ends.iter().collect(), size, |end: &Encoder<'_, T>| {
         // Neighbours are mostly alike, and a count that was just written takes time to be read: two take turns.
         let (mut counts, mut others) = (vec![0u32; N_COUNTS], vec![0u32; N_COUNTS]);
         let at = |bucket: u8, token: u8| usize::from(bucket) * token::N_TOKENS + usize::from(token);

@@ -11,13 +11,14 @@ use super::stand_in::pyramid;
 use crate::encode::bytes::Reader;
 use crate::error::Result;
 use crate::scratch::filled;
+use std::sync::Arc;
 
 /// The images of a tile and what may be beside each.
 pub struct Layout {
     /// Steps, levels, rows, columns.
     pub shape: [usize; 4],
     pub(super) schedule: Schedule,
-    pub(super) taps: Vec<Taps>,
+    pub(super) taps: Vec<Arc<Taps>>,
 }
 
 impl Layout {

@@ -102,7 +102,7 @@ impl Budget {
 /// Takes samples of each phase of a trial's images of one chain before it is predicted, and gives it weights.
 pub(super) struct Learner<'a, T: Rows> {
     schedule: &'a Schedule,
-    taps: &'a [Taps],
+    taps: &'a [Arc<Taps>],
     values: &'a [T],
     quantizer: Quantizer<T>,
     /// None of kinds that the chain does not have.
@@ -190,7 +190,7 @@ impl<'a, T: Rows> Learner<'a, T> {
     /// One for the images of each chain in a trial over `images`.
     pub fn of_chains(
         schedule: &'a Schedule,
-        taps: &'a [Taps],
+        taps: &'a [Arc<Taps>],
         values: &'a [T],
         quantizer: Quantizer<T>,
         images: &[usize],
@@ -205,7 +205,7 @@ impl<'a, T: Rows> Learner<'a, T> {
         let of_passes = (0..taps.len()).map(cut).collect();
         let cuts = Arc::new(Cuts { of_passes, is_left: AtomicBool::new(false) });
         [0, 1].map(|chain| {
-            let of_pass = |(pass, (taps, sampling)): (usize, (&Taps, &Sampling))| Pass {
+            let of_pass = |(pass, (taps, sampling)): (usize, (&Arc<Taps>, &Sampling))| Pass {
                 samples: Samples::new(sampling.extent, sampling.most_guess(), taps.all.len()),
                 every: sampling.every,
                 count: sampling.count,
@@ -268,7 +268,14 @@ impl<'a, T: Rows> Learner<'a, T> {
             }
             (None, None) => unreachable!("a kind is that of an image"),
         };
-        let fits = awake::map(of_passes, usize::MAX, |(first, second)| fit(first, second));
+        let fits = awake::map(of_passes, usize::MAX, |(first, second)| {
+            let fitted = fit(first, second);
+            if is_last {
+                // Here, where threads are at work side by side.
+                [first, second].into_iter().flatten().for_each(|pass| pass.samples.give_back());
+            }
+            fitted
+        });
         if is_last {
             chains.iter_mut().for_each(|chain| chain.passes.clear());
         }

@@ -1,7 +1,7 @@
 //! What was decided for a tile: weights, guesses, contexts; how it is written and read.
 
 use super::fit::Fitted;
-use super::lattice::{A, B2};
+use super::lattice::{A, B1, B2, K};
 use super::rows::{N_BUCKETS, Rows};
 use super::sample::MAX_BANDS;
 use super::schedule::Schedule;
@@ -10,6 +10,7 @@ use crate::encode::bits::{BitReader, BitWriter};
 use crate::encode::bytes::{self, Reader};
 use crate::encode::rans::family::N_DISTRIBUTIONS;
 use crate::error::{Error, Result};
+use std::sync::Arc;
 
 /// Revision of everything that a fitted tile says and means, where images are coded forwards,
 const FORWARDS: u32 = 3;
@@ -52,9 +53,10 @@ pub fn n_features(n_sides: usize) -> usize {
     OWN_FEATURES + SIDE_FEATURES * n_sides.min(FEATURE_SIDES)
 }
 
-/// The taps of each pass.
-pub fn taps(schedule: &Schedule) -> Vec<Taps> {
-    let mut all = Vec::with_capacity(schedule.n_passes());
+/// The taps of each pass; most lattices have the same.
+pub fn taps(schedule: &Schedule) -> Vec<Arc<Taps>> {
+    let mut all: Vec<Arc<Taps>> = Vec::with_capacity(schedule.n_passes());
+    let mut made: Vec<((usize, u8, [bool; 4]), Arc<Taps>)> = vec![];
     for &n_sides in &schedule.sides_of_kind {
         for level in 0..schedule.lattices.levels {
             for phase in A..=B2 {
@@ -62,7 +64,14 @@ pub fn taps(schedule: &Schedule) -> Vec<Taps> {
                     let (rows, columns) = schedule.lattices.plane_size(level, plane);
                     rows == 0 || columns == 0
                 };
-                all.push(Taps::new(phase, n_sides, is_empty));
+                let key = (n_sides, phase, [K, A, B1, B2].map(is_empty));
+                let same = made.iter().find(|(k, _)| *k == key).map(|(_, taps)| taps.clone());
+                let taps = same.unwrap_or_else(|| {
+                    let taps = Arc::new(Taps::new(phase, n_sides, is_empty));
+                    made.push((key, taps.clone()));
+                    taps
+                });
+                all.push(taps);
             }
         }
     }
@@ -71,7 +80,7 @@ pub fn taps(schedule: &Schedule) -> Vec<Taps> {
 
 impl Plan {
     /// Weights as the kernels take them, by pass.
-    pub(super) fn weights<T: Rows>(&self, taps: &[Taps]) -> Vec<Weights<T>> {
+    pub(super) fn weights<T: Rows>(&self, taps: &[Arc<Taps>]) -> Vec<Weights<T>> {
         self.taps
             .iter()
             .zip(&self.guesses)
@@ -161,7 +170,7 @@ impl Plan {
     }
 
     /// As [`Plan::read`], for images in this schedule, which are coded forwards.
-    pub(super) fn read_for(reader: &mut Reader<'_>, schedule: &Schedule, taps: &[Taps]) -> Result<Self> {
+    pub(super) fn read_for(reader: &mut Reader<'_>, schedule: &Schedule, taps: &[Arc<Taps>]) -> Result<Self> {
         let data = reader.bytes()?;
         let mut bits = BitReader::new(data, 0, data.len());
         let revision = Revision::read(&mut bits)?;
@@ -172,7 +181,7 @@ impl Plan {
     }
 
     /// What follows the revision.
-    fn read_rest(mut bits: BitReader<'_>, revision: Revision, schedule: &Schedule, taps: &[Taps]) -> Result<Self> {
+    fn read_rest(mut bits: BitReader<'_>, revision: Revision, schedule: &Schedule, taps: &[Arc<Taps>]) -> Result<Self> {
         let Revision { is_outwards, has_offsets } = revision;
         let mut plan =
             Self { is_outwards, wrap: bits.take(1) == 1, n_streams: bits.take(6) as usize + 1, ..Self::default() };
@@ -297,13 +306,13 @@ fn unfolded(n: u32) -> Option<i8> {
 }
 
 fn take_gamma(bits: &mut BitReader<'_>) -> Option<u32> {
-    let mut log2 = 0;
-    while bits.take(1) == 0 {
-        log2 += 1;
-        if log2 > 16 {
-            return None;
-        }
+    const LONGEST: u32 = 16;
+    bits.refill();
+    let log2 = (bits.peek(LONGEST + 1) | 2 << LONGEST).trailing_zeros();
+    if log2 > LONGEST {
+        return None;
     }
+    bits.skip(log2 + 1);
     Some((1 << log2) + if log2 > 0 { bits.take(log2) } else { 0 })
 }
 

@@ -145,6 +145,12 @@ impl Samples {
         self.candidates = kept.to_vec();
     }
 
+    /// Gives back the room: what is said of the samples is known.
+    pub fn give_back(&mut self) {
+        self.bands.iter_mut().for_each(|band| band.g = Buffer::default());
+        self.features = Buffer::default();
+    }
+
     /// What follows repeats what was sampled before: equations count alike, the guess is made anew.
     pub fn next_round(&mut self) {
         self.n_rounds += 1;

@@ -42,6 +42,8 @@ pub struct Schedule {
     pub images: Vec<Image>,
     /// Number of side images of each kind.
     pub sides_of_kind: Vec<usize>,
+    /// Which chains have images of each kind.
+    chains_of_kind: Vec<[bool; 2]>,
     /// Images along the fastest of the leading axes.
     pub n_fast: usize,
     /// Steps before the one that is coded first.
@@ -113,7 +115,9 @@ impl Schedule {
             }
         }
         let sides_of_kind = masks.iter().map(|m| m.count_ones() as usize).collect();
-        Self { lattices, images, sides_of_kind, n_fast, n_before }
+        let mut chains_of_kind = vec![[false; 2]; masks.len()];
+        images.iter().for_each(|image| chains_of_kind[image.kind][image.chain] = true);
+        Self { lattices, images, sides_of_kind, chains_of_kind, n_fast, n_before }
     }
 
     /// Streams that the codes of an image go to; each has a block of its rows.
@@ -138,12 +142,12 @@ impl Schedule {
 
     /// Whether images of a kind are in a chain.
     pub fn is_in_chain(&self, kind: usize, chain: usize) -> bool {
-        self.images.iter().any(|i| i.kind == kind && i.chain == chain)
+        self.chains_of_kind[kind][chain]
     }
 
     /// Number of chains with images of a kind.
     pub fn chains_of_kind(&self, kind: usize) -> usize {
-        (0..2).filter(|&chain| self.is_in_chain(kind, chain)).count()
+        self.chains_of_kind[kind].iter().filter(|&&is_there| is_there).count()
     }
 
     /// A number for each image, those of neighbours on both leading axes far apart: what is sampled by it comes from everywhere on each level

@@ -33,7 +33,7 @@ pub fn choose<T: Kernels>(samples: &[Sample<T>], shape: &[usize], base: T, q: &Q
 }
 
 /// Levels whose choices are tasks.
-const PARALLEL_LEVELS: usize = 3;
+const PARALLEL_LEVELS: usize = 5;
 
 const DEFAULT: Level = Level { order: Order::Cubic, permutation: 0 };
 

@@ -16,7 +16,7 @@ use crate::scratch::{Buffer, filled};
 const BLOCK: usize = 1 << 13;
 
 /// Values of a pass that are worth a thread.
-const ENOUGH: usize = 1 << 12;
+const ENOUGH: usize = 1 << 11;
 
 /// A value outside the bound: raster position and bits.
 type Miss = (u32, u64);
@@ -118,6 +118,13 @@ pub(super) fn encode_anchors<T: Kernels>(
     }
 }
 
+/// Rows a block of a pass over `n` values, and threads that are worth it: some blocks of short passes too, if they are shared, as each has its room to make.
+fn sharing(n: usize, row_len: usize) -> (usize, usize) {
+    let n_threads = n / ENOUGH;
+    let block = if n_threads < 2 { BLOCK } else { BLOCK.min(n / 4) };
+    ((block / row_len).max(1), n_threads)
+}
+
 /// A block of rows of new values.
 struct Task<'a, T> {
     first_row: usize,
@@ -138,9 +145,7 @@ pub(super) fn encode_pass<T: Kernels>(
     misses: &mut Vec<Miss>,
 ) {
     let row_len = pass.row_len();
-    // Of short passes some blocks too, so that they can be shared.
-    let rows_a_block = (BLOCK.min(codes.len() / 4) / row_len).max(1);
-    let n_threads = codes.len() / ENOUGH;
+    let (rows_a_block, n_threads) = sharing(codes.len(), row_len);
     let (n_next, next_row_len) = (next.len(), pass.after[pass.n_axes - 1]);
     if n_next > 0 && !pass.is_on_last_axis() {
         copy_known(pass, known, next);
@@ -222,8 +227,7 @@ fn decode_pass<'a, T: Kernels, B: Send, I: Iterator<Item = B>>(
     let weights = pass.order.weights::<T>();
     let (n_before, n_odd) = (pass.before[pass.axis], pass.n_odd());
     let row_len = pass.after[pass.n_axes - 1];
-    let rows_a_block = (BLOCK.min(pass.n_after() / 4) / row_len).max(1);
-    let n_threads = pass.n_after() / ENOUGH;
+    let (rows_a_block, n_threads) = sharing(pass.n_after(), row_len);
     let blocks = blocks(rows_a_block * row_len).enumerate();
     if pass.is_on_last_axis() {
         awake::for_each(blocks, n_threads, |(k, block)| {
