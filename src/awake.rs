@@ -13,9 +13,9 @@
 //! threads take a tile's watches before its parts, as those are newer and taken last: whatever the tile waits for was taken up after the watch.
 //! And nothing is put on the board before all its watches have begun, so that who takes part in that finds none to take up while it waits.
 //!
-//! A tile may fall into two [`halves`], of which the second may wait for the first. The first is begun at once by the thread that calls for both, and a
-//! thread at a half, or at a part of its steps, looks for no other work: so no half waits below another on a stack. Steps of a half are shared on a
-//! board of its own, or done where they come up; once the other half is done, its threads take part in them.
+//! A tile may fall into two [`halves`], of which the second may wait for the first, and the first for the second once that has begun. The first is begun at
+//! once by the thread that calls for both, and a thread at a half, or at a part of its steps, looks for no other work: so no half waits below another on a
+//! stack. Steps of a half are shared on a board of its own, or done where they come up; once the other half is done, its threads take part in them.
 
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -127,10 +127,8 @@ enum Use {
     Shared,
     /// The same, of one list instead of a part for each thread.
     OneList,
-    /// It is long, and leaves the board to its own steps.
+    /// It is left to its own steps, which are long; whoever is done takes part in those of the other.
     Left,
-    /// The same, and whoever is done takes part in the steps of the other.
-    Watched,
 }
 
 /// The same, with such a use of the board.
@@ -193,7 +191,7 @@ fn share_out<I: Send>(items: impl IntoIterator<Item = I>, n_threads: usize, with
             });
         }
         worker(0);
-        let mut watch = (with == Use::Watched).then(board::Watch::new);
+        let mut watch = (with == Use::Left).then(board::Watch::new);
         let mut n_looks = 0;
         while n_others.load(Ordering::Acquire) > 0 && n_looks < PATIENCE {
             // Those of other tiles are for the threads that have none.
@@ -231,6 +229,12 @@ impl Drop for Within {
     fn drop(&mut self) {
         IS_WITHIN.set(self.0);
     }
+}
+
+/// Runs `f`, whose steps are not shared, for whoever has work for the other threads.
+pub fn alone<R>(f: impl FnOnce() -> R) -> R {
+    let _within = Within::new(true);
+    f()
 }
 
 /// As long as it lives, what is at work here is a half.
@@ -311,14 +315,14 @@ pub fn map_uneven<I: Send, R: Send>(items: Vec<I>, size: impl Fn(&I) -> usize, w
 
 /// Does two things at once, long ones with short steps of their own, to which the board is left. The first is begun here and now.
 pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
-    both(a, b, Use::Left)
+    both(a, b)
 }
 
-fn both<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send, with: Use) -> (A, B) {
+fn both<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     let (mut done_a, mut done_b) = (None, None);
     let a: Box<dyn FnOnce() + Send> = Box::new(|| done_a = Some(a()));
     let b: Box<dyn FnOnce() + Send> = Box::new(|| done_b = Some(b()));
-    share_out(vec![a, b], 2, with, |work| work());
+    share_out(vec![a, b], 2, Use::Left, |work| work());
     match (done_a, done_b) {
         (Some(a), Some(b)) => (a, b),
         _ => unreachable!("for_each does all work"),
@@ -337,7 +341,7 @@ pub fn halves(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
         a();
         b();
     } else {
-        both(|| work(0, Box::new(a)), || work(1, Box::new(b)), Use::Watched);
+        both(|| work(0, Box::new(a)), || work(1, Box::new(b)));
     }
 }
 

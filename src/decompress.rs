@@ -226,8 +226,9 @@ pub(crate) fn decode_codes<T: Rows>(
         }
         Method::Huffman(predictor) => predictor,
     };
+    let mut begun = None;
     let codes = time(Stage::Decode, || match marks {
-        None => huffman::cpu::decode(coded, n),
+        None => huffman::cpu::decode_with(coded, n, |first| begun = predictor.begin(first, shape, base, quantizer)),
         Some(marks) => {
             let kept = huffman::cpu::decode(coded, n - specials.len())?;
             let marks = predictor.in_coding_order(&marks, shape);
@@ -239,7 +240,7 @@ pub(crate) fn decode_codes<T: Rows>(
             Ok(codes)
         }
     })?;
-    Ok(time(Stage::Restore, || predictor.decode(&codes, shape, base, quantizer)))
+    Ok(time(Stage::Restore, || predictor.finish(begun, &codes, shape, base, quantizer)))
 }
 
 /// What a coded tile consists of, for `inspect`.

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 mod fill;
 
-pub use fill::{Unfilled, filled};
+pub use fill::{Unfilled, filled, filled_with_room};
 
 /// How much is kept while nobody uses it.
 pub const KEEP_BYTES: usize = LARGE_BYTES + N_STORES * SMALL_BYTES;

@@ -11,6 +11,7 @@ use crate::encode::huffman::token::{self, Meaning};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
 use multiversion::multiversion;
+use std::sync::LazyLock;
 
 /// Samples are this part of a tile, within [`SAMPLE_MIN`] and [`SAMPLE_MAX`] values each.
 const SAMPLE_SHARE: usize = 32;
@@ -28,16 +29,26 @@ pub struct Sample<T> {
 /// Estimated cost of codes: their order-0 entropy, plain bits, and values stored apart.
 pub struct CodeCost {
     /// Two counters for each class: increments of the same one in a row would wait for each other.
-    counts: [[u32; N_CLASSES]; 2],
+    counts: Box<[[u32; N_CLASSES]; 2]>,
     n_outlier_bits: u64,
 }
 
 /// Zero, which counts one by one as runs come close to the entropy, and the tokens of values.
 const N_CLASSES: usize = 1 + token::N_TOKENS - token::N_RUN;
 
+/// Plain bits of each class.
+static N_EXTRA: LazyLock<[u32; N_CLASSES]> = LazyLock::new(|| {
+    let mut n_extra = [0; N_CLASSES];
+    for (token, n) in n_extra[1..].iter_mut().enumerate() {
+        let (Meaning::Run { n_extra, .. } | Meaning::Value { n_extra, .. }) = token::meaning(token::N_RUN + token);
+        *n = n_extra;
+    }
+    n_extra
+});
+
 impl Default for CodeCost {
     fn default() -> Self {
-        Self { counts: [[0; N_CLASSES]; 2], n_outlier_bits: 0 }
+        Self { counts: Box::new([[0; N_CLASSES]; 2]), n_outlier_bits: 0 }
     }
 }
 
@@ -57,21 +68,17 @@ impl CodeCost {
         self.n_outlier_bits += n_outliers as u64 * (8 * T::BYTES as u64 + 10);
     }
 
-    /// The cost of both.
-    pub fn merged(mut self, other: &Self) -> Self {
+    /// Adds what another one counted.
+    pub fn add_all(&mut self, other: &Self) {
         self.counts.as_flattened_mut().iter_mut().zip(other.counts.as_flattened()).for_each(|(a, b)| *a += b);
         self.n_outlier_bits += other.n_outlier_bits;
-        self
     }
 
     /// In 1/1024 bits.
     pub fn total(&self) -> u64 {
         let mut counts = self.counts[0];
         counts.iter_mut().zip(self.counts[1]).for_each(|(a, b)| *a += b);
-        let n_extra = |token| match token::meaning(token::N_RUN + token) {
-            Meaning::Run { n_extra, .. } | Meaning::Value { n_extra, .. } => u64::from(n_extra),
-        };
-        let extra: u64 = counts[1..].iter().enumerate().map(|(i, &n)| u64::from(n) * n_extra(i)).sum();
+        let extra: u64 = counts.iter().zip(&*N_EXTRA).map(|(&n, &n_extra)| u64::from(n) * u64::from(n_extra)).sum();
         entropy(&counts) + (extra + self.n_outlier_bits) * 1024
     }
 }

@@ -25,6 +25,9 @@ pub const INTERP: u8 = 2;
 /// Id of [`fitted`].
 pub const FITTED: u8 = 3;
 
+/// A tile of which some values are decoded.
+pub use interp::cpu::Begun;
+
 /// What a predictor makes of a tile.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Coded {
@@ -50,7 +53,17 @@ pub trait Predictor<T: Kernels>: Send + Sync {
     fn encode(&self, values: &[T], shape: &[usize], base: T, q: &Quantizer<T>) -> Coded;
 
     /// Codes (as many as values) to values.
-    fn decode(&self, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T>;
+    fn decode(&self, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
+        self.finish(None, codes, shape, base, q)
+    }
+
+    /// Decodes what the `first` codes are enough for, while others are on their way; `None` if that is nothing.
+    fn begin(&self, _first: &[i32], _shape: &[usize], _base: T, _q: &Quantizer<T>) -> Option<Begun<T>> {
+        None
+    }
+
+    /// As [`Predictor::decode`], after what was begun with the first of the codes.
+    fn finish(&self, begun: Option<Begun<T>>, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T>;
 
     /// Calls `f(raster start, raster stride, length)` for runs of values in coding order; where that is raster order, for one.
     fn for_each_run(&self, shape: &[usize], f: &mut dyn FnMut(usize, usize, usize)) {

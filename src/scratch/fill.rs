@@ -19,12 +19,34 @@ impl<'a, T: Pod> Unfilled<'a, T> {
         self.values.chunks_mut(len).map(move |values| Self { values, n_filled })
     }
 
+    /// Parts of these lengths.
+    pub fn parts(self, lens: impl Iterator<Item = usize>) -> impl Iterator<Item = Self> {
+        let Self { values: mut rest, n_filled } = self;
+        lens.map(move |len| {
+            let (values, later) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = later;
+            Self { values, n_filled }
+        })
+    }
+
     /// The part, of values that are all `value`.
     pub fn fill(self, value: T) -> &'a mut [T] {
         self.values.iter_mut().for_each(|v| *v = MaybeUninit::new(value));
+        self.written()
+    }
+
+    /// The part, of as many values `from` elsewhere.
+    pub fn copy(self, from: &[T]) -> &'a mut [T] {
+        assert_eq!(self.values.len(), from.len());
+        self.values.iter_mut().zip(from).for_each(|(v, &f)| *v = MaybeUninit::new(f));
+        self.written()
+    }
+
+    /// To be called when all values of the part were written.
+    fn written(self) -> &'a mut [T] {
         self.n_filled.fetch_add(self.values.len(), Ordering::Relaxed);
         let values: *mut [MaybeUninit<T>] = self.values;
-        // SAFETY: all values were just written, `MaybeUninit<T>` lies in memory as `T` does, and the borrow is ours for as long as it lasts.
+        // SAFETY: our callers have just written all values, `MaybeUninit<T>` lies in memory as `T` does, and the borrow is ours for as long as it lasts.
         unsafe { &mut *(values as *mut [T]) }
     }
 }
@@ -35,11 +57,19 @@ impl<'a, T: Pod> Unfilled<'a, T> {
 /// # Panics
 /// If `write` leaves out any.
 pub fn filled<T: Pod>(n: usize, write: impl FnOnce(Unfilled<'_, T>)) -> Vec<T> {
-    let mut values = Vec::with_capacity(n);
+    filled_with_room(n, 0, write)
+}
+
+/// The same, with `room` for more of them.
+///
+/// # Panics
+/// As [`filled`].
+pub fn filled_with_room<T: Pod>(n: usize, room: usize, write: impl FnOnce(Unfilled<'_, T>)) -> Vec<T> {
+    let mut values = Vec::with_capacity(n + room);
     let n_filled = AtomicUsize::new(0);
     write(Unfilled { values: &mut values.spare_capacity_mut()[..n], n_filled: &n_filled });
     assert_eq!(n_filled.into_inner(), n, "all parts are filled");
-    // SAFETY: there is room for `n` values. Parts have no value in common, and each is counted once, when all of it was written: its fill consumes it.
+    // SAFETY: there is room for `n` values. Parts have no value in common, and each is counted once, when all of it was written: that consumes it.
     // So `n` were, and other threads had their parts by borrows that have ended.
     unsafe { values.set_len(n) };
     values
@@ -53,12 +83,14 @@ mod tests {
     fn parts_make_the_whole() {
         for n in [0, 1, 5, 1000] {
             let values = filled(n, |all| {
-                for (k, part) in all.chunks(7).enumerate() {
+                let mut halves = all.parts([n / 2, n - n / 2].into_iter());
+                halves.next().unwrap().copy(&(0..n as u32 / 2).collect::<Vec<_>>());
+                for (k, part) in halves.next().unwrap().chunks(7).enumerate() {
                     part.fill(k as u32)[0] += 100;
                 }
             });
-            let expected = (0..n as u32).map(|i| i / 7 + if i % 7 == 0 { 100 } else { 0 });
-            assert!(values.iter().copied().eq(expected), "{n}");
+            let filled = (0..(n - n / 2) as u32).map(|i| i / 7 + if i % 7 == 0 { 100 } else { 0 });
+            assert!(values.iter().copied().eq((0..n as u32 / 2).chain(filled)), "{n}");
         }
     }
 

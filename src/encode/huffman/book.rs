@@ -212,20 +212,18 @@ pub mod entry {
     pub const KIND: u32 = 3 << 6;
 }
 
-/// Decoding tables for all contexts, one after the other, each of `2^MAX_BITS` entries.
-pub fn decoding_tables(books: &[Lengths; N_CONTEXTS], contexts: &Contexts) -> Vec<u32> {
-    let size = 1usize << MAX_BITS;
-    let mut tables = vec![entry::INVALID; N_CONTEXTS * size];
-    for (table, lengths) in tables.chunks_exact_mut(size).zip(books) {
-        if let Some(only) = lengths.only {
-            table.fill(entry_of(usize::from(only), 0, contexts));
-        }
-        lengths.for_each_code(|id, n, reversed| {
-            let entry = entry_of(id, n, contexts);
-            table[reversed as usize..].iter_mut().step_by(1 << n).for_each(|e| *e = entry);
-        });
-    }
-    tables
+/// Entries of a context's decoding table.
+pub const TABLE: usize = 1 << MAX_BITS;
+/// Of all contexts, one table after the other.
+pub const TABLES: usize = N_CONTEXTS * TABLE;
+
+/// Makes the decoding table of a context, of [`TABLE`] entries.
+pub fn decoding_table(lengths: &Lengths, contexts: &Contexts, table: &mut [u32]) {
+    table.fill(lengths.only.map_or(entry::INVALID, |only| entry_of(usize::from(only), 0, contexts)));
+    lengths.for_each_code(|id, n, reversed| {
+        let entry = entry_of(id, n, contexts);
+        table[reversed as usize..].iter_mut().step_by(1 << n).for_each(|e| *e = entry);
+    });
 }
 
 fn entry_of(id: usize, n_bits: u32, contexts: &Contexts) -> u32 {

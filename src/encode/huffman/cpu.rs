@@ -9,7 +9,7 @@ use crate::awake;
 use crate::encode::bits::{BitReader, BitWriter};
 use crate::encode::bytes::{self, Reader};
 use crate::error::{Error, Result};
-use crate::scratch::Buffer;
+use crate::scratch::{Buffer, filled_with_room};
 use multiversion::multiversion;
 use std::sync::Arc;
 
@@ -38,25 +38,25 @@ pub fn encode(codes: &[i32], packing: Packing) -> Vec<u8> {
         let codes = lengths.codes();
         (lengths, codes)
     });
-
-    let mut out = Vec::with_capacity(codes.len() / 2 + 256);
-    contexts.thresholds.iter().for_each(|&t| bytes::put_varint(&mut out, u64::from(t)));
-    bytes::put_varint(&mut out, books.len() as u64);
-    let mut lengths_of_books = BitWriter::default();
     let mut coders = Vec::new();
     for ((n_chunks, _), of_book) in books.iter().zip(lengths.chunks_exact(N_CONTEXTS)) {
-        bytes::put_varint(&mut out, *n_chunks as u64);
-        of_book.iter().for_each(|(lengths, _)| lengths.write(&mut lengths_of_books));
         let codes: [&[u32]; N_CONTEXTS] = std::array::from_fn(|context| &of_book[context].1[..]);
         let coder = Arc::new(codes.concat());
         coders.extend(std::iter::repeat_n(coder, *n_chunks));
     }
-    bytes::put_bytes(&mut out, &lengths_of_books.finish());
-
-    let coded = encode_chunks(&chunks, &coders);
+    let head = || {
+        let mut out = vec![];
+        contexts.thresholds.iter().for_each(|&t| bytes::put_varint(&mut out, u64::from(t)));
+        bytes::put_varint(&mut out, books.len() as u64);
+        books.iter().for_each(|(n_chunks, _)| bytes::put_varint(&mut out, *n_chunks as u64));
+        let mut lengths_of_books = BitWriter::default();
+        lengths.iter().for_each(|(lengths, _)| lengths.write(&mut lengths_of_books));
+        bytes::put_bytes(&mut out, &lengths_of_books.finish());
+        out
+    };
+    let (head, coded) = awake::join(head, || encode_chunks(&chunks, &coders));
     let packed = if packing == Packing::Zstd { pack_if_it_pays(&coded) } else { None };
-    put_chunks(&mut out, &coded, packed.as_deref());
-    out
+    with_chunks(head, &coded, packed.as_deref())
 }
 
 /// Thresholds at the thirds of the values other than zero, from a sample.
@@ -225,21 +225,33 @@ impl<'a> Head<'a> {
     }
 }
 
-/// The flag, the directory and the chunks, of one or four streams each.
-fn put_chunks(out: &mut Vec<u8>, chunks: &[Vec<Vec<u8>>], packed: Option<&[Vec<u8>]>) {
+/// The head, and behind it the flag, the directory and the chunks, of one or four streams each.
+fn with_chunks(mut out: Vec<u8>, chunks: &[Vec<Vec<u8>>], packed: Option<&[Vec<u8>]>) -> Vec<u8> {
+    /// Bytes that are worth a thread.
+    const ENOUGH: usize = 1 << 15;
+    /// More than most tiles have before their codes.
+    const BEFORE: usize = 256;
     out.push(u8::from(packed.is_some()));
     for (i, streams) in chunks.iter().enumerate() {
         let lens = streams.iter().map(|s| s.len() as u64);
-        bytes::put_varint(out, lens.clone().sum::<u64>() * 2 + u64::from(streams.len() == 4));
-        lens.take(streams.len() - 1).for_each(|len| bytes::put_varint(out, len));
+        bytes::put_varint(&mut out, lens.clone().sum::<u64>() * 2 + u64::from(streams.len() == 4));
+        lens.take(streams.len() - 1).for_each(|len| bytes::put_varint(&mut out, len));
         if let Some(packed) = packed {
-            bytes::put_varint(out, packed[i].len() as u64);
+            bytes::put_varint(&mut out, packed[i].len() as u64);
         }
     }
+    let mut parts = vec![&out];
     match packed {
-        Some(packed) => packed.iter().for_each(|p| out.extend_from_slice(p)),
-        None => chunks.iter().flatten().for_each(|s| out.extend_from_slice(s)),
+        Some(packed) => parts.extend(packed),
+        None => parts.extend(chunks.iter().flatten()),
     }
+    let n = parts.iter().map(|part| part.len()).sum();
+    filled_with_room(n, BEFORE, |all| {
+        let copies = all.parts(parts.iter().map(|part| part.len())).zip(&parts);
+        awake::for_each(copies, n / ENOUGH, |(here, part)| {
+            here.copy(part);
+        });
+    })
 }
 
 /// A chunk's streams out of its zstd frame.
@@ -254,19 +266,35 @@ pub(crate) fn unpack_chunk(payload: &[u8], place: &Place) -> Result<Vec<u8>> {
 /// # Errors
 /// `Corrupt` if the bytes are not what [`encode`] makes of `n` codes.
 pub fn decode(data: &[u8], n: usize) -> Result<Buffer<i32>> {
+    decode_with(data, n, |_| ())
+}
+
+/// The same; the codes of the first chunk, an eighth of all at most, go to `first` as soon as they are there, while other threads go on with the rest.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_with(data: &[u8], n: usize, first: impl FnOnce(&[i32]) + Send) -> Result<Buffer<i32>> {
+    /// What one thread does alone shall take less time than the others need for the rest.
+    const SHARE: usize = 8;
     let Head { contexts, books, packed, places, payload, .. } = Head::read(data, n)?;
-    let books = books.iter().collect();
-    let tables: Vec<Vec<u32>> = awake::map(books, usize::MAX, |b| book::decoding_tables(b, &contexts));
+    let mut tables = Buffer::<u32>::new(books.len() * book::TABLES);
+    let of_contexts = tables.chunks_mut(book::TABLE).zip(books.iter().flatten());
+    awake::for_each(of_contexts, usize::MAX, |(table, lengths)| book::decoding_table(lengths, &contexts, table));
     let mut codes = Buffer::<i32>::new(n);
-    let chunks = codes.chunks_mut(CHUNK).zip(&places).collect();
-    let decoded = awake::map(chunks, usize::MAX, |(codes, place)| {
-        let tables = &tables[place.book];
+    let mut first = Some(first);
+    let chunks = codes.chunks_mut(CHUNK).zip(&places).map(|(codes, place)| (codes, place, first.take())).collect();
+    let decoded = awake::map(chunks, usize::MAX, |(codes, place, first)| {
+        let tables = &tables[place.book * book::TABLES..][..book::TABLES];
         codes.fill(0);
         if packed {
-            decode_chunk(codes, tables, &unpack_chunk(payload, place)?, 0, place)
+            decode_chunk(codes, tables, &unpack_chunk(payload, place)?, 0, place)?;
         } else {
-            decode_chunk(codes, tables, payload, place.stored.start, place)
+            decode_chunk(codes, tables, payload, place.stored.start, place)?;
         }
+        if let Some(first) = first {
+            awake::alone(|| first(&codes[..codes.len().min(n / SHARE)]));
+        }
+        Ok(())
     });
     decoded.into_iter().collect::<Result<()>>()?;
     Ok(codes)

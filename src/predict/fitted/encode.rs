@@ -242,7 +242,9 @@ fn cost_of<T: Rows>(lanes: &[Lane<Encoder<'_, T>>]) -> u64 {
         cost
     };
     let costs = awake::map(lanes.iter().collect(), usize::MAX, cost);
-    costs.iter().fold(CodeCost::default(), CodeCost::merged).total()
+    let mut sum = CodeCost::default();
+    costs.iter().for_each(|cost| sum.add_all(cost));
+    sum.total()
 }
 
 /// The end that has the values.

@@ -10,6 +10,7 @@ use crate::encode::bits::{BitReader, BitWriter};
 use crate::encode::bytes::{self, Reader};
 use crate::encode::rans::family::N_DISTRIBUTIONS;
 use crate::error::{Error, Result};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Revision of everything that a fitted tile says and means, where images are coded forwards,
@@ -56,7 +57,7 @@ pub fn n_features(n_sides: usize) -> usize {
 /// The taps of each pass; most lattices have the same.
 pub fn taps(schedule: &Schedule) -> Vec<Arc<Taps>> {
     let mut all: Vec<Arc<Taps>> = Vec::with_capacity(schedule.n_passes());
-    let mut made: Vec<((usize, u8, [bool; 4]), Arc<Taps>)> = vec![];
+    let mut made: BTreeMap<(usize, u8, [bool; 4]), Arc<Taps>> = BTreeMap::new();
     for &n_sides in &schedule.sides_of_kind {
         for level in 0..schedule.lattices.levels {
             for phase in A..=B2 {
@@ -65,13 +66,8 @@ pub fn taps(schedule: &Schedule) -> Vec<Arc<Taps>> {
                     rows == 0 || columns == 0
                 };
                 let key = (n_sides, phase, [K, A, B1, B2].map(is_empty));
-                let same = made.iter().find(|(k, _)| *k == key).map(|(_, taps)| taps.clone());
-                let taps = same.unwrap_or_else(|| {
-                    let taps = Arc::new(Taps::new(phase, n_sides, is_empty));
-                    made.push((key, taps.clone()));
-                    taps
-                });
-                all.push(taps);
+                let taps = made.entry(key).or_insert_with(|| Arc::new(Taps::new(phase, n_sides, is_empty)));
+                all.push(taps.clone());
             }
         }
     }

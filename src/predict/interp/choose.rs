@@ -147,16 +147,16 @@ fn by_sample<T: Kernels, R: Send>(
     parallel: bool,
     f: impl Fn(&Interp, &Sample<T>, usize) -> (CodeCost, R) + Sync,
 ) -> Vec<(u64, Vec<R>)> {
-    let n = samples.len();
-    let run = |i: usize| f(&plans[i / n], &samples[i % n], i % n);
-    let pairs = (0..plans.len() * n).collect();
-    let mut results = awake::map(pairs, if parallel { usize::MAX } else { 1 }, run);
-    let mut out = Vec::with_capacity(plans.len());
-    while !results.is_empty() {
-        let later = results.split_off(n);
-        let (costs, rest): (Vec<CodeCost>, Vec<R>) = results.into_iter().unzip();
-        out.push((costs.iter().fold(CodeCost::default(), CodeCost::merged).total(), rest));
-        results = later;
+    // Sample after sample: a thread has the same one each time, and another as much work.
+    let n = plans.len();
+    let run = |i: usize| f(&plans[i % n], &samples[i / n], i / n);
+    let pairs = (0..n * samples.len()).collect();
+    let results = awake::map(pairs, if parallel { usize::MAX } else { 1 }, run);
+    let mut of_plans: Vec<(CodeCost, Vec<R>)> = plans.iter().map(|_| Default::default()).collect();
+    for (i, (cost, result)) in results.into_iter().enumerate() {
+        let (sum, of_samples) = &mut of_plans[i % n];
+        sum.add_all(&cost);
+        of_samples.push(result);
     }
-    out
+    of_plans.into_iter().map(|(cost, of_samples)| (cost.total(), of_samples)).collect()
 }

@@ -47,35 +47,80 @@ pub fn encode<T: Kernels>(plan: &Interp, values: &[T], shape: &[usize], base: T,
     Coded { codes, outliers: Outliers::from_unsorted(misses) }
 }
 
-/// Codes to values.
-pub fn decode<T: Kernels>(plan: &Interp, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
+/// Decodes as many lattices as `first` has codes for, see [`Predictor::begin`](crate::predict::Predictor::begin).
+pub fn begin<T: Kernels>(plan: &Interp, first: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Option<Begun<T>> {
     let n_anchors = lattice::anchor_count(shape, plan.active);
-    let step = q.narrowed(plan.narrowing(plan.levels.len() + 1)).step;
+    let (of_anchors, rest) = first.split_at_checked(n_anchors)?;
     let passes = lattice::passes(plan, shape);
     // The last lattice is what comes out.
     let known_passes = &passes[..passes.len().saturating_sub(1)];
     let (long, short) = lattice_lens(n_anchors, known_passes);
-    let (mut long, mut short) = (Buffer::new(long), Buffer::new(short));
-    let (mut known, mut next) = in_turn(&mut long, &mut short, known_passes.len());
-    let (now, mut rest) = codes.split_at(n_anchors);
+    let (long, short) = (Buffer::new(long), Buffer::new(short));
+    let (mut known, next) = if known_passes.len().is_multiple_of(2) { (long, short) } else { (short, long) };
+    let step = q.narrowed(plan.narrowing(plan.levels.len() + 1)).step;
     let mut last = [base];
-    for (value, &code) in known.iter_mut().zip(now) {
+    for (value, &code) in known.iter_mut().zip(of_anchors) {
         T::constant_decode(last[0], step, &[code], &mut last);
         *value = last[0];
     }
-    let mut n_known = n_anchors;
-    for pass in known_passes {
-        let (now, later) = rest.split_at(pass.n_codes());
-        rest = later;
-        let q = q.narrowed(plan.narrowing(pass.level));
-        decode_pass(pass, &known[..n_known], q.step, now, |n| next[..pass.n_after()].chunks_mut(n), |rows| rows);
-        std::mem::swap(&mut known, &mut next);
-        n_known = pass.n_after();
-    }
-    let known = &known[..n_known];
-    let Some(pass) = passes.last() else { return known.to_vec() };
+    let mut begun = Begun { known, next, n_known: n_anchors, n_passes: 0, n_codes: n_anchors };
+    begun.go_on(plan, known_passes, rest, q);
+    Some(begun)
+}
+
+/// Codes to values, of which some lattices may be there.
+pub fn finish<T: Kernels>(
+    plan: &Interp,
+    begun: Option<Begun<T>>,
+    codes: &[i32],
+    shape: &[usize],
+    base: T,
+    q: &Quantizer<T>,
+) -> Vec<T> {
+    let passes = lattice::passes(plan, shape);
+    // All lattices but the last, which is what comes out.
+    let begun = match begun {
+        Some(mut begun) => {
+            begun.go_on(plan, &passes[..passes.len().saturating_sub(1)], &codes[begun.n_codes..], q);
+            Some(begun)
+        }
+        None => begin(plan, codes, shape, base, q),
+    };
+    // A tile has as many codes as values.
+    let Some(begun) = begun else { return vec![] };
+    let Some(pass) = passes.last() else { return begun.known[..begun.n_known].to_vec() };
+    let (known, codes) = (&begun.known[..begun.n_known], &codes[begun.n_codes..]);
     let step = q.narrowed(plan.narrowing(pass.level)).step;
-    filled(pass.n_after(), |values| decode_pass(pass, known, step, rest, |n| values.chunks(n), |rows| rows.fill(base)))
+    filled(pass.n_after(), |values| decode_pass(pass, known, step, codes, |n| values.chunks(n), |rows| rows.fill(base)))
+}
+
+/// The lattices of a tile so far.
+pub struct Begun<T: Kernels> {
+    /// The last one,
+    known: Buffer<T>,
+    n_known: usize,
+    /// and room for the next.
+    next: Buffer<T>,
+    n_passes: usize,
+    /// Codes that were used.
+    n_codes: usize,
+}
+
+impl<T: Kernels> Begun<T> {
+    /// Goes through those of `passes`, all but the last, that `codes`, the next ones, are enough for.
+    fn go_on(&mut self, plan: &Interp, passes: &[Pass], mut codes: &[i32], q: &Quantizer<T>) {
+        for pass in &passes[self.n_passes..] {
+            let Some((now, later)) = codes.split_at_checked(pass.n_codes()) else { return };
+            codes = later;
+            let step = q.narrowed(plan.narrowing(pass.level)).step;
+            let (known, next) = (&self.known[..self.n_known], &mut self.next[..pass.n_after()]);
+            decode_pass(pass, known, step, now, |n| next.chunks_mut(n), |rows| rows);
+            std::mem::swap(&mut self.known, &mut self.next);
+            self.n_known = pass.n_after();
+            self.n_passes += 1;
+            self.n_codes += pass.n_codes();
+        }
+    }
 }
 
 /// Lengths of two rooms that serve for the anchors and all lattices in turn; the first takes the last lattice.

@@ -22,7 +22,7 @@ pub mod cpu;
 pub(crate) mod cuda;
 pub mod lattice;
 
-use super::{Coded, Predictor};
+use super::{Begun, Coded, Predictor};
 use crate::encode::bytes::Reader;
 use crate::error::{Error, Result};
 use crate::quantize::Quantizer;
@@ -145,8 +145,12 @@ impl<T: Kernels> Predictor<T> for Interp {
         cpu::encode(self, values, shape, base, q)
     }
 
-    fn decode(&self, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
-        cpu::decode(self, codes, shape, base, q)
+    fn begin(&self, first: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Option<Begun<T>> {
+        cpu::begin(self, first, shape, base, q)
+    }
+
+    fn finish(&self, begun: Option<Begun<T>>, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
+        cpu::finish(self, begun, codes, shape, base, q)
     }
 
     fn for_each_run(&self, shape: &[usize], f: &mut dyn FnMut(usize, usize, usize)) {

@@ -10,7 +10,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 
-use super::{Coded, Predictor};
+use super::{Begun, Coded, Predictor};
 use crate::encode::bytes::Reader;
 use crate::error::{Error, Result};
 use crate::quantize::Quantizer;
@@ -53,7 +53,7 @@ impl<T: Kernels> Predictor<T> for Lorenzo {
         cpu::encode(usize::from(self.axes), values, shape, base, q)
     }
 
-    fn decode(&self, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
+    fn finish(&self, _begun: Option<Begun<T>>, codes: &[i32], shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
         cpu::decode(usize::from(self.axes), codes, shape, base, q)
     }
 

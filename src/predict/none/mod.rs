@@ -6,7 +6,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 
-use super::{Coded, Predictor};
+use super::{Begun, Coded, Predictor};
 use crate::quantize::Quantizer;
 use crate::quantize::cpu::Kernels;
 
@@ -25,7 +25,7 @@ impl<T: Kernels> Predictor<T> for None {
         cpu::encode(values, base, q)
     }
 
-    fn decode(&self, codes: &[i32], _shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
+    fn finish(&self, _begun: Option<Begun<T>>, codes: &[i32], _shape: &[usize], base: T, q: &Quantizer<T>) -> Vec<T> {
         cpu::decode(codes, base, q)
     }
 
