@@ -50,7 +50,7 @@ pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
         }
     }
     let done = Apart(AtomicBool::new(false));
-    let result = rayon::scope(|scope| {
+    let (is_alone, result) = rayon::scope(|scope| {
         let is_alone = AT_WORK.0.fetch_add(1, Ordering::Relaxed) == 0;
         let _done = Done(&done.0);
         let _suspended = board::Suspended::new();
@@ -62,9 +62,9 @@ pub fn scope<R: Send>(f: impl FnOnce() -> R + Send) -> R {
                 scope.spawn(|_| watch(&done.0));
             }
         }
-        f()
+        (is_alone, f())
     });
-    let n_others = rayon::current_num_threads() - 1;
+    let n_others = if is_alone { rayon::current_num_threads() - 1 } else { 0 };
     if n_others > 0 && N_LINGERING.0.compare_exchange(0, n_others, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
         let here = rayon::current_thread_index();
         (0..n_others).for_each(|_| rayon::spawn(move || linger(here)));

@@ -86,8 +86,7 @@ pub fn finish<T: Kernels>(
         }
         None => begin(plan, codes, shape, base, q),
     };
-    // A tile has as many codes as values.
-    let Some(begun) = begun else { return vec![] };
+    let Some(begun) = begun else { unreachable!("a tile has as many codes as values, and anchors are some of them") };
     let Some(pass) = passes.last() else { return begun.known[..begun.n_known].to_vec() };
     let (known, codes) = (&begun.known[..begun.n_known], &codes[begun.n_codes..]);
     let step = q.narrowed(plan.narrowing(pass.level)).step;
